@@ -1,0 +1,204 @@
+//! The words in which the daemon and a drive talk: options, commits, pieces, durability, errors.
+//!
+//! Owns: plain types without behaviour (their `Display` and parsing apart). Promises: nothing here holds a lock,
+//! a file or a key that outlives the value. Secrets are in [`CommitInfo::commit_key`] and [`RestorePoint::key`] only,
+//! and `Debug` does not print them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use holdfast_content::BlockAt;
+use holdfast_content::chunk::ChunkKey;
+use holdfast_content::tree::PhysicalRef;
+use holdfast_store::Lsn;
+
+/// A piece's random 128-bit name, drawn when its file is created.
+pub type PieceId = [u8; 16];
+
+/// How a drive behaves; the defaults are those of the design.
+#[derive(Debug, Clone)]
+pub struct DriveOptions {
+    /// Size of a new file's chunks. A file keeps the size that it was born with.
+    pub chunk_bytes: u32,
+    /// A piece is finished when the next block would carry it past this.
+    pub piece_bytes_max: u64,
+    /// Decoded chunks kept in memory.
+    pub chunk_cache_bytes_max: usize,
+    /// Decoded or raw tree nodes kept in memory.
+    pub node_cache_bytes_max: usize,
+    /// How long one read may wait for the network (a FUSE request is answered within 10 s whatever happens).
+    pub fetch_deadline: Duration,
+    /// Threads that compress, encrypt and hash while a seal runs, at idle priority.
+    pub seal_threads: usize,
+    /// What the home folder may hold (log and local pieces); statfs and ENOSPC go by it. `None`: the disk's size.
+    pub quota_bytes: Option<u64>,
+    /// Providers that may be lost without losing data: M. A piece may be evicted only with more than M holders.
+    pub survive_losses: u8,
+    /// No name of this device reaches a provider; it is written into (encrypted) commits only.
+    pub device: [u8; 16],
+    /// The writer's term that commits are marked with.
+    pub term: u64,
+    /// Keep the index in memory (tests) instead of RocksDB.
+    pub index_in_memory: bool,
+}
+
+/// One commit: a cut of the whole drive at exactly one LSN, named by an encrypted block in a finished local piece.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CommitInfo {
+    /// Counts this drive's commits, from 1; a restored drive goes on from its restore point.
+    pub sequence: u64,
+    /// All changes up to and including this LSN are in the commit, none after it.
+    pub cut: Lsn,
+    /// Where the commit's encrypted block lies.
+    pub commit: BlockAt,
+    /// The key of that block; it goes into the (encrypted) head, never anywhere else.
+    pub commit_key: ChunkKey,
+    /// Root of the location tree that knows every block of this commit. It lies in a finished piece as well.
+    pub location_root: PhysicalRef,
+    /// Pieces that were finished since the commit before, oldest first: what has to be placed before this commit may be published.
+    pub new_pieces: Vec<PieceId>,
+    /// Inodes whose data could not be sealed, because an old chunk was out of reach; they restore as an error.
+    pub pending: Vec<u64>,
+    /// Unix seconds.
+    pub time: u64,
+}
+
+/// What an empty home needs to become the drive again: all of it stands in a verified head.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RestorePoint {
+    /// The commit's block and its place.
+    pub commit: BlockAt,
+    /// Its key.
+    pub key: ChunkKey,
+    /// The location tree that the head names.
+    pub location_root: PhysicalRef,
+}
+
+/// A piece as the drive knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PieceInfo {
+    /// Its random name.
+    pub id: PieceId,
+    /// Bytes of the CAR file: what is placed.
+    pub raw_len: u64,
+    /// Its file is in the home folder.
+    pub local: bool,
+    /// The first commit that needs it; 0 while no commit does (a seal in progress, or a checkpoint).
+    pub commit_sequence: u64,
+    /// Unix seconds.
+    pub created: u64,
+    /// A placement checkpoint or something else that the daemon wrote: no commit refers to it.
+    pub checkpoint: bool,
+}
+
+/// What is not in a commit yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DirtyState {
+    /// How long ago the oldest uncommitted change was made, as far as this process saw it; `None`: nothing is dirty.
+    pub oldest_change_age: Option<Duration>,
+    /// How long ago the newest one was made: the time that the drive has been idle.
+    pub newest_change_age: Option<Duration>,
+    /// Payload bytes in the log that no chunk replaces yet.
+    pub bytes: u64,
+    /// Changed inodes; counting stops at [`DirtyState::INODES_COUNTED_MAX`].
+    pub inodes: u64,
+}
+
+impl DirtyState {
+    /// Beyond this many changed rows nobody cares for the exact number.
+    pub const INODES_COUNTED_MAX: u64 = 20_000;
+
+    /// Is there anything that a seal would put into a commit?
+    pub fn is_dirty(&self) -> bool {
+        self.oldest_change_age.is_some()
+    }
+}
+
+/// Room that the drive takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DriveUsage {
+    /// Log and data segments on disk.
+    pub log_bytes: u64,
+    /// Payload bytes in them that are still referenced.
+    pub staged_bytes: u64,
+    /// Local piece files.
+    pub piece_bytes_local: u64,
+    /// Local pieces.
+    pub pieces_local: u64,
+    /// All pieces that the index knows, evicted ones included.
+    pub piece_bytes_total: u64,
+    /// See [`piece_bytes_total`](Self::piece_bytes_total).
+    pub pieces_total: u64,
+    /// What the log has not fsync'd yet.
+    pub unsynced_bytes: u64,
+    /// The home folder's limit.
+    pub quota_bytes: Option<u64>,
+}
+
+/// What the daemon knows of one piece's copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PieceDurability {
+    /// Providers that count: signed receipt, then a ranged read and a fresh challenge answered.
+    pub holders_counting: u8,
+    /// When the last of them answered its audit (the oldest such time over the holders), unix seconds.
+    pub proven_at: Option<u64>,
+}
+
+/// Answered by the daemon: what the network holds.
+pub trait DurabilitySource: Send + Sync {
+    /// The copies of a piece. Cheap (memory): it is asked once for each chunk of a file.
+    fn piece(&self, piece: PieceId) -> PieceDurability;
+    /// The newest commit that a published head names.
+    fn published_sequence(&self) -> Option<u64>;
+}
+
+/// The ladder; every byte stands on exactly one rung. Ordered: a directory's rung is the lowest below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// In the local log.
+    Staged,
+    /// Encrypted blocks of a UnixFS DAG, named by a local commit.
+    Sealed,
+    /// In a finished piece.
+    Packed,
+    /// Restorable from the words alone, and survives the loss of this many providers.
+    Placed(u8),
+    /// Every holder answered its last audit, the oldest of them at `at` (unix seconds).
+    Proven {
+        /// As in `Placed`.
+        survives: u8,
+        /// Unix seconds.
+        at: u64,
+    },
+}
+
+/// Where a home folder's parts lie; tests put them on other media.
+#[derive(Debug, Clone)]
+pub struct HomeLayout {
+    /// Log and data segments.
+    pub log: PathBuf,
+    /// RocksDB.
+    pub index: PathBuf,
+    /// Piece files.
+    pub pieces: PathBuf,
+}
+
+impl fmt::Debug for CommitInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommitInfo")
+            .field("sequence", &self.sequence)
+            .field("cut", &self.cut)
+            .field("commit", &self.commit)
+            .field("new_pieces", &self.new_pieces.len())
+            .field("pending", &self.pending.len())
+            .field("time", &self.time)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RestorePoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RestorePoint").field("commit", &self.commit).finish_non_exhaustive()
+    }
+}
