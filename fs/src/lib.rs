@@ -1,1 +1,11 @@
-//! Holdfast: holdfast-fs.
+//! The drive as a file system: namespace rows over one log, POSIX on top, FUSE at the edge, sealing behind.
+//!
+//! - [`rows`]: every namespace row at rest, and the one way to read and change them.
+//! - [`vfs`]: POSIX semantics over rows, as a library; knows neither FUSE nor the network.
+//! - [`fuse`]: the thin edge to the kernel.
+//! - `drive`, `seal`, `pieces`, `restore`, `durability`, `check`: what turns the log into encrypted pieces and back.
+//!
+//! Imports `holdfast-store` and `holdfast-content`; never the network, never proofs.
+
+pub mod rows;
+pub mod vfs;

@@ -1,0 +1,3 @@
+//! POSIX over rows.
+
+pub mod seams;

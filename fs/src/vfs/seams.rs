@@ -1,0 +1,115 @@
+//! What the file system needs from others, as traits, and the plain types that cross them.
+
+use std::sync::Arc;
+
+use holdfast_store::Lsn;
+
+use crate::rows::{ChunkRow, Ino, Time};
+
+/// Gives the plain bytes of sealed chunks: decoded cache, then local piece, then network.
+pub trait ChunkSource: Send + Sync {
+    /// The chunk's plain bytes, exactly `plain_len` of them.
+    ///
+    /// Bounded: answers or fails well within the 10 s that a request has.
+    fn read_chunk(&self, chunk: &ChunkRow) -> Result<Arc<[u8]>, ChunkError>;
+
+    /// Whether `read_chunk` would answer from this machine, without waiting for the network.
+    fn is_local(&self, chunk: &ChunkRow) -> bool;
+}
+
+/// Why a chunk's bytes did not come.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ChunkError {
+    /// No provider could be reached, or none answered in time. Asking again later may help.
+    #[error("no provider answered in time")]
+    Unreachable,
+    /// The bytes that came do not open under the chunk's key or have another length.
+    #[error("damaged: {0}")]
+    Damaged(String),
+    /// The local disk or index failed.
+    #[error("local read: {0}")]
+    Local(String),
+}
+
+/// A source for drives that never sealed anything.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct NoChunks;
+
+impl ChunkSource for NoChunks {
+    fn read_chunk(&self, _chunk: &ChunkRow) -> Result<Arc<[u8]>, ChunkError> {
+        Err(ChunkError::Damaged("this drive has no sealed chunks".to_owned()))
+    }
+
+    fn is_local(&self, _chunk: &ChunkRow) -> bool {
+        true
+    }
+}
+
+/// Room on the drive, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// What `df` calls the size.
+    pub total: u64,
+    /// What may still be written before ENOSPC.
+    pub free: u64,
+}
+
+/// What the file system asks its owner while it runs.
+pub trait Hooks: Send + Sync {
+    /// The rung of a file (its lowest) or folder (the lowest below it), as `user.holdfast.durability` shows it.
+    /// `None`: the attribute does not exist here.
+    fn durability(&self, ino: Ino) -> Option<String>;
+
+    /// Asked before each write; must be cheap (a few atomic loads).
+    fn space(&self) -> Space;
+}
+
+/// For a file system without a daemon around it: no durability attribute, a fixed amount of room.
+#[derive(Debug, Clone, Copy)]
+pub struct PlainHooks {
+    pub space: Space,
+}
+
+impl Hooks for PlainHooks {
+    fn durability(&self, _ino: Ino) -> Option<String> {
+        None
+    }
+
+    fn space(&self) -> Space {
+        self.space
+    }
+}
+
+/// The time that goes into inodes. The one implementation on the system's clock is [`SystemTime`].
+pub trait Now: Send + Sync {
+    fn now(&self) -> Time;
+}
+
+/// The system's real-time clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemTime;
+
+impl Now for SystemTime {
+    fn now(&self) -> Time {
+        match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
+            Ok(since) => {
+                Time { secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
+            }
+            // A clock before 1970 is a clock that was never set.
+            Err(_) => Time::default(),
+        }
+    }
+}
+
+/// What a seal made of one file, to be installed by [`super::Vfs::install_sealed`].
+#[derive(Debug, Clone)]
+pub struct SealedFile {
+    pub ino: Ino,
+    /// The chunks show the file as of this LSN.
+    pub cut: Lsn,
+    /// New chunks; `None`: as of the cut the chunk is all hole (or past the end) and its row goes.
+    pub chunks: Vec<(u64, Option<ChunkRow>)>,
+    /// As of the cut no chunk row is left that reaches past this byte (those there were are among `chunks` as
+    /// `None`), so zeros from here on need no extent any more.
+    pub empty_from: Option<u64>,
+}
