@@ -1,1 +1,64 @@
-//! Holdfast: holdfast-net.
+//! Peers, deals, and the bytes between them.
+//!
+//! **Owns** every byte that leaves the machine ([PROTOCOL.md](../PROTOCOL.md)): the libp2p node, the wire codec, the
+//! client's sessions, the provider and its folder, deals and receipts, audits, records, slot masks, and the
+//! [`Settlement`] seam.
+//!
+//! **Promises**: every wait ends (each request has a deadline, each stream a stall limit); every buffer is bounded
+//! by a named limit; a receipt is signed only after the slot, its folder and the deal row were synced; whatever a
+//! peer sends, the answer is a value or an `Err`, never a panic. Slots are served only to whoever proved the deal's
+//! client key in this session.
+//!
+//! **Refuses** to know what is in a slot, what a record means ([`RecordRules`] tells), or anything of `fs`.
+//!
+//! # The API at a glance
+//!
+//! ```text
+//! identity::load_or_create(path, &env) -> Keypair                        // ed25519, file mode 0600
+//! Node::start(NodeConfig{identity, listen, limits}).await -> Node       // Clone; bound when it returns
+//!   node.peer_id() listeners() dial(peer, addrs, timeout) disconnect(peer) traffic() shutdown()
+//!
+//! Client::new(node, Env, ClientConfig) -> Client                        // Clone
+//!   client.session(peer, addrs) -> Session                              // no I/O; one shared session per peer
+//!   client.connect(peer, addrs).await -> Session                        // the same, connected
+//!   client.connect_fresh(peer, addrs).await -> Session                  // a new connection under a throw-away peer id
+//!
+//! Session (Clone; reconnects by itself, proves its keys again; every call has a deadline)
+//!   info() -> ProviderInfo                authenticate(SigningKey)      // remembered for reconnects
+//!   propose(&SignedProposal, manifest: Bytes) -> SignedAnswer           // countersigned and verified
+//!   push(&SignedProposal, Arc<dyn PieceSource>, progress: impl Fn(u64)) -> SignedReceipt   // resumes; verified
+//!   receipt(&SignedProposal) -> Option<SignedReceipt>                   // asking again gives the same
+//!   read(DealId, &[ByteRange], Priority, Duration) -> Vec<Bytes>        // slot bytes, still masked
+//!   fetch(DealId, offset, len, sink: impl FnMut(u64, Bytes))            // long sequential reads, in order
+//!   audit(DealId, AuditSpec{piece_cid, raw_len, count}, Duration) -> Audit{challenge seed, proof, elapsed}
+//!   holdings(Option<DealId>) -> HoldingsPage{holdings, next}            // for every key proven in this session
+//!   put_record(RecordKey, Bytes) -> PutOutcome{Stored | Superseded(Bytes)}    get_record(&RecordKey) -> Option<Bytes>
+//!   release(DealId)                       state() set_addrs() close()
+//!
+//! Provider::open(dir, ProviderConfig, node, Env, Arc<dyn RecordRules>, Arc<dyn Settlement>).await -> Provider
+//!   provider.run().await  stop()  status() -> ProviderStatus  sweep().await
+//!
+//! DealProposal{..}.sign(&SigningKey) -> SignedProposal{deal_id(), verify(), to_bytes(), from_bytes()}
+//! Manifest{..}.sign(&SigningKey) -> SignedManifest      mask::slot_seed(..) -> SlotSeed   mask::apply(seed, off, buf)
+//! ```
+//!
+//! [`Settlement`]: settlement::Settlement
+//! [`RecordRules`]: record::RecordRules
+
+pub mod codec;
+pub mod deal;
+pub mod env;
+pub mod error;
+pub mod identity;
+pub mod manifest;
+pub mod mask;
+pub mod record;
+pub mod settlement;
+
+pub use deal::{ByteRange, DealId, DealProposal, PieceSource, SignedAnswer, SignedProposal, SignedReceipt};
+pub use ed25519_dalek::{SigningKey, VerifyingKey};
+pub use env::{Clock, Env, Rng};
+pub use error::{ErrorCode, NetError};
+pub use libp2p::{Multiaddr, PeerId, identity::Keypair};
+pub use manifest::{Manifest, SignedManifest};
+pub use record::{RecordKey, RecordKind, RecordRules, RecordVerdict};

@@ -1,0 +1,241 @@
+//! Manifests: how a piece was cut into slots.
+//!
+//! Every holder keeps the manifest beside its slot and gives it back to the deal's owner. It says which pieces, in
+//! which code, with which raw lengths and slot piece CIDs; never where the slots lie. For now the one code is
+//! replicas; the code's tag leaves the room for stripes.
+
+use cid::Cid;
+use ed25519_dalek::{Signer, SigningKey};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, CodecError, check_version};
+use crate::deal::{message, verify_key_signature};
+
+/// Version of the manifest.
+pub const MANIFEST_VERSION: u8 = 1;
+/// Slots are masked as [`crate::mask`] says.
+pub const SUITE_MASKED: u8 = 1;
+/// Slots hold the piece's own bytes.
+pub const SUITE_PLAIN: u8 = 2;
+/// The longest encoded manifest: 1,024 slots of about 60 bytes.
+pub const MANIFEST_BYTES_MAX: usize = 64 << 10;
+/// The most slots of one manifest.
+pub const MANIFEST_SLOTS_MAX: usize = 1024;
+
+const DOMAIN: &[u8] = b"holdfast manifest v1\0";
+
+/// How pieces became slots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Code {
+    /// Each slot is the whole piece (masked apart).
+    #[serde(rename = "replicas")]
+    Replicas,
+    /// Reed-Solomon: `data` pieces and `parity` slots more. In the format from the first day; not made yet.
+    #[serde(rename = "rs")]
+    ReedSolomon {
+        /// Data slots.
+        data: u16,
+        /// Parity slots.
+        parity: u16,
+        /// The padded shard length.
+        shard_len: u64,
+    },
+}
+
+/// A piece in a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestPiece {
+    /// The piece's random id.
+    #[serde(with = "serde_bytes")]
+    pub id: [u8; 16],
+    /// Its length before any padding.
+    #[serde(rename = "len")]
+    pub raw_len: u64,
+}
+
+/// A slot in a manifest; its number is its place in the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestSlot {
+    /// CommP v2 of the slot as stored.
+    #[serde(rename = "piece")]
+    pub piece_cid: Cid,
+    /// Its length as stored.
+    #[serde(rename = "len")]
+    pub raw_len: u64,
+}
+
+/// What is signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`MANIFEST_VERSION`].
+    #[serde(rename = "v")]
+    pub version: u8,
+    /// [`SUITE_MASKED`] or [`SUITE_PLAIN`].
+    pub suite: u8,
+    /// The id that slot seeds are derived from: of the piece when the code is replicas, else of the stripe.
+    #[serde(with = "serde_bytes")]
+    pub id: [u8; 16],
+    /// The code.
+    pub code: Code,
+    /// The pieces, in the code's order.
+    pub pieces: Vec<ManifestPiece>,
+    /// The slots, in order.
+    pub slots: Vec<ManifestSlot>,
+    /// The Ed25519 key that signs: one that the drive made for this provider, or its head key.
+    #[serde(with = "serde_bytes")]
+    pub signer: [u8; 32],
+}
+
+impl Manifest {
+    /// Replicas of one piece, masked.
+    pub fn replicas(id: [u8; 16], raw_len: u64, slots: Vec<Cid>, signer: [u8; 32]) -> Manifest {
+        Manifest {
+            version: MANIFEST_VERSION,
+            suite: SUITE_MASKED,
+            id,
+            code: Code::Replicas,
+            pieces: vec![ManifestPiece { id, raw_len }],
+            slots: slots.into_iter().map(|piece_cid| ManifestSlot { piece_cid, raw_len }).collect(),
+            signer,
+        }
+    }
+
+    fn validate(&self) -> Result<(), CodecError> {
+        check_version(self.version, MANIFEST_VERSION)?;
+        if self.suite != SUITE_MASKED && self.suite != SUITE_PLAIN {
+            return Err(CodecError::UnknownSuite(self.suite));
+        }
+        if self.slots.is_empty() || self.slots.len() > MANIFEST_SLOTS_MAX {
+            return Err(CodecError::Inconsistent("the number of slots"));
+        }
+        match self.code {
+            Code::Replicas => {
+                let [piece] = self.pieces.as_slice() else {
+                    return Err(CodecError::Inconsistent("replicas are of one piece"));
+                };
+                if piece.id != self.id || self.slots.iter().any(|s| s.raw_len != piece.raw_len) {
+                    return Err(CodecError::Inconsistent("a replica that differs from its piece"));
+                }
+            }
+            Code::ReedSolomon { data, parity, .. } => {
+                if data == 0
+                    || self.pieces.len() != usize::from(data)
+                    || self.slots.len() != usize::from(data) + usize::from(parity)
+                {
+                    return Err(CodecError::Inconsistent("the code's counts"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Signs with the key whose public half is [`signer`](Self::signer).
+    pub fn sign(self, key: &SigningKey) -> Result<SignedManifest, CodecError> {
+        self.validate()?;
+        if key.verifying_key().to_bytes() != self.signer {
+            return Err(CodecError::Inconsistent("signed by another key than the signer's"));
+        }
+        let body = codec::encode(&self);
+        let signature = key.sign(&message(DOMAIN, &body)).to_bytes();
+        let bytes = codec::encode(&Signed { body, signature: signature.to_vec() });
+        if bytes.len() > MANIFEST_BYTES_MAX {
+            return Err(CodecError::TooLong { len: bytes.len(), max: MANIFEST_BYTES_MAX });
+        }
+        Ok(SignedManifest { body: self, bytes })
+    }
+}
+
+/// A manifest whose signature was made or verified here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedManifest {
+    body: Manifest,
+    bytes: Vec<u8>,
+}
+
+impl SignedManifest {
+    /// What was signed.
+    pub fn manifest(&self) -> &Manifest {
+        &self.body
+    }
+
+    /// For storage and the wire; [`crate::deal::manifest_digest`] of these goes into the proposal.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Decodes and verifies the signature by the key that the manifest names. Whether that key is the right one is
+    /// for the owner to know.
+    pub fn from_bytes(bytes: &[u8]) -> Result<SignedManifest, CodecError> {
+        let signed: Signed = codec::decode(bytes, MANIFEST_BYTES_MAX)?;
+        let body: Manifest = codec::decode(&signed.body, MANIFEST_BYTES_MAX)?;
+        body.validate()?;
+        let signature =
+            signed.signature.as_slice().try_into().map_err(|_| CodecError::BadSignature("manifest"))?;
+        verify_key_signature(&body.signer, &message(DOMAIN, &signed.body), signature, "manifest")?;
+        Ok(SignedManifest { body, bytes: bytes.to_vec() })
+    }
+
+    /// The number of the slot with this piece CID.
+    pub fn slot_of(&self, piece_cid: &Cid) -> Option<u16> {
+        let place = self.body.slots.iter().position(|s| s.piece_cid == *piece_cid)?;
+        u16::try_from(place).ok()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Signed {
+    #[serde(rename = "b", with = "serde_bytes")]
+    body: Vec<u8>,
+    #[serde(rename = "s", with = "serde_bytes")]
+    signature: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::deal::tests::{piece_cid, signing_key};
+
+    fn manifest() -> Manifest {
+        let signer = signing_key(4).verifying_key().to_bytes();
+        Manifest::replicas([5; 16], 1000, vec![piece_cid(1), piece_cid(2), piece_cid(3)], signer)
+    }
+
+    #[test]
+    fn round_trip_and_slot_numbers() {
+        let signed = manifest().sign(&signing_key(4)).unwrap();
+        let again = SignedManifest::from_bytes(signed.as_bytes()).unwrap();
+        assert_eq!(signed, again);
+        assert_eq!(again.slot_of(&piece_cid(3)), Some(2));
+        assert_eq!(again.slot_of(&piece_cid(9)), None);
+    }
+
+    #[test]
+    fn tampering_is_refused() {
+        let signed = manifest().sign(&signing_key(4)).unwrap();
+        for at in 0..signed.as_bytes().len() {
+            let mut bytes = signed.as_bytes().to_vec();
+            bytes[at] ^= 1;
+            assert!(SignedManifest::from_bytes(&bytes).is_err(), "byte {at}");
+        }
+        assert!(manifest().sign(&signing_key(5)).is_err());
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let mut none = manifest();
+        none.slots.clear();
+        assert!(none.sign(&signing_key(4)).is_err());
+        let mut two = manifest();
+        two.pieces.push(two.pieces[0].clone());
+        assert!(two.sign(&signing_key(4)).is_err());
+        let mut newer = manifest();
+        newer.version = 2;
+        assert_eq!(newer.sign(&signing_key(4)).unwrap_err(), CodecError::Newer { found: 2, known: 1 });
+        let mut stripe = manifest();
+        stripe.code = Code::ReedSolomon { data: 1, parity: 2, shard_len: 1024 };
+        assert!(stripe.clone().sign(&signing_key(4)).is_ok());
+        stripe.code = Code::ReedSolomon { data: 2, parity: 2, shard_len: 1024 };
+        assert!(stripe.sign(&signing_key(4)).is_err());
+    }
+}
