@@ -1,1 +1,19 @@
-//! Holdfast: holdfast.
+//! The `holdfast` program: everything that joins the rooms.
+//!
+//! - `home`, `control`, `worker`, `records`: what a drive's process is made of.
+//! - `cli`: the commands; thin, all of them. `provide` and `local_network`: the provider's side.
+//! - `drive`, `workers`, `wiring`, `retrieve`, `restore`, `status`: the drive itself, which fs and net meet in.
+//!
+//! The seam between the commands and the drive:
+//!
+//! ```text
+//!   cli::mount    home (locked), unlocked keys, checked mountpoint
+//!       -> drive::run(RunOptions) : opens the store, mounts, calls `ready`, serves control.sock, runs the workers;
+//!          returns when `shutdown` is cancelled, `unmount` was asked for, or the mount is gone
+//!   cli::restore  words, peers -> restore::find(..) : keyring and providers, from which a home is made with
+//!          `restore_pending`; then the same drive::run, which sees the flag, attaches the newest head and clears it
+//! ```
+
+pub mod control;
+pub mod home;
+pub mod worker;

@@ -1,0 +1,380 @@
+//! Reports for people: what happened, what it means for the data, what to do. Pure text, no terminal codes.
+
+use std::fmt::Write;
+
+use super::report::*;
+use crate::worker::{State, WorkerReport};
+
+/// Lines of the story that a status shows.
+const EVENTS_SHOWN: usize = 8;
+
+impl StatusReport {
+    /// Fills `safety` from the other fields; the one place where the verdict is made.
+    pub fn judge(&mut self) {
+        let unsafe_bytes = self.durability.unsafe_bytes();
+        let reachable = self.providers.iter().filter(|p| p.state == ProviderState::Ok && p.connected).count();
+        let wanted = usize::from(self.policy.copies_wanted);
+        let failing = self.workers.iter().find(|w| w.errors_in_a_row >= 3 || w.state == State::Crashed);
+        let (level, summary, advice);
+        if self.pieces.lost > 0 {
+            level = SafetyLevel::Lost;
+            summary =
+                format!("{} have no readable copy left that is known.", count(self.pieces.lost, "piece"));
+            advice = Some(
+                "Bring back a provider that held them: start it again with its old folder. What is lost is listed by \
+                 `holdfast verify --deep`."
+                    .to_owned(),
+            );
+        } else if unsafe_bytes == 0 && self.pieces.degraded == 0 {
+            level = SafetyLevel::Safe;
+            summary = match self.durability.safe_bytes() {
+                0 => "Nothing has been written yet.".to_owned(),
+                bytes => format!(
+                    "Safe: all {} would survive the loss of this machine and of any {}.",
+                    size(bytes),
+                    count(u64::from(self.policy.survive_losses), "provider")
+                ),
+            };
+            advice = None;
+        } else {
+            let what = if unsafe_bytes > 0 {
+                format!(
+                    "{} of {} are not safe yet",
+                    size(unsafe_bytes),
+                    size(unsafe_bytes.saturating_add(self.durability.safe_bytes()))
+                )
+            } else {
+                format!("{} have fewer copies than wanted", count(self.pieces.degraded, "piece"))
+            };
+            if reachable < wanted {
+                level = SafetyLevel::Hindered;
+                summary = format!("{what}: {wanted} providers are needed and {reachable} answer.");
+                advice = Some(
+                    "Start the missing providers or add others: `holdfast provider add ADDRESS`.".to_owned(),
+                );
+            } else if let Some(worker) = failing {
+                level = SafetyLevel::Hindered;
+                let why = worker.last_error.as_ref().map_or("it crashed", |e| e.message.as_str());
+                summary = format!("{what}, and `{}` has trouble: {why}", worker.name);
+                advice = Some("It is tried again by itself; if this stays, look into daemon.log.".to_owned());
+            } else {
+                level = SafetyLevel::Working;
+                summary = format!("{what}; being placed with providers now.");
+                advice = Some("`holdfast sync --wait` returns when everything is safe.".to_owned());
+            }
+        }
+        self.safety = Safety { level, summary, advice };
+    }
+
+    /// What `holdfast status` prints.
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        self.head(&mut out);
+        self.ladder(&mut out);
+        self.provider_lines(&mut out);
+        self.worker_lines(&mut out);
+        self.story(&mut out);
+        out
+    }
+
+    fn head(&self, out: &mut String) {
+        let place = self.mountpoint.as_ref().map_or_else(|| "-".into(), |p| p.display().to_string());
+        let state = match self.state {
+            DriveState::Starting => "starting",
+            DriveState::Mounted => "mounted",
+            DriveState::ReadOnly => "READ-ONLY",
+            DriveState::Unmounting => "unmounting",
+        };
+        let reason = self.state_reason.as_ref().map_or_else(String::new, |r| format!(" ({r})"));
+        line(out, format_args!("{}", self.safety.summary));
+        if let Some(advice) = &self.safety.advice {
+            line(out, format_args!("  {advice}"));
+        }
+        line(out, format_args!(""));
+        line(out, format_args!("drive       {}", self.drive));
+        line(
+            out,
+            format_args!(
+                "mount       {place}, {state}{reason}, for {}",
+                age(self.now.saturating_sub(self.started_at))
+            ),
+        );
+        if let Some(restored) = &self.restored {
+            line(
+                out,
+                format_args!(
+                    "restored    commit {}, {} ago; {} of {} providers were asked for a newer one",
+                    restored.sequence,
+                    age(self.now.saturating_sub(restored.at)),
+                    restored.answered,
+                    restored.asked
+                ),
+            );
+        }
+        let s = &self.storage;
+        line(
+            out,
+            format_args!(
+                "on disk     {} of pieces, {} of log ({} exist only there), {} free",
+                size(s.pieces_bytes),
+                size(s.log_bytes),
+                size(s.staging_bytes),
+                size(s.disk_free_bytes)
+            ),
+        );
+    }
+
+    fn ladder(&self, out: &mut String) {
+        let d = &self.durability;
+        let k = self.policy.survive_losses;
+        line(out, format_args!("\nwhere the data stands"));
+        let mut rung = |name: &str, amount: &Amount, meaning: &str| {
+            if amount.bytes > 0 || amount.files.unwrap_or(0) > 0 {
+                let files = amount.files.map_or_else(String::new, |n| format!(" in {}", count(n, "file")));
+                line(out, format_args!("  {name:<9} {:>10}{files}   {meaning}", size(amount.bytes)));
+            }
+        };
+        rung("Staged", &d.staged, "in the local log: survives a power cut, not the loss of this disk");
+        rung("Sealed", &d.sealed, "encrypted blocks, on this disk only");
+        rung("Packed", &d.packed, "in pieces, on this disk only");
+        rung("Placed", &d.placed_below_policy, "with providers, but with fewer copies than the policy wants");
+        rung("Placed", &d.placed, &format!("survives the loss of any {}", count(u64::from(k), "provider")));
+        rung(
+            "Proven",
+            &d.proven,
+            &format!("the same, and every holder passed its last audit (survives {k} losses)"),
+        );
+        if let Some(seconds) = d.oldest_unsafe_seconds {
+            line(out, format_args!("  the oldest change that is not safe yet was made {} ago", age(seconds)));
+        }
+        let c = &self.commits;
+        let at = |c: &CommitReport| format!("{} ({} ago)", c.sequence, age(self.now.saturating_sub(c.at)));
+        let latest = c.latest.as_ref().map_or_else(|| "none".into(), at);
+        let published = c.published.as_ref().map_or_else(|| "none".into(), at);
+        line(
+            out,
+            format_args!(
+                "commits     newest {latest}; a restore would bring {published}, known to {}",
+                count(u64::from(c.published_with), "provider")
+            ),
+        );
+        let p = &self.pieces;
+        line(
+            out,
+            format_args!(
+                "pieces      {} ({}): {} with all {} copies, {} with fewer, {} lost",
+                p.total,
+                size(p.bytes),
+                p.full,
+                self.policy.copies_wanted,
+                p.degraded,
+                p.lost
+            ),
+        );
+    }
+
+    fn provider_lines(&self, out: &mut String) {
+        line(out, format_args!("\nproviders"));
+        if self.providers.is_empty() {
+            line(
+                out,
+                format_args!(
+                    "  none: nothing leaves this machine. Add some with `holdfast provider add ADDRESS`."
+                ),
+            );
+        }
+        for p in &self.providers {
+            let state = match p.state {
+                ProviderState::New => "new",
+                ProviderState::Ok => "ok",
+                ProviderState::Suspect => "suspect",
+                ProviderState::Failed => "FAILED",
+                ProviderState::Leaving => "leaving",
+            };
+            let audit = match (p.last_audit_at, p.last_audit_passed) {
+                (Some(at), passed) => {
+                    let verdict = if passed == Some(false) { "failed" } else { "passed" };
+                    format!("audit {verdict} {} ago", age(self.now.saturating_sub(at)))
+                }
+                (None, _) => "not audited yet".to_owned(),
+            };
+            let link = if p.connected { "connected" } else { "not connected" };
+            line(
+                out,
+                format_args!(
+                    "  {} {state:<8} {:>5} copies {:>10}   {link}, {audit}",
+                    short_peer(&p.peer_id),
+                    p.copies,
+                    size(p.bytes)
+                ),
+            );
+            if let Some(reason) = &p.reason {
+                line(out, format_args!("      {reason}"));
+            }
+        }
+    }
+
+    fn worker_lines(&self, out: &mut String) {
+        line(out, format_args!("\nin the background"));
+        for w in &self.workers {
+            line(out, format_args!("  {:<9} {}", w.name, worker_words(w)));
+            if let Some(error) = w.last_error.as_ref().filter(|_| w.errors_in_a_row > 0) {
+                let times = count(w.errors_in_a_row, "time");
+                line(
+                    out,
+                    format_args!(
+                        "      failed {times}, last {} ago: {}",
+                        age(self.now.saturating_sub(error.at)),
+                        error.message
+                    ),
+                );
+            }
+        }
+    }
+
+    fn story(&self, out: &mut String) {
+        if self.events.is_empty() {
+            return;
+        }
+        line(out, format_args!("\nlately"));
+        for event in self.events.iter().skip(self.events.len().saturating_sub(EVENTS_SHOWN)) {
+            let mark = if event.level == "info" { "" } else { "! " };
+            line(
+                out,
+                format_args!("  {:>7} ago  {mark}{}", age(self.now.saturating_sub(event.at)), event.text),
+            );
+        }
+    }
+}
+
+impl UnmountReport {
+    /// What `holdfast unmount` prints.
+    pub fn render(&self) -> String {
+        let place = self.mountpoint.as_ref().map_or_else(|| "the drive".into(), |p| p.display().to_string());
+        if self.unsafe_bytes == 0 {
+            return format!("Unmounted {place}. Everything on it is safe with its providers.\n");
+        }
+        let oldest = self
+            .oldest_unsafe_seconds
+            .map_or_else(String::new, |s| format!(", the oldest change made {} ago", age(s)));
+        format!(
+            "Unmounted {place}.\nNot yet safe: {}{oldest}. It is kept in the home folder on this disk and goes to the \
+             providers when the drive is mounted again; until then a loss of this disk loses it.\n",
+            size(self.unsafe_bytes)
+        )
+    }
+}
+
+impl SyncReport {
+    pub fn render(&self, waited: bool) -> String {
+        if self.placed && self.unsafe_bytes == 0 {
+            return format!(
+                "Everything is safe: it survives the loss of any {}.\n",
+                count(u64::from(self.survives), "provider")
+            );
+        }
+        if self.placed {
+            return format!(
+                "All that was written before is safe (survives the loss of any {}); {} came since.\n",
+                count(u64::from(self.survives), "provider"),
+                size(self.unsafe_bytes)
+            );
+        }
+        let more = if waited { "" } else { " `holdfast sync --wait` waits for the providers." };
+        format!("Synced to this disk; {} are not with the providers yet.{more}\n", size(self.unsafe_bytes))
+    }
+}
+
+impl VerifyReport {
+    pub fn render(&self) -> String {
+        let mut out = format!(
+            "checked {} with {} names, {} chunks in {} blocks, {}",
+            count(self.inodes, "file"),
+            self.entries,
+            self.chunks,
+            self.blocks,
+            count(self.pieces, "piece")
+        );
+        if self.bytes_read > 0 {
+            let _ = write!(out, "; {} read and hashed", size(self.bytes_read));
+        }
+        out.push('\n');
+        for problem in &self.problems {
+            line(&mut out, format_args!("  {problem}"));
+        }
+        line(&mut out, format_args!("{}", if self.ok { "No damage found." } else { "DAMAGE FOUND." }));
+        out
+    }
+}
+
+fn worker_words(w: &WorkerReport) -> String {
+    let state = match w.state {
+        State::Working => "working",
+        State::Idle => "idle",
+        State::Waiting => "waiting",
+        State::Retrying => "will try again",
+        State::Stopped => "stopped",
+        State::Crashed => "CRASHED: restart the daemon",
+    };
+    let mut text = state.to_owned();
+    if !w.detail.doing.is_empty() {
+        let _ = write!(text, ": {}", w.detail.doing);
+    }
+    if let Some(progress) = w.detail.progress.as_ref().filter(|p| p.total > 0) {
+        if progress.unit == "bytes" {
+            let _ = write!(text, " ({} of {})", size(progress.done), size(progress.total));
+        } else {
+            let _ = write!(text, " ({} of {} {})", progress.done, progress.total, progress.unit);
+        }
+    }
+    if w.detail.queue > 0 {
+        let _ = write!(text, ", {} waiting", w.detail.queue);
+    }
+    text
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(out, "{text}");
+}
+
+/// `12D3Koo..`'s last 8 characters tell peers apart; the first ones are the same for all.
+pub fn short_peer(peer_id: &str) -> String {
+    let tail: Vec<char> = peer_id.chars().rev().take(8).collect();
+    format!("..{}", tail.into_iter().rev().collect::<String>())
+}
+
+/// `1 piece`, `2 pieces`.
+pub fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Bytes with a binary unit.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = UNITS[0];
+    for next in &UNITS[1..] {
+        if value < 1023.95 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    format!("{value:.1} {unit}")
+}
+
+/// A time span, to its largest unit.
+pub fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests;

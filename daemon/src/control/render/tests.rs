@@ -1,0 +1,134 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::worker::{Detail, LastError};
+
+pub fn sample() -> StatusReport {
+    let provider = |n: u8, state, connected| ProviderReport {
+        peer_id: format!("12D3KooWabcdefgh{n}"),
+        addrs: vec![format!("/ip4/127.0.0.1/tcp/400{n}")],
+        state,
+        connected,
+        copies: 3,
+        bytes: 3 << 20,
+        last_audit_at: Some(990),
+        last_audit_passed: Some(connected),
+        reason: (!connected)
+            .then(|| "did not answer 3 audits; its 3 pieces were copied to ..efgh2".to_owned()),
+    };
+    StatusReport {
+        schema: STATUS_SCHEMA,
+        version: "0.1.0".into(),
+        pid: 7,
+        now: 1000,
+        started_at: 100,
+        drive: "hf1abc".into(),
+        home: "/h".into(),
+        mountpoint: Some("/m".into()),
+        state: DriveState::Mounted,
+        state_reason: None,
+        safety: Safety::default(),
+        policy: PolicyReport { survive_losses: 2, copies_wanted: 3 },
+        durability: DurabilityReport {
+            proven: Amount { bytes: 5 << 20, files: Some(3) },
+            ..Default::default()
+        },
+        commits: CommitsReport {
+            latest: Some(CommitReport { sequence: 4, at: 900, cid: "b".into() }),
+            published: None,
+            published_with: 0,
+        },
+        pieces: PiecesReport { total: 1, bytes: 5 << 20, full: 1, ..Default::default() },
+        providers: vec![
+            provider(1, ProviderState::Failed, false),
+            provider(2, ProviderState::Ok, true),
+            provider(3, ProviderState::Ok, true),
+            provider(4, ProviderState::Ok, true),
+        ],
+        workers: vec![WorkerReport {
+            name: "place".into(),
+            state: State::Idle,
+            detail: Detail::default(),
+            steps: 1,
+            errors_in_a_row: 0,
+            last_error: None,
+        }],
+        storage: StorageReport::default(),
+        events: vec![EventReport {
+            at: 940,
+            level: "warning".into(),
+            text: "provider ..efgh1 was given up".into(),
+        }],
+        restored: None,
+    }
+}
+
+#[test]
+fn the_verdict_follows_the_figures() {
+    let mut status = sample();
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Safe);
+    assert!(status.safety.summary.contains("any 2 providers"), "{}", status.safety.summary);
+
+    status.durability.staged.bytes = 1024;
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Working);
+
+    status.workers[0].errors_in_a_row = 3;
+    status.workers[0].last_error = Some(LastError { message: "no space".into(), at: 999 });
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Hindered);
+    assert!(status.safety.summary.contains("no space"));
+
+    status.providers[1].connected = false;
+    status.judge();
+    assert!(
+        status.safety.summary.contains("3 providers are needed and 2 answer"),
+        "{}",
+        status.safety.summary
+    );
+
+    status.pieces.lost = 1;
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Lost);
+}
+
+#[test]
+fn the_text_tells_the_story() {
+    let mut status = sample();
+    status.judge();
+    let text = status.render();
+    for part in [
+        "Safe:",
+        "Proven",
+        "3 files",
+        "FAILED",
+        "copied to ..efgh2",
+        "given up",
+        "newest 4",
+        "1 with all 3 copies",
+    ] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn json_keeps_its_shape() {
+    let json = serde_json::to_value(sample()).unwrap();
+    assert_eq!(json["schema"], 1);
+    assert_eq!(json["state"], "mounted");
+    assert_eq!(json["providers"][0]["state"], "failed");
+    assert_eq!(json["workers"][0]["state"], "idle");
+    assert_eq!(json["durability"]["proven"]["bytes"], 5 << 20);
+    assert!(serde_json::from_value::<StatusReport>(json).is_ok());
+}
+
+#[test]
+fn amounts_read_well() {
+    assert_eq!(size(1023), "1023 B");
+    assert_eq!(size(1024), "1.0 KiB");
+    assert_eq!(size((1 << 20) - 1), "1.0 MiB");
+    assert_eq!(size(u64::MAX), "16384.0 PiB");
+    assert_eq!(count(1, "piece"), "1 piece");
+    assert_eq!(age(119), "119 s");
+    assert_eq!(age(7200), "2 h");
+}

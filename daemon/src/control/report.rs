@@ -1,0 +1,273 @@
+//! The reports of a running drive, as `--json` prints them. Stable: fields are added, never renamed or given another
+//! meaning; what would break a reader raises `schema`. Documented in daemon/CLI.md.
+//! Times are unix seconds, amounts bytes; an absent optional field means "not known" or "never".
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{home::ProviderAddr, worker::WorkerReport};
+
+pub const STATUS_SCHEMA: u32 = 1;
+
+/// `holdfast status --json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StatusReport {
+    pub schema: u32,
+    /// Of the program that runs the drive.
+    pub version: String,
+    pub pid: u32,
+    pub now: u64,
+    pub started_at: u64,
+    /// The drive's name: its root public key.
+    pub drive: String,
+    pub home: PathBuf,
+    pub mountpoint: Option<PathBuf>,
+    pub state: DriveState,
+    /// Why it is read-only, or what it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_reason: Option<String>,
+    /// The verdict over everything below; filled in by the control server (`StatusReport::judge`).
+    #[serde(default)]
+    pub safety: Safety,
+    pub policy: PolicyReport,
+    pub durability: DurabilityReport,
+    pub commits: CommitsReport,
+    pub pieces: PiecesReport,
+    pub providers: Vec<ProviderReport>,
+    pub workers: Vec<WorkerReport>,
+    pub storage: StorageReport,
+    /// The story: what happened lately, oldest first, at most 50.
+    #[serde(default)]
+    pub events: Vec<EventReport>,
+    /// Present on a drive that was restored from its words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<RestoredReport>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriveState {
+    Starting,
+    Mounted,
+    ReadOnly,
+    Unmounting,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Safety {
+    pub level: SafetyLevel,
+    /// One sentence for people.
+    pub summary: String,
+    /// What a person should do, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SafetyLevel {
+    /// All that was written survives the loss of as many providers as the policy says.
+    Safe,
+    /// Not yet, and it is being worked on without trouble.
+    #[default]
+    Working,
+    /// Not yet, and something is in the way (too few providers, errors).
+    Hindered,
+    /// Some data has no copy left anywhere that is known.
+    Lost,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyReport {
+    /// Data is safe when it survives the loss of any this many providers; it has one more copy than that.
+    pub survive_losses: u8,
+    pub copies_wanted: u8,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    pub bytes: u64,
+    /// Where it is cheap to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
+}
+
+/// Every byte stands on exactly one of these rungs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DurabilityReport {
+    pub staged: Amount,
+    pub sealed: Amount,
+    pub packed: Amount,
+    /// With providers, but surviving fewer losses than the policy asks for.
+    pub placed_below_policy: Amount,
+    pub placed: Amount,
+    /// Placed up to the policy, and every holder answered its last audit.
+    pub proven: Amount,
+    /// Age of the oldest change that is not yet Placed up to the policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_unsafe_seconds: Option<u64>,
+}
+
+impl DurabilityReport {
+    /// Bytes that a loss of this machine now would take, or that the policy is not yet met for.
+    pub fn unsafe_bytes(&self) -> u64 {
+        [&self.staged, &self.sealed, &self.packed, &self.placed_below_policy]
+            .iter()
+            .fold(0u64, |sum, a| sum.saturating_add(a.bytes))
+    }
+
+    pub fn safe_bytes(&self) -> u64 {
+        self.placed.bytes.saturating_add(self.proven.bytes)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitReport {
+    pub sequence: u64,
+    pub at: u64,
+    pub cid: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitsReport {
+    /// The newest local one.
+    pub latest: Option<CommitReport>,
+    /// The newest that a published head names: what a restore would bring.
+    pub published: Option<CommitReport>,
+    /// How many providers hold that head.
+    #[serde(default)]
+    pub published_with: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PiecesReport {
+    pub total: u64,
+    pub bytes: u64,
+    /// With all the copies that the policy wants.
+    pub full: u64,
+    /// With some copies, here or at providers, but not all that the policy wants.
+    pub degraded: u64,
+    /// Without any copy that is known to be readable.
+    pub lost: u64,
+    /// Kept on this machine as well.
+    pub local: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderState {
+    /// Not spoken with yet.
+    New,
+    Ok,
+    /// Missed something lately; still counted until it is sure.
+    Suspect,
+    /// Given up; its copies were or are being replaced.
+    Failed,
+    /// Removed by the owner; its copies are being moved.
+    Leaving,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderReport {
+    pub peer_id: String,
+    pub addrs: Vec<String>,
+    pub state: ProviderState,
+    pub connected: bool,
+    /// Copies of pieces that count, and their bytes.
+    pub copies: u64,
+    pub bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_audit_at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_audit_passed: Option<bool>,
+    /// Why it is in this state, in plain words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageReport {
+    /// Payloads in the log that exist nowhere else.
+    pub staging_bytes: u64,
+    /// Of these, not yet covered by an fsync.
+    pub unsynced_bytes: u64,
+    pub log_bytes: u64,
+    pub index_bytes: u64,
+    pub pieces_bytes: u64,
+    /// Free on the disk that holds the home folder.
+    pub disk_free_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventReport {
+    pub at: u64,
+    /// `info`, `warning`, `error`.
+    pub level: String,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredReport {
+    pub at: u64,
+    /// The commit that was found.
+    pub sequence: u64,
+    /// Providers that answered when the newest head was asked for, of those that the head names.
+    pub answered: u32,
+    pub asked: u32,
+}
+
+/// `holdfast sync --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncReport {
+    /// Everything written before the request survives a power cut.
+    pub synced: bool,
+    /// Everything written before the request is Placed up to the policy, and a published head reaches it.
+    pub placed: bool,
+    pub commit: Option<CommitReport>,
+    pub unsafe_bytes: u64,
+    /// Losses of providers that it survives now.
+    pub survives: u8,
+    pub seconds: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealReport {
+    /// Absent when nothing was dirty.
+    pub commit: Option<CommitReport>,
+    pub new_pieces: u64,
+}
+
+/// `holdfast unmount --json`: what leaves the machine safe and what not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnmountReport {
+    pub mountpoint: Option<PathBuf>,
+    pub unsafe_bytes: u64,
+    pub safe_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_unsafe_seconds: Option<u64>,
+}
+
+/// `holdfast verify --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    pub ok: bool,
+    pub inodes: u64,
+    pub entries: u64,
+    pub chunks: u64,
+    pub blocks: u64,
+    pub pieces: u64,
+    /// Only with `--deep`: bytes of blocks that were read and hashed.
+    pub bytes_read: u64,
+    /// What is wrong, at most 1,000 lines.
+    pub problems: Vec<String>,
+}
+
+/// `holdfast provider list --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvidersReport {
+    /// As the home folder's configuration names them.
+    pub configured: Vec<ProviderAddr>,
+    /// As the running drive sees them; empty when it is not mounted.
+    pub live: Vec<ProviderReport>,
+}

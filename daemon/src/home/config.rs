@@ -1,0 +1,156 @@
+//! `home/config`: JSON that a person may read, without any secret. The daemon is its only writer.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    HomeError, ProviderAddr,
+    files::{read_limited, write_atomically},
+};
+
+/// The format that this version writes.
+pub const CONFIG_VERSION: u64 = 1;
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
+/// More copies than this are never wanted.
+pub const SURVIVE_LOSSES_MAX: u8 = 9;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub version: u64,
+    /// The drive's name (root public key), as `holdfast status` shows it.
+    pub drive: String,
+    /// Where the drive was mounted last: `holdfast mount` without a folder mounts it there again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mountpoint: Option<PathBuf>,
+    #[serde(default)]
+    pub providers: Vec<ProviderAddr>,
+    #[serde(default)]
+    pub policy: Policy,
+    #[serde(default)]
+    pub limits: Limits,
+    /// Addresses that the client side listens at; none by default, since it only dials.
+    #[serde(default)]
+    pub listen: Vec<String>,
+    /// Set by `holdfast restore` until the store holds the restored commit: an interrupted restore goes on with the
+    /// next mount.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restore_pending: bool,
+}
+
+/// What the owner wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// Survive the loss of any this many providers; every piece has one copy more.
+    pub survive_losses: u8,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy { survive_losses: 2 }
+    }
+}
+
+impl Policy {
+    pub fn copies_wanted(&self) -> u8 {
+        self.survive_losses.saturating_add(1)
+    }
+}
+
+/// Bounds on what the daemon uses of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Local pieces beyond this are evicted when they are Proven. 0 means: no limit but the disk's.
+    pub local_pieces_bytes_max: u64,
+    /// Left free on the disk whatever happens.
+    pub disk_free_bytes_min: u64,
+    /// Idle data is sealed after this long.
+    pub seal_after_idle_seconds: u64,
+    /// Data that never becomes idle is sealed after this long.
+    pub seal_after_seconds_max: u64,
+    /// Every holder of every piece is asked for a proof at least this often.
+    pub audit_interval_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            local_pieces_bytes_max: 0,
+            disk_free_bytes_min: 1 << 30,
+            seal_after_idle_seconds: 30,
+            seal_after_seconds_max: 240,
+            audit_interval_seconds: 3600,
+        }
+    }
+}
+
+impl Config {
+    pub fn new(drive: String) -> Config {
+        Config {
+            version: CONFIG_VERSION,
+            drive,
+            mountpoint: None,
+            providers: Vec::new(),
+            policy: Policy::default(),
+            limits: Limits::default(),
+            listen: Vec::new(),
+            restore_pending: false,
+        }
+    }
+
+    pub fn read(path: &Path) -> Result<Config, HomeError> {
+        #[derive(Deserialize)]
+        struct VersionOnly {
+            version: u64,
+        }
+        let bytes = read_limited(path, CONFIG_BYTES_MAX)?;
+        let damaged =
+            |e: serde_json::Error| HomeError::Damaged { path: path.to_owned(), reason: e.to_string() };
+        let VersionOnly { version } = serde_json::from_slice(&bytes).map_err(damaged)?;
+        if version > CONFIG_VERSION {
+            return Err(HomeError::NewerFormat {
+                path: path.to_owned(),
+                found: version,
+                known: CONFIG_VERSION,
+            });
+        }
+        let config: Config = serde_json::from_slice(&bytes).map_err(damaged)?;
+        if config.policy.survive_losses > SURVIVE_LOSSES_MAX {
+            let reason = format!("survive_losses is above {SURVIVE_LOSSES_MAX}");
+            return Err(HomeError::Damaged { path: path.to_owned(), reason });
+        }
+        Ok(config)
+    }
+
+    pub fn write(&self, path: &Path) -> Result<(), HomeError> {
+        let mut bytes = serde_json::to_vec_pretty(self)
+            .map_err(|e| HomeError::Damaged { path: path.to_owned(), reason: e.to_string() })?;
+        bytes.push(b'\n');
+        write_atomically(path, &bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn round_trip_defaults_and_newer_versions() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        let mut config = Config::new("drive".into());
+        config.restore_pending = true;
+        config.write(&path).unwrap();
+        assert_eq!(Config::read(&path).unwrap(), config);
+        std::fs::write(&path, r#"{"version":1,"drive":"d"}"#).unwrap();
+        assert_eq!(Config::read(&path).unwrap(), Config::new("d".into()));
+        std::fs::write(&path, r#"{"version":9,"drive":"d","else":1}"#).unwrap();
+        assert!(matches!(Config::read(&path), Err(HomeError::NewerFormat { found: 9, .. })));
+        std::fs::write(&path, r#"{"version":1,"drive":"d","else":1}"#).unwrap();
+        assert!(matches!(Config::read(&path), Err(HomeError::Damaged { .. })));
+    }
+}

@@ -1,0 +1,101 @@
+//! The home folder of one drive on one machine.
+//!
+//! ```text
+//!   home/            0700
+//!     keyfile        generation secret, store keys and keyring, sealed by the passphrase (content's keyfile format)
+//!     config         JSON, no secrets: drive name, providers, policy, limits
+//!     lock           flock'd by whoever uses the store; holds the pid for messages
+//!     log/  index/   the store's          pieces/  the sealed pieces' (fs)
+//!     control.sock   while mounted        daemon.pid, daemon.log
+//! ```
+//!
+//! Owns: the layout, `config`, `lock`, making and opening a home. Promises: nothing here shows a name or a plaintext of
+//! the drive; files are replaced atomically (write, fsync, rename, fsync of the folder); one process at a time uses a
+//! home. Refuses: a home of a newer format, an existing home at `init`, a home that is half made.
+//!
+//! The bytes are described in fs/format/home.md.
+
+mod config;
+mod error;
+mod files;
+mod lock;
+pub mod mountpoint;
+pub mod passphrase;
+mod provider_addr;
+
+use std::path::{Path, PathBuf};
+
+pub use config::{Config, Limits, Policy};
+pub use error::HomeError;
+pub use files::{create_private_dir, write_atomically};
+pub use lock::LockGuard;
+pub use passphrase::Passphrase;
+pub use provider_addr::{ProviderAddr, ProviderAddrError};
+
+/// A home folder whose configuration was read.
+#[derive(Debug)]
+pub struct Home {
+    path: PathBuf,
+    config: Config,
+    lock: Option<LockGuard>,
+}
+
+impl Home {
+    /// Reads the configuration; takes no lock, asks for no passphrase.
+    pub fn open(path: &Path) -> Result<Home, HomeError> {
+        let path = path.canonicalize().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => HomeError::Missing(path.to_owned()),
+            _ => HomeError::io("open", path, error),
+        })?;
+        if !path.join(KEYFILE).exists() || !path.join(CONFIG).exists() {
+            return Err(HomeError::Missing(path));
+        }
+        let config = Config::read(&path.join(CONFIG))?;
+        Ok(Home { path, config, lock: None })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Changes the configuration on disk. The lock must be held, so that two writers cannot undo each other.
+    pub fn change_config(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), HomeError> {
+        if self.lock.is_none() {
+            return Err(HomeError::NotLocked(self.path.clone()));
+        }
+        let mut config = self.config.clone();
+        change(&mut config);
+        config.write(&self.path.join(CONFIG))?;
+        self.config = config;
+        Ok(())
+    }
+
+    /// Takes the home for this process, until the `Home` is dropped.
+    pub fn lock(&mut self) -> Result<(), HomeError> {
+        if self.lock.is_none() {
+            self.lock = Some(LockGuard::take(&self.path.join("lock"))?);
+            // Another process may have changed it before the lock was ours.
+            self.config = Config::read(&self.path.join(CONFIG))?;
+        }
+        Ok(())
+    }
+
+    pub fn socket_path(&self) -> PathBuf {
+        self.path.join("control.sock")
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.path.join("daemon.log")
+    }
+
+    pub fn pid_path(&self) -> PathBuf {
+        self.path.join("daemon.pid")
+    }
+}
+
+const KEYFILE: &str = "keyfile";
+const CONFIG: &str = "config";
