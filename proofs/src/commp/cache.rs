@@ -275,6 +275,9 @@ impl<R: ReadAt> TreeCache<R> {
     pub(crate) fn group(&self, level: u8, parent: u64, span: u8) -> Result<Vec<Node>, CacheError> {
         let first = parent << span;
         let count = self.shape.nodes_at(level).saturating_sub(first).min(1 << span);
+        if count == 0 {
+            return Ok(Vec::new());
+        }
         let mut nodes = vec![[0_u8; 32]; usize::try_from(count).map_err(|_| CacheError::Header)?];
         self.file.read_exact_at(self.shape.offset(level, first), nodes.as_flattened_mut())?;
         Ok(nodes)

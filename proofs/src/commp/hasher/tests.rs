@@ -1,12 +1,14 @@
 //! Commitments against other implementations:
 //! `cc.csv`: filecoin-project/go-fil-commp-hashhash, testdata/0xCC.txt (made there with Lotus 1.5.2);
-//! payload length, padded length and v1 piece CID.
+//! `sha512.csv`: storacha/data-segment, test/commp/vector.csv at 7436224 (bytes: chained SHA-512 digests, as
+//! its test/util.js makes them). Both list payload length, padded length and v1 piece CID.
 #![allow(clippy::unwrap_used)]
 
 use std::str::FromStr;
 
 use cid::Cid;
 use proptest::prelude::*;
+use sha2::{Digest, Sha512};
 
 use super::*;
 use crate::commp::{TreeCache, leaves_of};
@@ -41,6 +43,20 @@ fn check_vectors(csv: &str, payload: impl Fn(usize) -> Vec<u8>) {
 #[test]
 fn lotus_vectors() {
     check_vectors(include_str!("cc.csv"), |len| vec![0xcc; len]);
+}
+
+#[test]
+fn data_segment_vectors() {
+    check_vectors(include_str!("sha512.csv"), |len| {
+        let mut bytes: Vec<u8> = Vec::new();
+        let mut last: Vec<u8> = Vec::new();
+        while bytes.len() < len {
+            last = Sha512::digest(&last).to_vec();
+            bytes.extend_from_slice(&last);
+        }
+        bytes.truncate(len);
+        bytes
+    });
 }
 
 #[test]
