@@ -8,12 +8,20 @@
 //!
 //! ```text
 //!   cli::mount    home (locked), unlocked keys, checked mountpoint
-//!       -> drive::run(RunOptions) : opens the store, mounts, calls `ready`, serves control.sock, runs the workers;
-//!          returns when `shutdown` is cancelled, `unmount` was asked for, or the mount is gone
+//!       -> drive::run(run::RunOptions) -> anyhow::Result<control::UnmountReport>
+//!          opens the store, mounts, calls `ready`, serves control.sock, runs the workers; returns when `shutdown` is
+//!          cancelled, `unmount` was asked for, or the mount is gone
+//!          drive::check_mount_options(&[String]) -> Result<(), impl Display>     the words after -o
 //!   cli::restore  words, peers -> restore::find(..) : keyring and providers, from which a home is made with
 //!          `restore_pending`; then the same drive::run, which sees the flag, attaches the newest head and clears it
+//!          restore::find(&RootKey, &[ProviderAddr], ProgressSink) -> anyhow::Result<restore::Found{ recovered:
+//!          home::Recovered, providers: Vec<ProviderAddr>, survive_losses: Option<u8>, answered: u32, asked: u32 }>
+//!   cli::verify   drive::verify_unmounted(Home, Unlocked, deep: bool) -> anyhow::Result<control::VerifyReport>
 //! ```
 
 pub mod control;
 pub mod home;
+pub mod process;
+pub mod progress;
+pub mod run;
 pub mod worker;

@@ -2,11 +2,14 @@
 //! meaning; what would break a reader raises `schema`. Documented in daemon/CLI.md.
 //! Times are unix seconds, amounts bytes; an absent optional field means "not known" or "never".
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{home::ProviderAddr, worker::WorkerReport};
+use crate::{
+    home::{Config, ProviderAddr},
+    worker::WorkerReport,
+};
 
 pub const STATUS_SCHEMA: u32 = 1;
 
@@ -43,6 +46,41 @@ pub struct StatusReport {
     /// Present on a drive that was restored from its words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<RestoredReport>,
+}
+
+/// `holdfast status --json` of a drive that is not mounted: `state` is `"unmounted"`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UnmountedReport {
+    pub schema: u32,
+    pub version: String,
+    pub drive: String,
+    pub home: PathBuf,
+    /// Where it was mounted last.
+    pub mountpoint: Option<PathBuf>,
+    pub state: String,
+    pub policy: PolicyReport,
+    pub configured_providers: Vec<ProviderAddr>,
+    /// A restore was begun and goes on with the next mount.
+    pub restore_pending: bool,
+}
+
+impl UnmountedReport {
+    pub fn new(home: &Path, config: &Config) -> UnmountedReport {
+        UnmountedReport {
+            schema: STATUS_SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            drive: config.drive.clone(),
+            home: home.to_owned(),
+            mountpoint: config.mountpoint.clone(),
+            state: "unmounted".to_owned(),
+            policy: PolicyReport {
+                survive_losses: config.policy.survive_losses,
+                copies_wanted: config.policy.copies_wanted(),
+            },
+            configured_providers: config.providers.clone(),
+            restore_pending: config.restore_pending,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,6 +18,7 @@
 mod config;
 mod error;
 mod files;
+mod keys;
 mod lock;
 pub mod mountpoint;
 pub mod passphrase;
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 pub use config::{Config, Limits, Policy};
 pub use error::HomeError;
 pub use files::{create_private_dir, write_atomically};
+pub use keys::{Recovered, Unlocked};
 pub use lock::LockGuard;
 pub use passphrase::Passphrase;
 pub use provider_addr::{ProviderAddr, ProviderAddrError};

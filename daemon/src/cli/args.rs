@@ -1,0 +1,327 @@
+//! The arguments of every command, and the help that goes with them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::home::ProviderAddr;
+
+const EXAMPLES: &str = "\
+A first drive, with providers on this machine to try it out:
+
+  holdfast local-network start --dir ~/providers
+  holdfast init --secrets ~/holdfast-secrets --local-network ~/providers
+  holdfast mount ~/Holdfast --background --passphrase-file ~/holdfast-secrets
+  cp -r ~/Pictures ~/Holdfast && holdfast sync --wait && holdfast status
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong passphrase or words, 4 not mounted, 5 home folder, 6 mountpoint,
+7 this machine cannot mount, 8 in use, 9 network, 10 not safe in time, 11 damage found, 12 disk full,
+13 no permission, 14 written by a newer version.";
+
+/// A drive that lives on many machines: encrypted here, kept by independent providers, back on any machine from 24 words.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, after_help = EXAMPLES, propagate_version = true)]
+pub struct Cli {
+    /// The drive's home folder on this machine [default: ~/.local/share/holdfast]
+    #[arg(long, global = true, env = "HOLDFAST_HOME", value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// Print the result, or the error, as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a new drive: 24 words and a home folder
+    Init(InitArgs),
+    /// Mount the drive on a folder
+    Mount(MountArgs),
+    /// Unmount the drive, and say what is not safe yet
+    #[command(visible_alias = "umount")]
+    Unmount(UnmountArgs),
+    /// Make everything written so far durable; with --wait, until the providers have it
+    Sync(SyncArgs),
+    /// Show where the data stands, what happened and what to do
+    Status(StatusArgs),
+    /// Check the drive for damage
+    Verify(VerifyArgs),
+    /// The providers of this drive
+    Provider(ProviderArgs),
+    /// Store other people's encrypted pieces in a folder of this machine
+    Provide(ProvideArgs),
+    /// Bring a drive back on this machine from its 24 words
+    Restore(RestoreArgs),
+    /// Run several providers on this machine, to try Holdfast out
+    LocalNetwork(LocalNetworkArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Write the words and the passphrase to this new file (mode 0600) instead of showing the words; without
+    /// --passphrase-file the passphrase is drawn at random
+    #[arg(long, value_name = "FILE")]
+    pub secrets: Option<PathBuf>,
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
+    /// A provider's address, as `holdfast provide` prints it; may be given several times
+    #[arg(long = "provider", value_name = "ADDRESS")]
+    pub providers: Vec<ProviderAddr>,
+    /// Use the providers of this local network
+    #[arg(long, value_name = "DIR")]
+    pub local_network: Option<PathBuf>,
+    /// Survive the loss of any M providers: every piece is kept M+1 times
+    #[arg(long, value_name = "M", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=9))]
+    pub survive: u8,
+}
+
+#[derive(Debug, Args)]
+pub struct PassphraseArgs {
+    /// Read the passphrase from this file (`-`: standard input) instead of asking; a secrets file will do.
+    /// The variable HOLDFAST_PASSPHRASE_FILE names one too
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    /// An empty folder (made where it is missing) [default: where it was mounted last]
+    pub mountpoint: Option<PathBuf>,
+    #[command(flatten)]
+    pub how: MountHow,
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
+    /// Set by --background on the process that it starts
+    #[arg(long, hide = true, value_name = "FD")]
+    pub ready_fd: Option<i32>,
+}
+
+#[derive(Debug, Args)]
+pub struct MountHow {
+    /// Options as other FUSE programs take them: allow_other, default_permissions, ro, noatime, ...
+    #[arg(short = 'o', value_name = "OPTION,...", value_delimiter = ',')]
+    pub options: Vec<String>,
+    /// Return when the drive is mounted and writable; the daemon goes on in the background
+    #[arg(long, visible_alias = "daemonize")]
+    pub background: bool,
+    /// Leave the bare folder writable while the drive is not mounted
+    #[arg(long)]
+    pub plain_mountpoint: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct UnmountArgs {
+    /// Unmount even while files are open; they are cut off
+    #[arg(long)]
+    pub lazy: bool,
+    /// First wait until everything is safe with the providers
+    #[arg(long)]
+    pub wait: bool,
+    /// End the daemon by force where it does not answer (what it has acknowledged is kept)
+    #[arg(long)]
+    pub force: bool,
+    /// Make the bare mountpoint an ordinary, writable folder again
+    #[arg(long)]
+    pub free_mountpoint: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SyncArgs {
+    /// Wait until everything written so far survives the loss of this machine and of M providers
+    #[arg(long)]
+    pub wait: bool,
+    /// Give up after this many seconds (exit code 10)
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub timeout: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Show it again every second
+    #[arg(long, conflicts_with = "json")]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Read and hash every local block as well
+    #[arg(long)]
+    pub deep: bool,
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ProviderArgs {
+    #[command(subcommand)]
+    pub command: ProviderCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ProviderCommand {
+    /// Use these providers as well (a known one gets a new address)
+    Add {
+        /// Addresses, as `holdfast provide` prints them
+        #[arg(required = true, value_name = "ADDRESS")]
+        addresses: Vec<ProviderAddr>,
+    },
+    /// Use this provider no longer; what it holds is copied to others
+    Remove {
+        /// Its identity (12D3Koo...)
+        peer: String,
+    },
+    /// Show the providers
+    List,
+}
+
+#[derive(Debug, Args)]
+pub struct ProvideArgs {
+    /// The provider's folder (made where it is missing)
+    pub dir: PathBuf,
+    /// How much it stores at most: 500G, 2TiB, ... [default: what the folder was last given, else 100G]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub capacity: Option<u64>,
+    /// An address to listen at: /ip4/0.0.0.0/tcp/4001; may be given several times
+    /// [default: what the folder was last given, else /ip4/0.0.0.0/tcp/0; port 0 draws one and keeps it]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Vec<String>,
+    /// Return when it listens; the provider goes on in the background
+    #[arg(long, hide = true, value_name = "FD")]
+    pub ready_fd: Option<i32>,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// Where to mount the drive: an empty folder (made where it is missing)
+    pub mountpoint: Option<PathBuf>,
+    /// Read the 24 words from this file (`-`: standard input) instead of asking; a secrets file will do
+    #[arg(long, value_name = "FILE")]
+    pub words_file: Option<PathBuf>,
+    /// The address of a provider of the drive, as `holdfast provide` prints it; one that answers is enough
+    #[arg(long = "peer", value_name = "ADDRESS", required = true)]
+    pub peers: Vec<ProviderAddr>,
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
+    #[command(flatten)]
+    pub how: MountHow,
+    /// Only make the home folder; `holdfast mount` does the rest
+    #[arg(long, conflicts_with = "mountpoint")]
+    pub no_mount: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LocalNetworkArgs {
+    #[command(subcommand)]
+    pub command: LocalNetworkCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LocalNetworkCommand {
+    /// Start the providers that do not run yet
+    Start {
+        #[command(flatten)]
+        dir: NetworkDir,
+        /// How many there shall be
+        #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+        providers: u16,
+        /// How much each stores at most
+        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+        capacity: Option<u64>,
+        /// Start only the one of this number
+        #[arg(long, value_name = "NUMBER")]
+        only: Option<u16>,
+    },
+    /// Stop them; their folders stay
+    Stop {
+        #[command(flatten)]
+        dir: NetworkDir,
+        /// Stop only the one of this number
+        #[arg(long, value_name = "NUMBER")]
+        only: Option<u16>,
+    },
+    /// Show which run, and their addresses
+    Status {
+        #[command(flatten)]
+        dir: NetworkDir,
+        /// Print nothing but the addresses, one on each line
+        #[arg(long)]
+        addresses: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct NetworkDir {
+    /// The folder that holds the providers' folders
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+impl Cli {
+    pub fn wants_json(&self) -> bool {
+        self.json
+    }
+
+    /// The home folder that was asked for, made absolute: the daemon changes its working folder.
+    pub fn home_path(&self) -> PathBuf {
+        let path = self.home.clone().unwrap_or_else(default_home);
+        std::path::absolute(&path).unwrap_or(path)
+    }
+}
+
+fn default_home() -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    variable("XDG_DATA_HOME")
+        .filter(|p| p.is_absolute())
+        .or_else(|| variable("HOME").map(|h| h.join(".local/share")))
+        .unwrap_or_else(|| PathBuf::from("."))
+        .join("holdfast")
+}
+
+/// `500`, `64k`, `10M`, `10MB`, `2TiB`: letters mean powers of 1024, as they do for `dd` and `du`.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let number: u64 = digits.parse().map_err(|_| format!("`{text}` is not a size; one looks like 500G"))?;
+    let shift = match unit.trim().to_ascii_lowercase().trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        _ => return Err(format!("`{unit}` is not a unit of size; use k, M, G or T")),
+    };
+    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too much"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("500").unwrap(), 500);
+        assert_eq!(parse_size("64k").unwrap(), 64 << 10);
+        assert_eq!(parse_size("2TiB").unwrap(), 2 << 40);
+        assert_eq!(parse_size("3 GB").unwrap(), 3 << 30);
+        for bad in ["", "G", "1x", "-1", "99999999999T"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mount_options_are_split() {
+        let cli = Cli::try_parse_from(["holdfast", "mount", "/m", "-o", "ro,allow_other", "-o", "noatime"]).unwrap();
+        let Command::Mount(args) = cli.command else { panic!() };
+        assert_eq!(args.how.options, ["ro", "allow_other", "noatime"]);
+    }
+}

@@ -1,0 +1,226 @@
+//! Exit codes, and errors that say what to do.
+
+use crate::{
+    control::{ClientError, ControlError, ErrorKind},
+    home::{HomeError, mountpoint::MountpointError, passphrase::SecretError},
+};
+
+/// What the program ends with. The numbers are documented in daemon/CLI.md and do not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    /// clap's own number.
+    Usage = 2,
+    Secrets = 3,
+    NotMounted = 4,
+    Home = 5,
+    Mountpoint = 6,
+    NoFuse = 7,
+    InUse = 8,
+    Network = 9,
+    NotSafe = 10,
+    Damage = 11,
+    NoSpace = 12,
+    Permission = 13,
+    NewerFormat = 14,
+}
+
+impl Exit {
+    const ALL: [Exit; 15] = [
+        Exit::Done,
+        Exit::Failed,
+        Exit::Usage,
+        Exit::Secrets,
+        Exit::NotMounted,
+        Exit::Home,
+        Exit::Mountpoint,
+        Exit::NoFuse,
+        Exit::InUse,
+        Exit::Network,
+        Exit::NotSafe,
+        Exit::Damage,
+        Exit::NoSpace,
+        Exit::Permission,
+        Exit::NewerFormat,
+    ];
+
+    pub fn code(self) -> i32 {
+        self as i32
+    }
+
+    /// From the number that the background process reports.
+    pub fn from_code(code: i32) -> Exit {
+        Exit::ALL.into_iter().find(|e| e.code() == code).unwrap_or(Exit::Failed)
+    }
+}
+
+/// Why a command failed, for the person who typed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub exit: Exit,
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The output says it already; only the exit code is left to give.
+    silent: bool,
+}
+
+impl Failure {
+    pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure { exit, message: message.into(), hint: None, silent: false }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn internal(error: impl std::fmt::Display) -> Failure {
+        Failure::new(Exit::Failed, format!("{error:#}"))
+    }
+
+    pub fn silent(mut self) -> Failure {
+        self.silent = true;
+        self
+    }
+
+    pub fn print(&self, json: bool) {
+        if self.silent {
+            return;
+        }
+        if json {
+            let error = serde_json::json!({
+                "error": {"exit_code": self.exit.code(), "message": self.message, "hint": self.hint}
+            });
+            println!("{error}");
+        }
+        eprintln!("holdfast: {}", self.message);
+        if let Some(hint) = &self.hint {
+            eprintln!("  {hint}");
+        }
+    }
+}
+
+impl From<HomeError> for Failure {
+    fn from(error: HomeError) -> Failure {
+        let message = error.to_string();
+        match error {
+            HomeError::Missing(_) => Failure::new(Exit::Home, message).hint(
+                "`holdfast init` makes a new drive, `holdfast restore` brings one back; --home names another folder.",
+            ),
+            HomeError::Exists(_) => Failure::new(Exit::Home, message)
+                .hint("Mount it with `holdfast mount`, or name another folder with --home."),
+            HomeError::NotEmpty(_) => {
+                Failure::new(Exit::Home, message).hint("Name an empty or a new folder with --home.")
+            }
+            HomeError::InUse { .. } => Failure::new(Exit::InUse, message)
+                .hint("It is mounted already: see `holdfast status`; `holdfast unmount` ends it."),
+            HomeError::WrongPassphrase => Failure::new(Exit::Secrets, message).hint(
+                "The words open the drive as well: `holdfast restore` makes a new home folder with a new passphrase.",
+            ),
+            HomeError::NewerFormat { .. } => {
+                Failure::new(Exit::NewerFormat, message).hint("Update this program; nothing was changed.")
+            }
+            HomeError::Damaged { .. } => Failure::new(Exit::Home, message)
+                .hint("What is Placed comes back with `holdfast restore` and the words, into another home folder."),
+            HomeError::Permission { .. } => Failure::new(Exit::Permission, message),
+            HomeError::NoSpace { .. } => Failure::new(Exit::NoSpace, message),
+            HomeError::NotLocked(_) | HomeError::Io { .. } | HomeError::Keys(_) => Failure::new(Exit::Home, message),
+        }
+    }
+}
+
+impl From<MountpointError> for Failure {
+    fn from(error: MountpointError) -> Failure {
+        let message = error.to_string();
+        match error {
+            MountpointError::NoFuse(_) => Failure::new(Exit::NoFuse, message),
+            MountpointError::NotEmpty(_) => {
+                Failure::new(Exit::Mountpoint, message).hint("Name another folder, or move what is in it.")
+            }
+            MountpointError::Mounted { .. } => Failure::new(Exit::Mountpoint, message)
+                .hint("If it is this drive: `holdfast unmount`. Otherwise name another folder."),
+            MountpointError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Failure::new(Exit::Permission, message)
+            }
+            _ => Failure::new(Exit::Mountpoint, message),
+        }
+    }
+}
+
+impl From<SecretError> for Failure {
+    fn from(error: SecretError) -> Failure {
+        let message = error.to_string();
+        match error {
+            SecretError::File(error) => error.into(),
+            SecretError::NoTerminal { what: "words" } => {
+                Failure::new(Exit::Secrets, message).hint("Give them in a file: --words-file FILE (or `-`).")
+            }
+            SecretError::NoTerminal { .. } => {
+                Failure::new(Exit::Secrets, message).hint("Give it in a file: --passphrase-file FILE (or `-`).")
+            }
+            _ => Failure::new(Exit::Secrets, message),
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        let message = error.to_string();
+        match error {
+            ClientError::NotRunning(_) => {
+                Failure::new(Exit::NotMounted, "the drive is not mounted").hint("`holdfast mount` mounts it.")
+            }
+            ClientError::Silent => Failure::new(Exit::Failed, message)
+                .hint("See daemon.log in the home folder. `holdfast unmount --force` ends it; nothing is lost by that."),
+            ClientError::Refused(error) => error.into(),
+            _ => Failure::new(Exit::Failed, message),
+        }
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Failure {
+        match error.kind {
+            ErrorKind::Busy => Failure::new(Exit::InUse, error.message)
+                .hint("Close the programs that use it (`fuser -vm MOUNTPOINT` names them), or unmount with --lazy."),
+            ErrorKind::Timeout => Failure::new(Exit::NotSafe, error.message)
+                .hint("It goes on in the background; `holdfast status` tells what it waits for."),
+            ErrorKind::Unavailable => {
+                Failure::new(Exit::NotSafe, error.message).hint("`holdfast status` tells what is missing.")
+            }
+            ErrorKind::Invalid => Failure::new(Exit::Usage, error.message),
+            ErrorKind::ReadOnly => Failure::new(Exit::Failed, error.message),
+            ErrorKind::NoSpace => Failure::new(Exit::NoSpace, error.message),
+            ErrorKind::Internal => Failure::new(Exit::Failed, error.message),
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    /// Looks through the causes for one that has a code of its own.
+    fn from(error: anyhow::Error) -> Failure {
+        match error.downcast::<HomeError>() {
+            Ok(home) => home.into(),
+            Err(error) => match error.downcast::<MountpointError>() {
+                Ok(mountpoint) => mountpoint.into(),
+                Err(error) => match error.downcast::<ControlError>() {
+                    Ok(control) => control.into(),
+                    Err(error) => from_causes(&error),
+                },
+            },
+        }
+    }
+}
+
+fn from_causes(error: &anyhow::Error) -> Failure {
+    let kind = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    let exit = match kind {
+        Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => Exit::NoSpace,
+        Some(std::io::ErrorKind::PermissionDenied) => Exit::Permission,
+        Some(std::io::ErrorKind::AddrInUse) => Exit::InUse,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, format!("{error:#}"))
+}

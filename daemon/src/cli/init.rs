@@ -1,0 +1,89 @@
+//! `holdfast init`: words, passphrase, home.
+
+use serde_json::json;
+
+use super::{Cli, Exit, Failure, Outcome, args::InitArgs, print};
+use crate::{
+    home::{Config, Home, Passphrase, Policy, ProviderAddr, passphrase::write_secrets},
+    local_network,
+};
+
+pub fn run(cli: &Cli, args: &InitArgs) -> Outcome {
+    let path = cli.home_path();
+    // Refusals come before anything is drawn or asked.
+    Home::check_free(&path)?;
+    if let Some(secrets) = &args.secrets {
+        check_secrets_path(secrets, &path)?;
+    } else if cli.json {
+        return Err(Failure::new(Exit::Usage, "with --json the words go to a file: --secrets FILE"));
+    }
+    let mut config = Config::new(String::new());
+    config.policy = Policy { survive_losses: args.survive };
+    ProviderAddr::merge(&mut config.providers, args.providers.iter().cloned());
+    if let Some(dir) = &args.local_network {
+        ProviderAddr::merge(&mut config.providers, local_network::addresses(dir)?);
+    }
+    let file = args.passphrase.passphrase_file.as_deref();
+    let passphrase = match (&args.secrets, Passphrase::from_files(file)?) {
+        (_, Some(given)) => given,
+        (Some(_), None) => Passphrase::random()?,
+        (None, None) => Passphrase::obtain_new(None)?,
+    };
+    let (home, words) = Home::init(&path, &passphrase, config)?;
+    let (drive, phrase) = (home.config().drive.clone(), words.phrase());
+    if let Some(secrets) = &args.secrets
+        && let Err(error) = write_secrets(secrets, &drive, &phrase, &passphrase)
+    {
+        // A drive whose words nobody has must not stay.
+        let _ = std::fs::remove_dir_all(home.path());
+        return Err(error.into());
+    }
+    let have = home.config().providers.len();
+    let wanted = usize::from(home.config().policy.copies_wanted());
+    let report = json!({
+        "drive": drive, "home": home.path(), "secrets": args.secrets, "providers": home.config().providers,
+        "copies_wanted": wanted,
+    });
+    let mut text = format!("Made the drive {drive}\nin {}.\n\n", home.path().display());
+    match &args.secrets {
+        Some(secrets) => text += &format!("Its words and passphrase are in {}.\n", secrets.display()),
+        None => text += &words_page(&phrase),
+    }
+    text += "The words alone bring everything back on any machine. Whoever has them owns the drive; without them and \
+             without this machine nobody can read it, ever. Keep them on paper, not here.\n\n";
+    if have < wanted {
+        text += &format!(
+            "It has {have} of the {wanted} providers that it needs: `holdfast provider add ADDRESS`, or for a trial \
+             `holdfast local-network start --dir DIR`.\n"
+        );
+    }
+    text += "Next: holdfast mount ~/Holdfast\n";
+    print(cli.json, &report, &text)
+}
+
+/// Four to a line, numbered, as people copy them to paper.
+fn words_page(phrase: &str) -> String {
+    let words: Vec<&str> = phrase.split(' ').collect();
+    let mut page = String::from("Write down these 24 words, now. They are not shown again.\n\n");
+    for (row, four) in words.chunks(4).enumerate() {
+        for (column, word) in four.iter().enumerate() {
+            page += &format!("  {:>2}. {word:<10}", row * 4 + column + 1);
+        }
+        page.push('\n');
+    }
+    page.push('\n');
+    page
+}
+
+fn check_secrets_path(secrets: &std::path::Path, home: &std::path::Path) -> Outcome {
+    if secrets.exists() {
+        return Err(Failure::new(Exit::Usage, format!("{} exists already", secrets.display()))
+            .hint("It may be the only copy of another drive's words, so it is not overwritten. Name a new file."));
+    }
+    let secrets = std::path::absolute(secrets).map_err(Failure::internal)?;
+    if secrets.starts_with(home) {
+        return Err(Failure::new(Exit::Usage, "the words must not lie in the home folder that they protect")
+            .hint("Name a file elsewhere, best on another disk."));
+    }
+    Ok(())
+}

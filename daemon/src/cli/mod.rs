@@ -1,0 +1,74 @@
+//! The commands. Each is thin: it reads arguments, calls what does the work, prints, and chooses an exit code.
+//!
+//! Results go to standard output, everything else (progress, advice, errors) to standard error. With `--json` the
+//! output is one JSON object, and so is an error. The shapes are documented in daemon/CLI.md and do not change.
+
+mod args;
+mod background;
+mod exit;
+mod hardening;
+mod init;
+mod log;
+mod mount;
+mod provider;
+mod provide;
+mod restore;
+mod running;
+
+use clap::Parser;
+
+pub use args::Cli;
+use args::Command;
+pub use exit::{Exit, Failure};
+
+type Outcome = Result<(), Failure>;
+
+/// The whole program: parses the arguments, runs the command, returns its exit code.
+pub fn main() -> i32 {
+    // Taken before anything is forbidden: the background process is this same program.
+    let program = std::env::current_exe();
+    hardening::harden();
+    let cli = Cli::parse();
+    let json = cli.wants_json();
+    let outcome = match &cli.command {
+        Command::Init(args) => init::run(&cli, args),
+        Command::Mount(args) => mount::run(&cli, args, program),
+        Command::Unmount(args) => running::unmount(&cli, args),
+        Command::Sync(args) => running::sync(&cli, args),
+        Command::Status(args) => running::status(&cli, args),
+        Command::Verify(args) => running::verify(&cli, args),
+        Command::Provider(args) => provider::run(&cli, args),
+        Command::Provide(args) => provide::run(args),
+        Command::Restore(args) => restore::run(&cli, args, program),
+        Command::LocalNetwork(args) => provide::local_network(args, program),
+    };
+    match outcome {
+        Ok(()) => Exit::Done.code(),
+        Err(failure) => {
+            failure.print(json);
+            failure.exit.code()
+        }
+    }
+}
+
+/// Prints a result: for programs, or for people.
+fn print(json: bool, value: &impl serde::Serialize, text: &str) -> Outcome {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let written = if json {
+        let line = serde_json::to_string_pretty(value).map_err(Failure::internal)?;
+        writeln!(out, "{line}")
+    } else {
+        write!(out, "{text}")
+    };
+    match written.and_then(|()| out.flush()) {
+        // `holdfast status | head` is no failure.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(Failure::internal),
+    }
+}
+
+/// A runtime for commands that speak with the network.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::internal)
+}

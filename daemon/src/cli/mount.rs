@@ -1,0 +1,171 @@
+//! `holdfast mount`: in the foreground, or as the background process that the foreground one starts.
+
+use std::{ffi::OsString, io, path::PathBuf, sync::Arc};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Cli, Exit, Failure, Outcome,
+    args::{MountArgs, MountHow},
+    background::{self, READY_FD, ReadyPipe},
+    log, print, runtime,
+};
+use crate::{
+    drive,
+    home::{
+        Home, Passphrase,
+        mountpoint::{self, Mountpoint},
+    },
+    process::ProcessRecord,
+    run::RunOptions,
+};
+
+pub fn run(cli: &Cli, args: &MountArgs, program: io::Result<PathBuf>) -> Outcome {
+    let mut ready = args.ready_fd.map(ReadyPipe::adopt).transpose()?;
+    let file = args.passphrase.passphrase_file.as_deref();
+    let outcome = check(cli).and_then(|()| Passphrase::obtain(file).map_err(Failure::from)).and_then(|passphrase| {
+        if args.how.background && ready.is_none() {
+            in_background(cli, args.mountpoint.clone(), &args.how, &passphrase, program)
+        } else {
+            serve(cli, args.mountpoint.clone(), &args.how, passphrase, &mut ready)
+        }
+    });
+    if let (Err(failure), Some(pipe)) = (&outcome, ready) {
+        pipe.failed(failure);
+    }
+    outcome
+}
+
+/// What is known to fail is said before a passphrase is asked for.
+fn check(cli: &Cli) -> Outcome {
+    Home::open(&cli.home_path())?;
+    Ok(mountpoint::check_fuse()?)
+}
+
+/// Mounts as `mount` and `restore` ask for it, when the home is there.
+pub fn mount(
+    cli: &Cli,
+    mountpoint: Option<PathBuf>,
+    how: &MountHow,
+    passphrase: Passphrase,
+    program: io::Result<PathBuf>,
+) -> Outcome {
+    if how.background {
+        in_background(cli, mountpoint, how, &passphrase, program)
+    } else {
+        serve(cli, mountpoint, how, passphrase, &mut None)
+    }
+}
+
+fn in_background(
+    cli: &Cli,
+    mountpoint: Option<PathBuf>,
+    how: &MountHow,
+    passphrase: &Passphrase,
+    program: io::Result<PathBuf>,
+) -> Outcome {
+    let home = Home::open(&cli.home_path())?;
+    // A wrong passphrase is said here, at once, and not by way of a process that has to be started first.
+    drop(home.unlock(passphrase)?);
+    let program = program.map_err(Failure::internal)?;
+    let mut arguments: Vec<OsString> = vec!["--home".into(), home.path().into(), "mount".into()];
+    if let Some(path) = &mountpoint {
+        arguments.push(std::path::absolute(path).map_err(Failure::internal)?.into());
+    }
+    for option in &how.options {
+        arguments.extend(["-o".into(), option.into()]);
+    }
+    if how.plain_mountpoint {
+        arguments.push("--plain-mountpoint".into());
+    }
+    arguments.extend(["--passphrase-file", "-", "--ready-fd"].map(OsString::from));
+    arguments.push(READY_FD.to_string().into());
+    let said = background::start(&program, &arguments, Some(passphrase), &home.log_path())?;
+    let text = said.get("mountpoint").and_then(|m| m.as_str()).unwrap_or_default();
+    print(cli.json, &said, &format!("{text}\n"))
+}
+
+/// Runs the drive in this process until it is unmounted.
+fn serve(
+    cli: &Cli,
+    mountpoint: Option<PathBuf>,
+    how: &MountHow,
+    passphrase: Passphrase,
+    ready: &mut Option<ReadyPipe>,
+) -> Outcome {
+    let options = accept_options(&how.options)?;
+    let mut home = Home::open(&cli.home_path())?;
+    home.lock()?;
+    mountpoint::check_fuse()?;
+    let chosen = mountpoint.or_else(|| home.config().mountpoint.clone()).ok_or_else(|| {
+        Failure::new(Exit::Usage, "where shall it be mounted?").hint("holdfast mount ~/Holdfast, for instance.")
+    })?;
+    let point = Arc::new(Mountpoint::prepare(&chosen, home.path(), how.plain_mountpoint)?);
+    let unlocked = home.unlock(&passphrase)?;
+    drop(passphrase);
+    log::to_file(&home.log_path())?;
+    let pid_path = home.pid_path();
+    ProcessRecord::of_this_process().map_err(Failure::internal)?.write(&pid_path)?;
+    home.change_config(|config| config.mountpoint = Some(point.path().to_owned()))?;
+    let mountpoint = point.path().to_owned();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), mountpoint = %mountpoint.display(), "mounting");
+
+    let announce = announcement(cli.json, point.clone(), ready.take());
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        stop_on_signals(shutdown.clone())?;
+        let run = RunOptions { home, unlocked, mountpoint, mount_options: options, ready: announce, shutdown };
+        drive::run(run).await.map_err(Failure::from)
+    });
+    // Closed again: the file system itself may have changed the folder's mode in between.
+    drop(point);
+    let _ = std::fs::remove_file(pid_path);
+    match &outcome {
+        Ok(report) => tracing::info!(unsafe_bytes = report.unsafe_bytes, "unmounted"),
+        Err(failure) => tracing::error!("{}", failure.message),
+    }
+    let report = outcome?;
+    if !cli.json {
+        eprint!("{}", report.render());
+    }
+    Ok(())
+}
+
+/// What is done and said once programs may write.
+fn announcement(json: bool, point: Arc<Mountpoint>, ready: Option<ReadyPipe>) -> Box<dyn FnOnce() + Send> {
+    Box::new(move || {
+        point.close();
+        let path = point.path().display();
+        let value = serde_json::json!({"mountpoint": point.path(), "pid": std::process::id()});
+        tracing::info!("mounted");
+        match ready {
+            Some(pipe) => pipe.ready(value),
+            None if json => println!("{value}"),
+            None => eprintln!("mounted on {path}; Ctrl-C or `holdfast unmount` ends it"),
+        }
+    })
+}
+
+/// SIGTERM, SIGINT and SIGHUP unmount; a second one does not hurry it, since that would only cost a recovery.
+fn stop_on_signals(shutdown: CancellationToken) -> Outcome {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
+        let mut signals = signal(kind).map_err(Failure::internal)?;
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                tracing::info!("asked to end");
+                shutdown.cancel();
+            }
+        });
+    }
+    Ok(())
+}
+
+/// The words after `-o`, refused before anything is touched where the file system does not know them.
+fn accept_options(options: &[String]) -> Result<Vec<String>, Failure> {
+    let options: Vec<String> = options.iter().filter(|o| !o.is_empty()).cloned().collect();
+    drive::check_mount_options(&options).map_err(|error| Failure::new(Exit::Usage, format!("-o: {error}")))?;
+    Ok(options)
+}
