@@ -14,8 +14,8 @@
 //!
 //! ```text
 //! Drive::open(home: &Path, keys: Arc<DriveKeys>, store_keys: StoreKeys, options: DriveOptions,
-//!             retriever: Arc<dyn Retriever>, clock: Arc<dyn Clock>, rng: Arc<dyn Rng>) -> Result<Drive, DriveError>
-//! Drive::attach(home, keys, store_keys, options, point: RestorePoint, retriever, clock, rng) -> Result<Drive, DriveError>
+//!             retriever: Arc<dyn Retriever>, ambient: Ambient) -> Result<Drive, DriveError>       Ambient::system()
+//! Drive::attach(home, keys, store_keys, options, point: RestorePoint, retriever, ambient) -> Result<Drive, DriveError>
 //! drive.recovery() -> &RecoveryReport
 //! drive.vfs() -> &Arc<Vfs>
 //! drive.mount(mountpoint: &Path, options: MountOptions) -> Result<MountHandle, DriveError>

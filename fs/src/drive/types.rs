@@ -1,32 +1,30 @@
 //! The words in which the daemon and a drive talk: options, commits, pieces, durability, errors.
 //!
 //! Owns: plain types without behaviour (their `Display` and parsing apart). Promises: nothing here holds a lock,
-//! a file or a key that outlives the value. Secrets are in [`CommitInfo::commit_key`] and [`RestorePoint::key`] only,
-//! and `Debug` does not print them.
+//! a file or a key that outlives the value. The only secrets are the keys inside [`CommitRef`] and [`PhysicalRef`], and `Debug` does not
+//! print them.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use holdfast_content::BlockAt;
-use holdfast_content::chunk::ChunkKey;
+pub use holdfast_content::block::PieceId;
+use holdfast_content::commit::CommitRef;
 use holdfast_content::tree::PhysicalRef;
-use holdfast_store::Lsn;
+use holdfast_store::{Lsn, StoreOptions};
 
-/// A piece's random 128-bit name, drawn when its file is created.
-pub type PieceId = [u8; 16];
+use super::edges::Edges;
 
 /// How a drive behaves; the defaults are those of the design.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct DriveOptions {
-    /// Size of a new file's chunks. A file keeps the size that it was born with.
-    pub chunk_bytes: u32,
     /// A piece is finished when the next block would carry it past this.
     pub piece_bytes_max: u64,
     /// Decoded chunks kept in memory.
     pub chunk_cache_bytes_max: usize,
-    /// Decoded or raw tree nodes kept in memory.
+    /// Blocks of tree nodes that came over the network, kept in memory.
     pub node_cache_bytes_max: usize,
+    /// Decoded tree nodes kept in memory, for each of the two trees (some 20 KiB each).
+    pub node_cache_nodes_max: usize,
     /// How long one read may wait for the network (a FUSE request is answered within 10 s whatever happens).
     pub fetch_deadline: Duration,
     /// Threads that compress, encrypt and hash while a seal runs, at idle priority.
@@ -39,8 +37,30 @@ pub struct DriveOptions {
     pub device: [u8; 16],
     /// The writer's term that commits are marked with.
     pub term: u64,
-    /// Keep the index in memory (tests) instead of RocksDB.
-    pub index_in_memory: bool,
+    /// Settings of the log and the index.
+    pub store: StoreOptions,
+    /// The hook of a test.
+    pub edges: Edges,
+}
+
+impl Default for DriveOptions {
+    fn default() -> Self {
+        Self {
+            piece_bytes_max: 64 << 20,
+            chunk_cache_bytes_max: 64 << 20,
+            node_cache_bytes_max: 16 << 20,
+            node_cache_nodes_max: 512,
+            // Below the 10 s in which a FUSE request is answered, with room for arithmetic and scheduling.
+            fetch_deadline: Duration::from_secs(8),
+            seal_threads: 2,
+            quota_bytes: None,
+            survive_losses: 2,
+            device: [0; 16],
+            term: 0,
+            store: StoreOptions::default(),
+            edges: Edges::default(),
+        }
+    }
 }
 
 /// One commit: a cut of the whole drive at exactly one LSN, named by an encrypted block in a finished local piece.
@@ -50,10 +70,8 @@ pub struct CommitInfo {
     pub sequence: u64,
     /// All changes up to and including this LSN are in the commit, none after it.
     pub cut: Lsn,
-    /// Where the commit's encrypted block lies.
-    pub commit: BlockAt,
-    /// The key of that block; it goes into the (encrypted) head, never anywhere else.
-    pub commit_key: ChunkKey,
+    /// Names the commit: UnixFS root, place of its encrypted body, and its key (for the encrypted head, never anywhere else).
+    pub commit: CommitRef,
     /// Root of the location tree that knows every block of this commit. It lies in a finished piece as well.
     pub location_root: PhysicalRef,
     /// Pieces that were finished since the commit before, oldest first: what has to be placed before this commit may be published.
@@ -67,10 +85,8 @@ pub struct CommitInfo {
 /// What an empty home needs to become the drive again: all of it stands in a verified head.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RestorePoint {
-    /// The commit's block and its place.
-    pub commit: BlockAt,
-    /// Its key.
-    pub key: ChunkKey,
+    /// The commit.
+    pub commit: CommitRef,
     /// The location tree that the head names.
     pub location_root: PhysicalRef,
 }
@@ -173,23 +189,12 @@ pub enum Durability {
     },
 }
 
-/// Where a home folder's parts lie; tests put them on other media.
-#[derive(Debug, Clone)]
-pub struct HomeLayout {
-    /// Log and data segments.
-    pub log: PathBuf,
-    /// RocksDB.
-    pub index: PathBuf,
-    /// Piece files.
-    pub pieces: PathBuf,
-}
-
 impl fmt::Debug for CommitInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CommitInfo")
             .field("sequence", &self.sequence)
             .field("cut", &self.cut)
-            .field("commit", &self.commit)
+            .field("commit", &self.commit.at)
             .field("new_pieces", &self.new_pieces.len())
             .field("pending", &self.pending.len())
             .field("time", &self.time)
@@ -199,6 +204,6 @@ impl fmt::Debug for CommitInfo {
 
 impl fmt::Debug for RestorePoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RestorePoint").field("commit", &self.commit).finish_non_exhaustive()
+        f.debug_struct("RestorePoint").field("commit", &self.commit.at).finish_non_exhaustive()
     }
 }

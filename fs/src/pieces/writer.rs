@@ -1,0 +1,208 @@
+//! Writing blocks into pieces: the sink of a seal.
+//!
+//! Owns: the piece that is open now, and the rows of each piece as it is finished. Promises: a block that is in the drive already is not
+//! written twice; a piece's rows are committed after its file is durable, in one record; [`PieceSink::generation`] counts finished pieces, so
+//! that whoever waits for a block's piece sees when it is there. Refuses to go on after an error: the open piece is abandoned.
+
+use std::collections::{BTreeMap, HashMap};
+
+use holdfast_content::block::{Block, BlockAt, BlockSink, PieceId, SinkError, cid_from_digest, digest_of};
+use holdfast_content::car::PieceWriter;
+use holdfast_content::rng::{Rng, random};
+use holdfast_store::{Store, Table, Txn};
+
+use super::folder::{Folder, TmpFile};
+use super::rows::{BlockRow, CODEC_DAG_PB, CODEC_RAW, DedupRow, PieceRow};
+use crate::drive::edges::Edges;
+use crate::drive::error::DriveError;
+
+/// Blocks in one piece at most: bounds the record that installs it (about 110 bytes of rows for each) and what is pending in memory.
+const PIECE_BLOCKS_MAX: u64 = 32_768;
+
+/// What a sink needs from the drive.
+#[derive(Clone, Copy)]
+pub(crate) struct SinkParts<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) folder: &'a Folder,
+    pub(crate) rng: &'a dyn Rng,
+    pub(crate) edges: &'a Edges,
+    /// Unix seconds, for the rows.
+    pub(crate) now: u64,
+    pub(crate) piece_bytes_max: u64,
+    /// The rows say that the piece is the daemon's.
+    pub(crate) checkpoint: bool,
+}
+
+/// See the module's documentation.
+pub(crate) struct PieceSink<'a> {
+    parts: SinkParts<'a>,
+    open: Option<OpenPiece>,
+    finished: Vec<PieceId>,
+    /// Blocks of finished pieces that no commit covers yet: what the location tree has to learn.
+    placed: BTreeMap<[u8; 32], BlockRow>,
+}
+
+struct OpenPiece {
+    writer: PieceWriter<TmpFile>,
+    blocks: HashMap<[u8; 32], BlockRow>,
+    dedup: Vec<([u8; 32], DedupRow)>,
+}
+
+impl<'a> PieceSink<'a> {
+    /// `placed`: blocks of earlier pieces that no commit covers.
+    pub(crate) fn new(parts: SinkParts<'a>, placed: BTreeMap<[u8; 32], BlockRow>) -> Self {
+        Self { parts, open: None, finished: Vec::new(), placed }
+    }
+
+    /// Pieces finished so far.
+    pub(crate) fn generation(&self) -> usize {
+        self.finished.len()
+    }
+
+    /// The finished pieces, oldest first.
+    pub(crate) fn finished(&self) -> &[PieceId] {
+        &self.finished
+    }
+
+    /// Is a piece open, with blocks in it?
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Where a block lies, finished or not, if it was written here or earlier.
+    pub(crate) fn find(&self, digest: &[u8; 32]) -> Result<Option<BlockRow>, DriveError> {
+        if let Some(row) = self.open.as_ref().and_then(|open| open.blocks.get(digest)) {
+            return Ok(Some(*row));
+        }
+        match self.parts.store.get(Table::Block, digest)? {
+            Some(row) => Ok(Some(BlockRow::decode(&row)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads back a block of the open piece.
+    pub(crate) fn read_open(&mut self, cid: &cid::Cid) -> Result<Option<Block>, DriveError> {
+        let digest = digest_of(cid)?;
+        let Some(open) = self.open.as_mut() else { return Ok(None) };
+        let Some(row) = open.blocks.get(&digest) else { return Ok(None) };
+        let mut bytes = vec![0; row.len as usize];
+        let piece = open.writer.id();
+        let read = open.writer.get_mut().read_back(row.offset, &mut bytes);
+        read.map_err(|source| DriveError::Piece { op: "read back", piece, source })?;
+        Ok(Some(Block::verify(*cid, bytes)?))
+    }
+
+    /// Writes a block unless it is there.
+    pub(crate) fn write(&mut self, block: &Block) -> Result<BlockAt, DriveError> {
+        let digest = digest_of(block.cid())?;
+        if let Some(row) = self.find(&digest)? {
+            return Ok(BlockAt { cid: *block.cid(), piece: row.piece, offset: row.offset, len: row.len });
+        }
+        let full = self.open.as_ref().is_some_and(|open| {
+            open.writer.blocks() > 0
+                && (open.writer.position_after(block.len()) > self.parts.piece_bytes_max
+                    || open.writer.blocks() >= PIECE_BLOCKS_MAX)
+        });
+        if full {
+            self.finish()?;
+        }
+        let open = match self.open.as_mut() {
+            Some(open) => open,
+            None => self.open.insert(begin(&self.parts)?),
+        };
+        let piece = open.writer.id();
+        let at = open.writer.write(block).map_err(|source| DriveError::Piece { op: "write", piece, source })?;
+        open.blocks.insert(digest, BlockRow::of(&at));
+        Ok(at)
+    }
+
+    /// Remembers a chunk's plaintext tag; its block is in the open piece.
+    pub(crate) fn note_dedup(&mut self, tag: [u8; 32], row: DedupRow) {
+        if let Some(open) = self.open.as_mut() {
+            open.dedup.push((tag, row));
+        }
+    }
+
+    /// Finishes the open piece, if there is one: file durable, then its rows.
+    pub(crate) fn finish(&mut self) -> Result<(), DriveError> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let parts = self.parts;
+        let id = open.writer.id();
+        let (raw_len, blocks) = (open.writer.position(), open.writer.blocks());
+        let failed = |source| DriveError::Piece { op: "write", piece: id, source };
+        let done = open.writer.finish().map_err(failed).and_then(|file| {
+            parts.edges.hit("piece.sync.before");
+            parts.folder.finish(id, &file)
+        });
+        if let Err(error) = done {
+            parts.folder.abandon(id);
+            return Err(error);
+        }
+        parts.edges.hit("piece.rows.before");
+        let mut txn = Txn::new();
+        let row = PieceRow {
+            local: true,
+            checkpoint: parts.checkpoint,
+            raw_len,
+            created: parts.now,
+            commit_sequence: 0,
+            blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
+        };
+        txn.put(Table::Piece, id, row.encode());
+        for (digest, row) in &open.blocks {
+            txn.put(Table::Block, digest, row.encode());
+        }
+        for (tag, row) in &open.dedup {
+            txn.put(Table::Dedup, tag, row.encode());
+        }
+        parts.store.commit(txn)?;
+        parts.edges.hit("piece.rows.after");
+        self.finished.push(id);
+        self.placed.extend(open.blocks);
+        Ok(())
+    }
+
+    /// All blocks that no commit covers, those of the open piece included.
+    pub(crate) fn uncommitted(&self) -> impl Iterator<Item = ([u8; 32], BlockRow)> + '_ {
+        let open = self.open.iter().flat_map(|open| open.blocks.iter());
+        self.placed.iter().chain(open).map(|(digest, row)| (*digest, *row))
+    }
+
+    /// Ends: what a later seal has to put into its location tree, if this one makes no commit.
+    pub(crate) fn into_placed(mut self) -> BTreeMap<[u8; 32], BlockRow> {
+        std::mem::take(&mut self.placed)
+    }
+}
+
+impl Drop for PieceSink<'_> {
+    fn drop(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.parts.folder.abandon(open.writer.id());
+        }
+    }
+}
+
+impl BlockSink for PieceSink<'_> {
+    fn put(&mut self, block: Block) -> Result<BlockAt, SinkError> {
+        Ok(self.write(&block)?)
+    }
+}
+
+fn begin(parts: &SinkParts<'_>) -> Result<OpenPiece, DriveError> {
+    let id: PieceId = random(parts.rng).map_err(|error| DriveError::System(error.to_string()))?;
+    let file = parts.folder.create(id)?;
+    let writer = PieceWriter::new(file, id).map_err(|source| DriveError::Piece { op: "write", piece: id, source })?;
+    Ok(OpenPiece { writer, blocks: HashMap::new(), dedup: Vec::new() })
+}
+
+impl BlockRow {
+    /// The block's CID.
+    pub(crate) fn cid(&self, digest: &[u8; 32]) -> cid::Cid {
+        cid_from_digest(if self.dag_pb { CODEC_DAG_PB } else { CODEC_RAW }, digest)
+    }
+
+    /// The block's place.
+    pub(crate) fn at(&self, digest: &[u8; 32]) -> BlockAt {
+        BlockAt { cid: self.cid(digest), piece: self.piece, offset: self.offset, len: self.len }
+    }
+}

@@ -1,0 +1,379 @@
+//! From extents to chunks: the first half of a seal.
+//!
+//! Owns: the walk over all extents of a cut, and what becomes of them. Promises: the chunks show each file as of the cut; what is written is
+//! installed as its pieces are finished; memory holds a few chunks and the rows of one round. Refuses: inodes without a name (they are in no
+//! commit), and chunks whose old content is out of reach (their inode is pending).
+//!
+//!     extents by (inode, offset) ─► Planner ─► old chunk + payloads ─► Pool (tag, compress, encrypt, hash) ─► PieceSink ─► install
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::thread::Scope;
+
+use holdfast_content::block::digest_of;
+use holdfast_content::chunk::{self, SealedChunk};
+use holdfast_content::keys::DriveKeys;
+use holdfast_store::{Lsn, Snapshot, Store, Table};
+
+use super::overlay::Overlay;
+use super::plan::{Part, Planner, Work};
+use super::pool::Pool;
+use super::{ROUND_BYTES_MAX, ROUND_CHUNKS_MAX, SealParts};
+use crate::drive::error::DriveError;
+use crate::pieces::rows::DedupRow;
+use crate::pieces::writer::PieceSink;
+use crate::rows::{ChunkRow, ExtentSource, Ino, InodeRow, Kind, OrphanRow, View, keys};
+use crate::vfs::seams::{ChunkError, SealedFile};
+
+/// Rows read from the cut at once.
+const PAGE_ROWS: usize = 512;
+
+/// The drive at one LSN.
+pub(crate) struct Cut<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) view: View<'a, Snapshot>,
+    pub(crate) lsn: Lsn,
+}
+
+/// What a round found.
+#[derive(Default)]
+pub(crate) struct Round {
+    /// New chunk rows, to be laid over the cut.
+    pub(crate) overlay: Overlay,
+    /// Inodes whose data could not be sealed.
+    pub(crate) pending: BTreeSet<Ino>,
+    /// Chunks made (or found) in this round.
+    pub(crate) chunks: u64,
+    /// Their plain bytes.
+    pub(crate) bytes: u64,
+    /// The round stopped at its limit: there is more to do, under a new cut.
+    pub(crate) more: bool,
+}
+
+/// What goes through the threads, in the order of files and chunks.
+enum Job {
+    /// A chunk to be made.
+    Chunk { ino: Ino, n: u64, plain: Vec<u8> },
+    /// A chunk row that goes.
+    Gone { ino: Ino, n: u64 },
+    /// All of a file's chunks were given.
+    End { ino: Ino, empty_from: u64 },
+}
+
+/// What comes out.
+enum Made {
+    Chunk { ino: Ino, n: u64, plain_len: u64, outcome: Result<Outcome, DriveError> },
+    Gone { ino: Ino, n: u64 },
+    End { ino: Ino, empty_from: u64 },
+}
+
+enum Outcome {
+    /// Nothing but zeros.
+    Hole,
+    /// A block that the drive has already.
+    Known(DedupRow),
+    /// A new one.
+    New { tag: [u8; 32], chunk: SealedChunk },
+}
+
+/// One round over the extents of a cut.
+struct DataRound<'a, 'k> {
+    parts: &'a SealParts,
+    cut: &'a Cut<'a>,
+    sink: &'a mut PieceSink<'k>,
+    unlimited: bool,
+    pool: Pool<Job, Made>,
+    round: Round,
+    /// Chunks whose pieces are not finished yet, by file, in order.
+    waiting: Vec<SealedFile>,
+    seen_generation: usize,
+}
+
+/// Runs a round. With `unlimited` it covers the whole cut whatever it takes.
+pub(crate) fn run(
+    parts: &SealParts,
+    cut: &Cut<'_>,
+    sink: &mut PieceSink<'_>,
+    unlimited: bool,
+) -> Result<(Round, Vec<SealedFile>), DriveError> {
+    let threads = parts.options.seal_threads;
+    std::thread::scope(|scope: &Scope<'_, '_>| {
+        let (keys, store) = (parts.keys.clone(), parts.store.clone());
+        let pool = Pool::start(scope, threads, move |job: Job| make(&keys, &store, job))
+            .map_err(|error| DriveError::System(format!("a sealing thread: {error}")))?;
+        let seen_generation = sink.generation();
+        let mut data = DataRound {
+            parts,
+            cut,
+            sink,
+            pool,
+            round: Round::default(),
+            waiting: Vec::new(),
+            seen_generation,
+            unlimited,
+        };
+        data.walk()?;
+        Ok((data.round, data.waiting))
+    })
+}
+
+impl DataRound<'_, '_> {
+    fn walk(&mut self) -> Result<(), DriveError> {
+        let mut next_ino: Ino = 0;
+        while let Some(ino) = self.next_inode(next_ino)? {
+            next_ino = ino.saturating_add(1);
+            if self.is_full() {
+                break;
+            }
+            if let Some(row) = self.sealable(ino)? {
+                self.file(ino, &row)?;
+            }
+        }
+        while self.pool.is_busy() {
+            self.take_one()?;
+        }
+        Ok(())
+    }
+
+    /// Has this round done enough? Then there is more to do under a new cut.
+    fn is_full(&mut self) -> bool {
+        let full = self.round.chunks >= ROUND_CHUNKS_MAX || self.round.bytes >= ROUND_BYTES_MAX;
+        self.round.more |= full && !self.unlimited;
+        self.round.more
+    }
+
+    /// The first inode from `from` on that has extents at the cut.
+    fn next_inode(&self, from: Ino) -> Result<Option<Ino>, DriveError> {
+        let page = self.cut.snapshot.scan_between(Table::Extent, &keys::extent(from, 0), &[0xff; 17], 1)?;
+        match page.first() {
+            Some((key, _)) => Ok(Some(keys::decode_pair(key)?.0)),
+            None => Ok(None),
+        }
+    }
+
+    /// The file's row, if it belongs into a commit.
+    fn sealable(&self, ino: Ino) -> Result<Option<InodeRow>, DriveError> {
+        if let Some(row) = self.cut.snapshot.get(Table::Orphan, &keys::inode(ino))?
+            && OrphanRow::decode(&row)? == OrphanRow::Unlinked
+        {
+            return Ok(None);
+        }
+        Ok(self.cut.view.inode(ino)?.filter(|row| row.kind == Kind::File))
+    }
+
+    /// All chunks of one file that its extents touch, and those behind its end.
+    fn file(&mut self, ino: Ino, row: &InodeRow) -> Result<(), DriveError> {
+        let mut planner = Planner::new(row.chunk_bytes(), row.size);
+        let mut from = 0;
+        let mut last = false;
+        while !last {
+            let page = self.cut.view.extents(ino, from, PAGE_ROWS)?;
+            last = page.len() < PAGE_ROWS;
+            for (off, extent) in page {
+                from = off + 1;
+                planner.push(off, extent);
+            }
+            if last {
+                planner.finish();
+            }
+            while let Some(work) = planner.next() {
+                if self.is_full() {
+                    return Ok(());
+                }
+                self.work(ino, work)?;
+            }
+        }
+        if row.has_chunks() {
+            self.no_chunks(ino, row.size.div_ceil(row.chunk_bytes()), u64::MAX)?;
+        }
+        if !self.round.pending.contains(&ino) {
+            self.give(Job::End { ino, empty_from: row.size })?;
+        }
+        Ok(())
+    }
+
+    fn work(&mut self, ino: Ino, work: Work) -> Result<(), DriveError> {
+        match work {
+            Work::Hole { from, to } => self.no_chunks(ino, from, to),
+            Work::Chunk { n, len, covered, parts } => {
+                let old = if covered { None } else { self.cut.view.chunk(ino, n)? };
+                if parts.is_empty() && old.as_ref().is_none_or(|old| old.plain_len <= len) {
+                    return Ok(());
+                }
+                match self.plain(old.as_ref(), len, &parts) {
+                    Ok(plain) => self.give(Job::Chunk { ino, n, plain }),
+                    Err(Missing::Pending(error)) => {
+                        tracing::warn!(ino, n, %error, "a chunk stays in the log: its old content is out of reach");
+                        self.round.pending.insert(ino);
+                        Ok(())
+                    }
+                    Err(Missing::Failed(error)) => Err(error),
+                }
+            }
+        }
+    }
+
+    /// The chunk's bytes as of the cut.
+    fn plain(&self, old: Option<&ChunkRow>, len: u32, parts: &[Part]) -> Result<Vec<u8>, Missing> {
+        let mut plain = vec![0; len as usize];
+        if let Some(old) = old {
+            let content = self.parts.chunks.read_for_seal(old, self.parts.options.fetch_deadline)?;
+            for (to, from) in plain.iter_mut().zip(content.iter()) {
+                *to = *from;
+            }
+        }
+        for part in parts {
+            let range = part.at as usize..part.at as usize + part.len as usize;
+            let Some(slot) = plain.get_mut(range) else {
+                return Err(Missing::Failed(DriveError::damaged("extent", "it leaves its chunk")));
+            };
+            match part.source {
+                ExtentSource::Zero => slot.fill(0),
+                ExtentSource::Payload { payload, skip } => {
+                    self.cut.snapshot.read_payload(payload, skip, slot).map_err(|e| Missing::Failed(e.into()))?;
+                }
+            }
+        }
+        Ok(plain)
+    }
+
+    /// The chunk rows of `from..to` go.
+    fn no_chunks(&mut self, ino: Ino, from: u64, to: u64) -> Result<(), DriveError> {
+        let mut next = from;
+        loop {
+            let page = self.cut.view.chunks(ino, next, to, PAGE_ROWS)?;
+            let last = page.len() < PAGE_ROWS;
+            for (n, _) in page {
+                next = n + 1;
+                self.give(Job::Gone { ino, n })?;
+            }
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn give(&mut self, job: Job) -> Result<(), DriveError> {
+        while !self.pool.has_room() {
+            self.take_one()?;
+        }
+        self.pool.give(job);
+        Ok(())
+    }
+
+    /// Writes the oldest chunk that the threads have made.
+    fn take_one(&mut self) -> Result<(), DriveError> {
+        let made = self.pool.take().ok_or_else(|| DriveError::System("the sealing threads ended".to_owned()))?;
+        let (ino, n, outcome) = match made {
+            Made::Chunk { ino, n, plain_len, outcome } => {
+                self.round.bytes += plain_len;
+                (ino, n, outcome?)
+            }
+            Made::Gone { ino, n } => return self.place(ino, n, None),
+            Made::End { ino, empty_from } => {
+                self.waiting_for(ino).empty_from = Some(empty_from);
+                return Ok(());
+            }
+        };
+        let cut = self.cut.lsn;
+        let row = match outcome {
+            Outcome::Hole => None,
+            Outcome::Known(known) => Some(known.chunk_row(cut)),
+            Outcome::New { tag, chunk } => {
+                let at = self.sink.write(&chunk.block)?;
+                let known = DedupRow {
+                    codec: chunk.codec.to_byte(),
+                    digest: digest_of(&at.cid)?,
+                    key: *chunk.key.as_bytes(),
+                    block_len: at.len,
+                    plain_len: chunk.plain_len,
+                };
+                self.sink.note_dedup(tag, known);
+                Some(known.chunk_row(cut))
+            }
+        };
+        self.place(ino, n, row)
+    }
+
+    /// Notes a chunk's new row; installs what lies in pieces that are finished meanwhile.
+    fn place(&mut self, ino: Ino, n: u64, row: Option<ChunkRow>) -> Result<(), DriveError> {
+        if self.sink.generation() != self.seen_generation {
+            // All that waits was written before this chunk's piece was begun.
+            self.seen_generation = self.sink.generation();
+            let waiting = std::mem::take(&mut self.waiting);
+            super::install(self.parts, waiting)?;
+        }
+        self.round.chunks += 1;
+        match &row {
+            Some(row) => self.round.overlay.put(Table::Chunk, &keys::chunk(ino, n), row.encode()),
+            None => self.round.overlay.delete(Table::Chunk, &keys::chunk(ino, n)),
+        }
+        self.waiting_for(ino).chunks.push((n, row));
+        Ok(())
+    }
+
+    fn waiting_for(&mut self, ino: Ino) -> &mut SealedFile {
+        if self.waiting.last().is_none_or(|file| file.ino != ino) {
+            self.waiting.push(SealedFile { ino, cut: self.cut.lsn, chunks: Vec::new(), empty_from: None });
+        }
+        // Pushed above if there was none.
+        let last = self.waiting.len() - 1;
+        &mut self.waiting[last]
+    }
+}
+
+/// Why a chunk could not be put together.
+enum Missing {
+    /// The old chunk may be had another time.
+    Pending(ChunkError),
+    Failed(DriveError),
+}
+
+impl From<ChunkError> for Missing {
+    fn from(error: ChunkError) -> Self {
+        match error {
+            ChunkError::Local(what) => Self::Failed(DriveError::System(what)),
+            other => Self::Pending(other),
+        }
+    }
+}
+
+/// The arithmetic, on a thread of the pool.
+fn make(keys: &Arc<DriveKeys>, store: &Store, job: Job) -> Made {
+    match job {
+        Job::Chunk { ino, n, plain } => {
+            let plain_len = plain.len() as u64;
+            Made::Chunk { ino, n, plain_len, outcome: outcome(keys, store, &plain) }
+        }
+        Job::Gone { ino, n } => Made::Gone { ino, n },
+        Job::End { ino, empty_from } => Made::End { ino, empty_from },
+    }
+}
+
+fn outcome(keys: &DriveKeys, store: &Store, plain: &[u8]) -> Result<Outcome, DriveError> {
+    if plain.iter().all(|byte| *byte == 0) {
+        return Ok(Outcome::Hole);
+    }
+    let tag = chunk::dedup_tag(&keys.dedup, plain);
+    if let Some(row) = store.get(Table::Dedup, &tag)? {
+        let known = DedupRow::decode(&row)?;
+        if known.plain_len as usize == plain.len() && store.get(Table::Block, &known.digest)?.is_some() {
+            return Ok(Outcome::Known(known));
+        }
+    }
+    let chunk = chunk::seal(&keys.convergence, plain).map_err(|error| DriveError::damaged("chunk", error))?;
+    Ok(Outcome::New { tag, chunk })
+}
+
+impl DedupRow {
+    fn chunk_row(&self, cut: Lsn) -> ChunkRow {
+        ChunkRow {
+            digest: self.digest,
+            key: self.key,
+            codec: self.codec,
+            plain_len: self.plain_len,
+            block_len: self.block_len,
+            cut,
+        }
+    }
+}
