@@ -56,13 +56,11 @@ pub(crate) fn expand(payload: &[u8], out: &mut [Node]) {
 }
 
 fn load_full(quad: &[u8; QUAD_BYTES], words: &mut [u64; 16]) {
-    let (eights, tail) = quad.as_chunks::<8>();
-    for (word, bytes) in words.iter_mut().zip(eights) {
+    for (word, bytes) in words.iter_mut().zip(quad.as_chunks::<8>().0) {
         *word = u64::from_le_bytes(*bytes);
     }
-    let mut last = [0_u8; 8];
-    last[..7].copy_from_slice(tail);
-    words[15] = u64::from_le_bytes(last);
+    // Seven bytes are left: read with the one before them, not copied to where eight are read from.
+    words[15] = u64::from_le_bytes(*quad.last_chunk::<8>().unwrap_or(&[0; 8])) >> 8;
 }
 
 fn load_short(quad: &[u8], words: &mut [u64; 16]) {

@@ -202,6 +202,10 @@ impl CommpHasher {
     }
 }
 
+/// Quads that are expanded and hashed in one go: so few that the processor works on the next ones' shifts
+/// while the hashes of these still run, and their leaves never leave the first-level cache.
+const FUSED_QUADS: usize = 4;
+
 /// Two buffers that the levels of one batch pass between.
 pub(super) struct Scratch {
     even: Vec<Node>,
@@ -217,10 +221,16 @@ impl Scratch {
     /// the leaves. `top` is high enough for the payload and at most `BATCH_LEVEL`.
     pub(super) fn reduce(&mut self, payload: &[u8], top: u8, mut seen: impl FnMut(u8, &[Node])) -> Node {
         debug_assert!(payload.len() <= BATCH_BYTES && top <= BATCH_LEVEL);
-        expand(payload, &mut self.even);
-        let mut count = payload.len().div_ceil(QUAD_BYTES) * QUAD_LEAVES;
+        let mut leaves = [[0; 32]; FUSED_QUADS * QUAD_LEAVES];
+        let fused = payload.chunks(FUSED_QUADS * QUAD_BYTES);
+        for (quads, parents) in fused.zip(self.even.chunks_mut(FUSED_QUADS * QUAD_LEAVES / 2)) {
+            let count = quads.len().div_ceil(QUAD_BYTES) * QUAD_LEAVES;
+            expand(quads, &mut leaves);
+            hash_pairs(&leaves[..count], &mut parents[..count / 2]);
+        }
+        let mut count = payload.len().div_ceil(QUAD_BYTES) * QUAD_LEAVES / 2;
         let (mut from, mut to) = (&mut self.even, &mut self.odd);
-        for level in 0..top {
+        for level in 1..top {
             if !count.is_multiple_of(2) {
                 from[count] = zero_node(level);
                 count += 1;

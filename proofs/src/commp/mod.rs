@@ -16,10 +16,12 @@ mod hasher;
 mod node;
 mod parallel;
 mod sha;
+#[cfg(target_arch = "x86_64")]
+mod sha_ni;
 
 pub use cache::{CacheError, TreeCache, TreeLevel};
 pub use cid::{FR32_SHA256_TRUNC254_PADBINTREE, HEIGHT_MAX, HEIGHT_MIN, PieceCid, PieceCidError, RAW};
 pub use fr32::{LEAF_PAYLOAD_BITS, leaf_count, leaf_span, leaves_of};
 pub use hasher::CommpHasher;
 pub use node::{Node, hash_pair, zero_node};
-pub use sha::{backend_name, hash_pairs};
+pub use sha::{backend_name, hash_pairs, portable as hash_pairs_portable};

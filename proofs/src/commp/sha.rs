@@ -7,11 +7,11 @@ use sha2::digest::generic_array::GenericArray;
 
 use super::node::Node;
 
-const INITIAL: [u32; 8] =
+pub(super) const INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// What follows 64 bytes of message: a one bit, zeros, the length of 512 bits.
-const PADDING: [u8; 64] = {
+pub(super) const PADDING: [u8; 64] = {
     let mut block = [0_u8; 64];
     block[0] = 0x80;
     block[62] = 0x02;
@@ -21,16 +21,25 @@ const PADDING: [u8; 64] = {
 /// Which implementation `hash_pairs` uses on this machine, for benchmarks and bug reports.
 #[must_use]
 pub fn backend_name() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    if super::sha_ni::available() {
+        return "SHA-NI, two lanes";
+    }
     "sha2::compress256"
 }
 
 /// Hashes `pairs` two by two into `parents`; what is beyond the shorter of both is left alone.
 pub fn hash_pairs(pairs: &[Node], parents: &mut [Node]) {
     debug_assert_eq!(pairs.len(), parents.len() * 2);
+    #[cfg(target_arch = "x86_64")]
+    if super::sha_ni::available() {
+        return super::sha_ni::hash_pairs(pairs, parents);
+    }
     portable(pairs, parents);
 }
 
-pub(super) fn portable(pairs: &[Node], parents: &mut [Node]) {
+/// One pair after the other with the `sha2` crate: everywhere, and the measure of the other way.
+pub fn portable(pairs: &[Node], parents: &mut [Node]) {
     for (pair, parent) in pairs.as_chunks::<2>().0.iter().zip(parents) {
         let mut state = INITIAL;
         let mut block = [0_u8; 64];

@@ -119,12 +119,17 @@ impl Challenge {
             .chain_update(self.seed)
             .chain_update(piece.root())
             .chain_update(piece.payload_len().to_be_bytes());
-        let mut positions: Vec<u64> = (0..u32::from(self.count))
-            .map(|i| modulo(&prefix.clone().chain_update(i.to_be_bytes()).finalize().into(), leaves))
+        Ok(self.draw(&prefix, leaves))
+    }
+
+    /// `count` numbers below `below`, drawn by a hash that already has its prefix: ascending, each once.
+    pub(super) fn draw(&self, prefix: &Sha256, below: u64) -> Vec<u64> {
+        let mut numbers: Vec<u64> = (0..u32::from(self.count))
+            .map(|i| modulo(&prefix.clone().chain_update(i.to_be_bytes()).finalize().into(), below))
             .collect();
-        positions.sort_unstable();
-        positions.dedup();
-        Ok(positions)
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
     }
 }
 

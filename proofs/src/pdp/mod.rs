@@ -13,9 +13,11 @@ mod challenge;
 mod plan;
 mod proof;
 mod prove;
+mod set;
 mod verify;
 
 pub use challenge::{CHALLENGES_MAX, Challenge, DEFAULT_CHALLENGES, SeedInputs};
 pub use proof::{PROOF_BYTES_MAX, PossessionProof, ProofError};
 pub use prove::{ProveError, prove, rebuild_cache};
+pub use set::{ProvingSet, SET_PIECES_MAX, SetVerdict, prove_set, verify_set};
 pub use verify::{Verdict, verify};

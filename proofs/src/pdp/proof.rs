@@ -14,6 +14,7 @@ use serde_bytes::{ByteBuf, Bytes};
 use thiserror::Error;
 
 use super::challenge::CHALLENGES_MAX;
+use super::set::SET_PIECES_MAX;
 use crate::commp::{HEIGHT_MAX, Node};
 
 const VERSION: u8 = 1;
@@ -28,6 +29,8 @@ pub enum ProofError {
     Count(u16),
     #[error("a piece of no bytes cannot be challenged")]
     EmptyPiece,
+    #[error("a set has at most {SET_PIECES_MAX} pieces, and leaves that a 64-bit number counts")]
+    SetTooLarge,
     #[error("a proof of {0} bytes is longer than any valid one ({PROOF_BYTES_MAX})")]
     TooLong(usize),
     #[error("not a possession proof: {0}")]

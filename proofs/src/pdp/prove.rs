@@ -51,18 +51,30 @@ where
     S: ReadAt + ?Sized,
     C: ReadAt,
 {
+    prove_at(source, cache, &challenge.positions(cache.piece())?)
+}
+
+/// Proves these leaves of the cache's piece: ascending, each once.
+pub(super) fn prove_at<S, C>(
+    source: &S,
+    cache: &TreeCache<C>,
+    positions: &[u64],
+) -> Result<PossessionProof, ProveError>
+where
+    S: ReadAt + ?Sized,
+    C: ReadAt,
+{
     let piece = cache.piece();
     check_length(source, piece)?;
-    let positions = challenge.positions(piece)?;
-    let wanted = given(&positions, piece.leaf_count(), piece.height());
-    let mut found = Found::new(&positions, &wanted);
+    let wanted = given(positions, piece.leaf_count(), piece.height());
+    let mut found = Found::new(positions, &wanted);
 
     // Nodes that are known to be right, by index, at the level `at`.
     let mut trusted = BTreeMap::from([(0_u64, *piece.root())]);
     let mut at = piece.height();
     for level in cache.levels_down() {
         let mut below = BTreeMap::new();
-        for parent in parents(&positions, at) {
+        for parent in parents(positions, at) {
             let nodes = cache.group(level, parent, at - level)?;
             let first = parent << (at - level);
             if !found.climb(&nodes, level, at, first, trusted.get(&parent)) {
@@ -72,13 +84,13 @@ where
         }
         (trusted, at) = (below, level);
     }
-    for parent in parents(&positions, at) {
+    for parent in parents(positions, at) {
         let (nodes, start, end) = read_leaves(source, piece, parent, at)?;
         if !found.climb(&nodes, 0, at, parent << at, trusted.get(&parent)) {
             return Err(ProveError::Damaged { start, end });
         }
     }
-    Ok(found.proof(&positions, &wanted))
+    Ok(found.proof(positions, &wanted))
 }
 
 /// Makes the cache file of a piece again from its payload, and checks the payload on the way.

@@ -43,21 +43,35 @@ pub fn verify(
     proof: &PossessionProof,
 ) -> Result<Verdict, ProofError> {
     let positions = challenge.positions(piece)?;
-    if proof.leaves.len() != positions.len() {
-        return Err(ProofError::LeafNumber { expected: positions.len(), found: proof.leaves.len() });
+    let (expected, found) = (positions.len(), proof.leaves.len());
+    if expected != found {
+        return Err(ProofError::LeafNumber { expected, found });
     }
-    let expected = super::plan::given(&positions, piece.leaf_count(), piece.height()).len();
-    if proof.siblings.len() != expected {
-        return Err(ProofError::SiblingNumber { expected, found: proof.siblings.len() });
+    let (expected, found) = (sibling_count(piece, &positions), proof.siblings.len());
+    if expected != found {
+        return Err(ProofError::SiblingNumber { expected, found });
     }
-    let known: Vec<(u64, Node)> = positions.into_iter().zip(proof.leaves.iter().copied()).collect();
+    verify_at(piece, &positions, &proof.leaves, &proof.siblings)?;
+    Ok(Verdict { piece: *piece, challenge: *challenge, leaves_checked: positions.len() })
+}
+
+/// Siblings that a proof of these leaves has.
+pub(super) fn sibling_count(piece: &PieceCid, positions: &[u64]) -> usize {
+    super::plan::given(positions, piece.leaf_count(), piece.height()).len()
+}
+
+/// Checks these leaves of a piece (ascending, each once; as many as `leaves`) against its root.
+pub(super) fn verify_at(
+    piece: &PieceCid,
+    positions: &[u64],
+    leaves: &[Node],
+    siblings: &[Node],
+) -> Result<(), ProofError> {
+    let known: Vec<(u64, Node)> = positions.iter().copied().zip(leaves.iter().copied()).collect();
     if let Some((position, _)) = known.iter().find(|(_, leaf)| leaf[31] & 0xc0 != 0) {
         return Err(ProofError::LeafBits(*position));
     }
-    if root(known, piece, &proof.siblings)? != *piece.root() {
-        return Err(ProofError::Root);
-    }
-    Ok(Verdict { piece: *piece, challenge: *challenge, leaves_checked: proof.leaves.len() })
+    if root(known, piece, siblings)? == *piece.root() { Ok(()) } else { Err(ProofError::Root) }
 }
 
 fn root(mut known: Vec<(u64, Node)>, piece: &PieceCid, siblings: &[Node]) -> Result<Node, ProofError> {
