@@ -6,6 +6,3 @@
 //! - `drive`, `seal`, `pieces`, `restore`, `durability`, `check`: what turns the log into encrypted pieces and back.
 //!
 //! Imports `holdfast-store` and `holdfast-content`; never the network, never proofs.
-
-pub mod rows;
-pub mod vfs;
