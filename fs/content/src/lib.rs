@@ -26,3 +26,23 @@
 //!
 //! A namespace node costs two blocks: the directory (links, for anyone who walks UnixFS) and its `_` (the ciphertext).
 //! A reader of ours fetches only `_`: [`tree::NodeRef`] names both.
+
+pub mod aead;
+pub mod block;
+pub mod car;
+pub mod chunk;
+pub mod commit;
+pub mod dagcbor;
+pub mod head;
+pub mod keyfile;
+pub mod keys;
+pub mod location;
+pub mod placement;
+pub mod retrieve;
+pub mod rng;
+pub mod tree;
+pub mod unixfs;
+
+pub use block::{Block, BlockAt, BlockSink, Link, PieceId, SinkError};
+pub use dagcbor::FormatError;
+pub use retrieve::{FetchError, Priority, Retriever};

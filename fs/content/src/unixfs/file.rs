@@ -1,0 +1,185 @@
+//! The balanced DAG of a file: raw leaves below dag-pb `File` nodes of up to [`BRANCH_LINKS`] links.
+//!
+//! The layout is the one that kubo and Helia give to a file added with raw leaves: leaf `i` is child `i % 174` of branch
+//! `i / 174`, and so on upwards until one node is left. A file of one leaf is that leaf. `filesize` and `blocksizes` count
+//! ciphertext, since that is what a UnixFS reader gets.
+
+use super::UnixfsError;
+use crate::block::{Block, BlockSink, CODEC_DAG_PB, Link, check_cid};
+use cid::{Cid, Version};
+use multihash_codetable::Code;
+use rust_unixfs::file::adder::{FileBranch, FileBranchLink, parse_file_branch, rebuild_file_branch};
+use std::collections::BTreeMap;
+
+/// Links of a full inner node: UnixFS's usual number.
+pub const BRANCH_LINKS: usize = 174;
+/// 174^8 leaves are more than 2^59: no file needs more levels.
+const LEVELS_MAX: usize = 8;
+
+/// A finished file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileDag {
+    /// The root, with the cumulative size of the DAG.
+    pub root: Link,
+    /// Bytes of ciphertext: what UnixFS calls the file's size.
+    pub filesize: u64,
+    /// How many leaves it has.
+    pub leaves: u64,
+}
+
+/// Builds a DAG from its leaves, streaming: it holds one unfinished node for each level.
+pub struct FileBuilder<S> {
+    sink: S,
+    levels: Vec<Vec<FileBranchLink>>,
+    leaves: u64,
+}
+
+impl<S: BlockSink> FileBuilder<S> {
+    /// Inner nodes go to `sink`, children before parents; the leaves are there already.
+    pub fn new(sink: S) -> Self {
+        Self { sink, levels: vec![Vec::new()], leaves: 0 }
+    }
+
+    /// Appends a leaf: a raw block of `len` bytes.
+    pub fn push(&mut self, cid: Cid, len: u32) -> Result<(), UnixfsError> {
+        self.leaves += 1;
+        let size = u64::from(len);
+        self.push_link(0, FileBranchLink { cid, blocksize: size, tsize: size })
+    }
+
+    fn push_link(&mut self, level: usize, link: FileBranchLink) -> Result<(), UnixfsError> {
+        let mut carry = Some((level, link));
+        while let Some((level, link)) = carry.take() {
+            if level == self.levels.len() {
+                self.levels.push(Vec::new());
+            }
+            let Some(row) = self.levels.get_mut(level) else { break };
+            if row.len() == BRANCH_LINKS {
+                let full = std::mem::replace(row, vec![link]);
+                carry = Some((level + 1, branch(&mut self.sink, &full)?));
+            } else {
+                row.push(link);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is unfinished. Nothing when there was no leaf: an empty file has no DAG.
+    pub fn finish(mut self) -> Result<Option<FileDag>, UnixfsError> {
+        let mut level = 0;
+        loop {
+            let row = self.levels.get_mut(level).map(std::mem::take).unwrap_or_default();
+            let top = level + 1 >= self.levels.len();
+            match (row.as_slice(), top) {
+                ([], _) => return Ok(None),
+                ([only], true) => {
+                    let root = Link { cid: only.cid, tsize: only.tsize };
+                    return Ok(Some(FileDag { root, filesize: only.blocksize, leaves: self.leaves }));
+                }
+                (row, _) => {
+                    let link = branch(&mut self.sink, row)?;
+                    self.push_link(level + 1, link)?;
+                }
+            }
+            level += 1;
+        }
+    }
+}
+
+/// Writes one inner node and says how it is linked.
+fn branch(sink: &mut impl BlockSink, links: &[FileBranchLink]) -> Result<FileBranchLink, UnixfsError> {
+    let filesize = links.iter().fold(0u64, |sum, link| sum.saturating_add(link.blocksize));
+    let (_, bytes) = rebuild_file_branch(filesize, links, Version::V1, Code::Sha2_256);
+    let block = Block::dag_pb(bytes)?;
+    let below = links.iter().fold(0u64, |sum, link| sum.saturating_add(link.tsize));
+    let tsize = below.saturating_add(u64::from(block.len()));
+    let link = FileBranchLink { cid: *block.cid(), blocksize: filesize, tsize };
+    sink.put(block)?;
+    Ok(link)
+}
+
+/// Replaces a leaf, by its number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeafChange {
+    /// The leaf's place among the file's leaves, from 0.
+    pub at: u64,
+    /// The new leaf.
+    pub cid: Cid,
+    /// Its length.
+    pub len: u32,
+}
+
+/// Replaces leaves of an existing DAG of the same number of leaves: reads and writes only the nodes above them.
+///
+/// `read` gives an inner node by CID. A file that grew, shrank or lost a leaf is built anew ([`FileBuilder`]), which needs
+/// no reads.
+pub fn update(
+    dag: &FileDag,
+    changes: &[LeafChange],
+    read: &mut dyn FnMut(&Cid) -> Result<Block, Box<dyn std::error::Error + Send + Sync>>,
+    sink: &mut dyn BlockSink,
+) -> Result<FileDag, UnixfsError> {
+    let changes: BTreeMap<u64, FileBranchLink> = changes
+        .iter()
+        .map(|change| {
+            let size = u64::from(change.len);
+            (change.at, FileBranchLink { cid: change.cid, blocksize: size, tsize: size })
+        })
+        .collect();
+    if changes.keys().next_back().is_some_and(|&at| at >= dag.leaves) {
+        return Err(UnixfsError::Malformed("a change beyond the last leaf".to_owned()));
+    }
+    let mut height = 0;
+    let mut span = 1u64;
+    while span < dag.leaves && height < LEVELS_MAX {
+        span = span.saturating_mul(BRANCH_LINKS as u64);
+        height += 1;
+    }
+    let old = FileBranchLink { cid: dag.root.cid, blocksize: dag.filesize, tsize: dag.root.tsize };
+    let root = update_node(old, height, 0, &changes, read, sink)?;
+    Ok(FileDag {
+        root: Link { cid: root.cid, tsize: root.tsize },
+        filesize: root.blocksize,
+        leaves: dag.leaves,
+    })
+}
+
+/// `first` is the number of the node's first leaf. The recursion is at most [`LEVELS_MAX`] deep.
+fn update_node(
+    old: FileBranchLink,
+    height: usize,
+    first: u64,
+    changes: &BTreeMap<u64, FileBranchLink>,
+    read: &mut dyn FnMut(&Cid) -> Result<Block, Box<dyn std::error::Error + Send + Sync>>,
+    sink: &mut dyn BlockSink,
+) -> Result<FileBranchLink, UnixfsError> {
+    if height == 0 {
+        return Ok(changes.get(&first).cloned().unwrap_or(old));
+    }
+    let child_span = (BRANCH_LINKS as u64).saturating_pow(height as u32 - 1);
+    let span = child_span.saturating_mul(BRANCH_LINKS as u64);
+    if changes.range(first..first.saturating_add(span)).next().is_none() {
+        return Ok(old);
+    }
+    let block = read(&old.cid).map_err(UnixfsError::Source)?;
+    let mut links = decode_branch(&block)?.links;
+    for (at, link) in links.iter_mut().enumerate() {
+        let start = first.saturating_add(child_span.saturating_mul(at as u64));
+        *link = update_node(link.clone(), height - 1, start, changes, read, sink)?;
+    }
+    branch(&mut &mut *sink, &links)
+}
+
+/// Decodes an inner node of a file DAG.
+fn decode_branch(block: &Block) -> Result<FileBranch, UnixfsError> {
+    let malformed = || UnixfsError::Malformed("not an inner node of a file".to_owned());
+    if block.cid().codec() != CODEC_DAG_PB {
+        return Err(malformed());
+    }
+    let branch = parse_file_branch(block.bytes()).ok_or_else(malformed)?;
+    if branch.links.len() > BRANCH_LINKS {
+        return Err(malformed());
+    }
+    branch.links.iter().try_for_each(|link| check_cid(&link.cid))?;
+    Ok(branch)
+}
