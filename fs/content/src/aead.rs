@@ -54,7 +54,11 @@ pub(crate) fn seal_xnonce(key: &[u8; 32], nonce: &[u8; XNONCE_BYTES], aad: &[u8]
 }
 
 /// Reverses [`seal_xnonce`].
-pub(crate) fn open_xnonce(key: &[u8; 32], aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+pub(crate) fn open_xnonce(
+    key: &[u8; 32],
+    aad: &[u8],
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, OpenError> {
     let (nonce, ciphertext) = sealed.split_first_chunk::<XNONCE_BYTES>().ok_or(OpenError)?;
     let cipher = XChaCha20Poly1305::new(&(*key).into());
     let plain =
@@ -107,7 +111,8 @@ mod tests {
         use chacha20poly1305::ChaCha20Poly1305;
         let mut buffer = vec![42; 1000];
         seal_once(&[9; 32], &mut buffer);
-        let plain = ChaCha20Poly1305::new(&[9; 32].into()).decrypt(&[0; 12].into(), buffer.as_slice()).unwrap();
+        let plain =
+            ChaCha20Poly1305::new(&[9; 32].into()).decrypt(&[0; 12].into(), buffer.as_slice()).unwrap();
         assert_eq!(plain, vec![42; 1000]);
     }
 }

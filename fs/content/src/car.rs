@@ -8,7 +8,9 @@
 //! The header's root is the empty identity CID, the usual placeholder when roots are not known while writing. A piece's
 //! id is drawn by whoever creates its file; an unfinished piece is never continued. Reading verifies every block.
 
-use crate::block::{BLOCK_BYTES_MAX, Block, BlockAt, BlockError, BlockSink, CID_BYTES, PieceId, SinkError, cid_from_bytes};
+use crate::block::{
+    BLOCK_BYTES_MAX, Block, BlockAt, BlockError, BlockSink, CID_BYTES, PieceId, SinkError, cid_from_bytes,
+};
 use std::io::{self, Read, Write};
 use unsigned_varint::encode as varint;
 
@@ -18,8 +20,8 @@ pub const PIECE_BYTES_TARGET: u64 = 64 << 20;
 const SECTION_BYTES_MAX: u64 = (CID_BYTES + BLOCK_BYTES_MAX) as u64;
 /// `{roots: [bafkqaaa], version: 1}` in DAG-CBOR, with its length before it.
 const HEADER: &[u8] = &[
-    0x19, 0xa2, 0x65, b'r', b'o', b'o', b't', b's', 0x81, 0xd8, 0x2a, 0x45, 0x00, 0x01, 0x55, 0x00, 0x00, 0x67, b'v',
-    b'e', b'r', b's', b'i', b'o', b'n', 0x01,
+    0x19, 0xa2, 0x65, b'r', b'o', b'o', b't', b's', 0x81, 0xd8, 0x2a, 0x45, 0x00, 0x01, 0x55, 0x00, 0x00,
+    0x67, b'v', b'e', b'r', b's', b'i', b'o', b'n', 0x01,
 ];
 
 /// Why a piece could not be read.
@@ -141,8 +143,8 @@ impl<R: Read> PieceReader<R> {
     /// The next block, verified, and where it lies; nothing at the end.
     pub fn next_block(&mut self) -> Result<Option<(Block, BlockAt)>, CarError> {
         let Some((at, bytes)) = self.next_section(true)? else { return Ok(None) };
-        let block = Block::verify(at.cid, bytes)
-            .map_err(|source| CarError::Damaged { offset: at.offset, source })?;
+        let block =
+            Block::verify(at.cid, bytes).map_err(|source| CarError::Damaged { offset: at.offset, source })?;
         Ok(Some((block, at)))
     }
 
@@ -177,8 +179,10 @@ impl<R: Read> PieceReader<R> {
 
     /// A minimal varint and its length, or nothing at the end of the input.
     fn read_varint(&mut self) -> Result<Option<(u64, u64)>, CarError> {
-        let malformed =
-            |offset| CarError::Malformed { offset, why: "a section's length is no minimal varint".to_owned() };
+        let malformed = |offset| CarError::Malformed {
+            offset,
+            why: "a section's length is no minimal varint".to_owned(),
+        };
         let mut value = 0u64;
         // SECTION_BYTES_MAX fits four groups of seven bits.
         for group in 0..4u64 {

@@ -171,9 +171,7 @@ fn compress_into(plain: &[u8], buffer: &mut [u8]) -> Result<Option<usize>, Chunk
     COMPRESSOR.with_borrow_mut(|slot| {
         let compressor = match slot {
             Some(compressor) => compressor,
-            None => {
-                slot.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(ChunkError::Compression)?)
-            }
+            None => slot.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(ChunkError::Compression)?),
         };
         // An error here is "destination too small" and means: no gain.
         Ok(compressor.compress_to_buffer(plain, buffer).ok())
@@ -266,7 +264,8 @@ mod tests {
         let plain = vec![7; 5000];
         let sealed = seal(&key(), &plain).unwrap();
         assert_eq!(sealed.codec, Codec::Zstd);
-        for (codec, len) in [(Codec::Plain, 5000), (Codec::Zstd, 4999), (Codec::Zstd, 5001), (Codec::Zstd, u32::MAX)]
+        for (codec, len) in
+            [(Codec::Plain, 5000), (Codec::Zstd, 4999), (Codec::Zstd, 5001), (Codec::Zstd, u32::MAX)]
         {
             assert!(open(&sealed.block, &sealed.key, codec, len).is_err());
         }

@@ -181,7 +181,8 @@ impl Commit {
     /// Encrypts under the drive's keys.
     pub fn encode(&self, keys: &DriveKeys) -> Result<EncodedCommit, CommitError> {
         let root = &self.namespace;
-        let wrapped = aead::seal_synthetic(keys.commit_wrap.as_bytes(), &root.root.to_bytes(), root.key.as_bytes());
+        let wrapped =
+            aead::seal_synthetic(keys.commit_wrap.as_bytes(), &root.root.to_bytes(), root.key.as_bytes());
         let body = CommitBody {
             version: VERSION,
             suite: SUITE.into(),

@@ -107,7 +107,9 @@ mod tests {
         assert_eq!(find(&tree, &store, &root, absent.cid()).unwrap(), None);
         let first = tree.range(&store, &root, &[], None, 1).unwrap();
         let (digest, location) = read(&first[0]).unwrap();
-        assert!(places.iter().any(|at| digest_of(&at.cid).unwrap() == digest && Location::from(*at) == location));
+        assert!(
+            places.iter().any(|at| digest_of(&at.cid).unwrap() == digest && Location::from(*at) == location)
+        );
         assert!(Location::decode(&[0; 17]).is_err());
     }
 }

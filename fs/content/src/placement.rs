@@ -210,7 +210,8 @@ impl PlacementEntry {
 impl PlacementBody {
     fn check(&self) -> Result<(), FormatError> {
         let fields = [&self.holder, &self.slot_cid, &self.deal];
-        if fields.iter().any(|field| field.len() > FIELD_BYTES_MAX) || self.receipt.len() > RECEIPT_BYTES_MAX {
+        if fields.iter().any(|field| field.len() > FIELD_BYTES_MAX) || self.receipt.len() > RECEIPT_BYTES_MAX
+        {
             return Err(FormatError::malformed(WHAT, "a field is too long"));
         }
         if (self.number == 0) != (self.prev == [0; 32]) || self.number == u64::MAX {
@@ -291,7 +292,11 @@ impl Log {
         if body.number < end.length {
             let last = body.number.saturating_add(1) == end.length;
             // Older entries cannot be compared any more: what follows them is chained to them.
-            return if last && entry.digest() != end.last { Err(LogError::Fork(body.number)) } else { Ok(()) };
+            return if last && entry.digest() != end.last {
+                Err(LogError::Fork(body.number))
+            } else {
+                Ok(())
+            };
         }
         if body.prev != end.last {
             return Err(LogError::Fork(body.number));
@@ -337,4 +342,3 @@ pub fn checkpoint_put(entry: &PlacementEntry) -> Edit {
 pub fn checkpoint_delete(at: &SlotAt) -> Edit {
     Edit::delete(checkpoint_key(at))
 }
-

@@ -47,8 +47,12 @@ impl FetchError {
 /// Fetches blocks by their place in pieces.
 pub trait Retriever: Send + Sync {
     /// One result for each want, in order. Returns within `deadline` (plus scheduling), whatever the network does.
-    fn fetch(&self, wants: &[BlockAt], priority: Priority, deadline: Duration)
-    -> Vec<Result<Block, FetchError>>;
+    fn fetch(
+        &self,
+        wants: &[BlockAt],
+        priority: Priority,
+        deadline: Duration,
+    ) -> Vec<Result<Block, FetchError>>;
 }
 
 /// Answers nothing: a drive without providers.
@@ -95,7 +99,11 @@ impl FakeRetriever {
     /// Makes a piece's holders unreachable, or reachable again.
     pub fn set_unreachable(&self, id: PieceId, unreachable: bool) {
         let mut state = self.state.lock();
-        if unreachable { state.unreachable.insert(id) } else { state.unreachable.remove(&id) };
+        if unreachable {
+            state.unreachable.insert(id)
+        } else {
+            state.unreachable.remove(&id)
+        };
     }
 
     /// Answers this block with damaged bytes from now on.

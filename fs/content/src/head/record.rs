@@ -165,7 +165,8 @@ impl HeadRecord {
         }
         let term = record.data.term.ok_or(RecordError::NotAHead("no term"))?;
         let value = std::str::from_utf8(record.value()).ok().and_then(|value| value.strip_prefix("/ipfs/"));
-        let value = value.and_then(|value| Cid::try_from(value).ok()).ok_or(RecordError::NotAHead("no CID"))?;
+        let value =
+            value.and_then(|value| Cid::try_from(value).ok()).ok_or(RecordError::NotAHead("no CID"))?;
         check_cid(&value).map_err(|_| RecordError::NotAHead("an unknown kind of CID"))?;
         let valid_until = record.valid_until()?;
         Ok(Self { value, sequence: record.sequence(), term, valid_until, bytes: bytes.to_vec() })
@@ -329,7 +330,8 @@ pub fn parse_rfc3339(text: &str) -> Option<u64> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
     let digits = |text: &str, len: usize| {
-        (text.len() == len && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse::<u64>().ok())?
+        (text.len() == len && text.bytes().all(|byte| byte.is_ascii_digit()))
+            .then(|| text.parse::<u64>().ok())?
     };
     let three = |text: &str, separator: char, first: usize| {
         let mut parts = text.split(separator);
@@ -338,8 +340,10 @@ pub fn parse_rfc3339(text: &str) -> Option<u64> {
     };
     let (year, month, day) = three(date, '-', 4)?;
     let (hour, minute, second) = three(time, ':', 2)?;
-    let fraction_fits = (1..=9).contains(&fraction.len()) && fraction.bytes().all(|byte| byte.is_ascii_digit());
-    let fits = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 60;
+    let fraction_fits =
+        (1..=9).contains(&fraction.len()) && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let fits =
+        (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 60;
     if !fits || !fraction_fits || year < 1970 {
         return None;
     }

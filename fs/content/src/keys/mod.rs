@@ -15,9 +15,8 @@ mod keyring;
 mod words;
 
 pub use derive::{
-    ConvergenceKey, DedupKey, DriveKeys, Generation, MaskKey, NameTagKey, ProviderAuthKey, SecretKey32, TreeDomain,
-    TreeKeys,
+    ConvergenceKey, DedupKey, DriveKeys, Generation, MaskKey, NameTagKey, ProviderAuthKey, SecretKey32,
+    TreeDomain, TreeKeys,
 };
 pub use keyring::{GENERATIONS_MAX, KEYRING_BYTES_MAX, Keyring, KeyringGeneration, RetiredHead};
 pub use words::{DriveName, Mnemonic, RootKey, WORD_COUNT, WordsError};
-

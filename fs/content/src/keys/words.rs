@@ -54,15 +54,18 @@ impl Mnemonic {
     /// Reads words as a person types them: any case, any white space.
     pub fn parse(text: &str) -> Result<Self, WordsError> {
         let text = Zeroizing::new(text.to_lowercase());
-        let words: Zeroizing<Vec<String>> = Zeroizing::new(text.split_whitespace().map(str::to_owned).collect());
+        let words: Zeroizing<Vec<String>> =
+            Zeroizing::new(text.split_whitespace().map(str::to_owned).collect());
         if words.len() != WORD_COUNT {
             return Err(WordsError::Count(words.len()));
         }
         let joined = Zeroizing::new(words.join(" "));
-        let mnemonic = bip39::Mnemonic::parse_in_normalized(bip39::Language::English, &joined)
-            .map_err(|error| match error {
-                bip39::Error::UnknownWord(at) => WordsError::UnknownWord(at + 1),
-                _ => WordsError::Checksum,
+        let mnemonic =
+            bip39::Mnemonic::parse_in_normalized(bip39::Language::English, &joined).map_err(|error| {
+                match error {
+                    bip39::Error::UnknownWord(at) => WordsError::UnknownWord(at + 1),
+                    _ => WordsError::Checksum,
+                }
             })?;
         let bytes = Zeroizing::new(mnemonic.to_entropy());
         let entropy = bytes.as_slice().try_into().map_err(|_| WordsError::Checksum)?;

@@ -7,8 +7,8 @@
 
 use super::shape::entry_weight;
 use super::{
-    ENTRY_LINKS_MAX, Edit, Entry, KEY_BYTES_MAX, LEVELS_MAX, Node, NodeSource, Tree, TreeError, VALUE_BYTES_MAX,
-    Variant,
+    ENTRY_LINKS_MAX, Edit, Entry, KEY_BYTES_MAX, LEVELS_MAX, Node, NodeSource, Tree, TreeError,
+    VALUE_BYTES_MAX, Variant,
 };
 use crate::block::BlockSink;
 use bytes::Bytes;
@@ -78,7 +78,11 @@ struct Cut {
 }
 
 impl<V: Variant> Job<'_, V> {
-    fn run(&mut self, root: Option<&V::Ref>, edits: &mut dyn Iterator<Item = Edit>) -> Result<V::Ref, TreeError> {
+    fn run(
+        &mut self,
+        root: Option<&V::Ref>,
+        edits: &mut dyn Iterator<Item = Edit>,
+    ) -> Result<V::Ref, TreeError> {
         let old = match root {
             Some(root) => Some((root, self.tree.load(self.source, root)?)),
             None => None,
@@ -101,7 +105,11 @@ impl<V: Variant> Job<'_, V> {
                     let only = done.nodes.pop().ok_or_else(|| malformed("no node"))?;
                     return V::from_entry(&only);
                 }
-                (true, _) => done.nodes.into_iter().map(|e| Edit { key: e.key, change: Some((e.value, e.links)) }).collect(),
+                (true, _) => done
+                    .nodes
+                    .into_iter()
+                    .map(|e| Edit { key: e.key, change: Some((e.value, e.links)) })
+                    .collect(),
                 (false, _) => {
                     let changed = done.edits.into_iter();
                     changed.map(|(key, e)| Edit { key, change: e.map(|e| (e.value, e.links)) }).collect()
@@ -292,7 +300,12 @@ impl Place {
     ) -> Result<(), TreeError> {
         while self.node.level > level {
             let at = choose(&self.node);
-            let entry = self.node.entries.get(at).cloned().ok_or_else(|| malformed("an inner node without entries"))?;
+            let entry = self
+                .node
+                .entries
+                .get(at)
+                .cloned()
+                .ok_or_else(|| malformed("an inner node without entries"))?;
             let child = job.tree.child(job.source, &self.node, at)?;
             let child = child.ok_or_else(|| malformed("an inner node without entries"))?;
             self.path.push((std::mem::replace(&mut self.node, child), at));

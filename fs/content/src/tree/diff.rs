@@ -53,7 +53,11 @@ struct Side<'a, V: Variant> {
 }
 
 impl<'a, V: Variant> Side<'a, V> {
-    fn new(tree: &'a Tree<V>, source: &'a dyn NodeSource<V>, root: Option<&V::Ref>) -> Result<Self, TreeError> {
+    fn new(
+        tree: &'a Tree<V>,
+        source: &'a dyn NodeSource<V>,
+        root: Option<&V::Ref>,
+    ) -> Result<Self, TreeError> {
         let pending = match root {
             Some(root) => {
                 let node = tree.load(source, root)?;

@@ -160,4 +160,3 @@ impl<V: Variant> std::fmt::Debug for Tree<V> {
         f.write_str("Tree")
     }
 }
-

@@ -196,7 +196,10 @@ impl<'a> Reader<'a> {
 
     fn number(&mut self, max: usize) -> Result<usize, TreeError> {
         let value = self.varint()?;
-        usize::try_from(value).ok().filter(|&value| value <= max).ok_or_else(|| malformed("a number above its limit"))
+        usize::try_from(value)
+            .ok()
+            .filter(|&value| value <= max)
+            .ok_or_else(|| malformed("a number above its limit"))
     }
 
     fn take(&mut self, len: usize) -> Result<std::ops::Range<usize>, TreeError> {

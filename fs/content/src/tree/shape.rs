@@ -31,7 +31,14 @@ impl Shape {
     pub const PHYSICAL: Self = Self { min: 3 << 10, target: 7 << 10, max: 32 << 10 };
 
     /// Whether a node of `weight` (this entry included) ends after an entry.
-    pub(super) fn ends(&self, boundary_key: &[u8; 32], level: u8, entry: &Entry, weight: usize, count: usize) -> bool {
+    pub(super) fn ends(
+        &self,
+        boundary_key: &[u8; 32],
+        level: u8,
+        entry: &Entry,
+        weight: usize,
+        count: usize,
+    ) -> bool {
         if level > 0 && count < 2 {
             return false;
         }

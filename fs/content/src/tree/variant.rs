@@ -26,7 +26,12 @@ pub trait Variant: sealed::Sealed + Sized + 'static {
     /// Reads such an entry.
     fn from_entry(entry: &Entry) -> Result<Self::Ref, TreeError>;
     /// Writes the blocks of a new node, whose ciphertext is `body`.
-    fn write(sink: &mut dyn BlockSink, body: Block, key: SecretKey32, node: &Node) -> Result<Self::Ref, TreeError>;
+    fn write(
+        sink: &mut dyn BlockSink,
+        body: Block,
+        key: SecretKey32,
+        node: &Node,
+    ) -> Result<Self::Ref, TreeError>;
 }
 
 mod sealed {
@@ -69,7 +74,11 @@ impl Variant for Namespace {
     /// `value = body digest 32 | key 32`, `links = [directory]`.
     fn to_entry(first_key: Bytes, node: &NodeRef) -> Result<Entry, TreeError> {
         let value = [digest_of(&node.body)?, *node.key.as_bytes()].concat();
-        Ok(Entry { key: first_key, value: value.into(), links: vec![Link { cid: node.root, tsize: node.tsize }] })
+        Ok(Entry {
+            key: first_key,
+            value: value.into(),
+            links: vec![Link { cid: node.root, tsize: node.tsize }],
+        })
     }
 
     fn from_entry(entry: &Entry) -> Result<NodeRef, TreeError> {
@@ -88,7 +97,12 @@ impl Variant for Namespace {
         })
     }
 
-    fn write(sink: &mut dyn BlockSink, body: Block, key: SecretKey32, node: &Node) -> Result<NodeRef, TreeError> {
+    fn write(
+        sink: &mut dyn BlockSink,
+        body: Block,
+        key: SecretKey32,
+        node: &Node,
+    ) -> Result<NodeRef, TreeError> {
         let links = node.entries.iter().flat_map(|entry| entry.links.iter().copied()).collect();
         let (directory, link) = Directory { body: Link::to_leaf(&body), links }.encode()?;
         let body_cid = *body.cid();
@@ -144,7 +158,12 @@ impl Variant for Physical {
         Ok(PhysicalRef { at, key: SecretKey32::from_bytes(*key) })
     }
 
-    fn write(sink: &mut dyn BlockSink, body: Block, key: SecretKey32, _: &Node) -> Result<PhysicalRef, TreeError> {
+    fn write(
+        sink: &mut dyn BlockSink,
+        body: Block,
+        key: SecretKey32,
+        _: &Node,
+    ) -> Result<PhysicalRef, TreeError> {
         Ok(PhysicalRef { at: sink.put(body)?, key })
     }
 }

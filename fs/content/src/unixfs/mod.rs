@@ -56,7 +56,8 @@ impl Directory {
         if self.links.len() > DIRECTORY_LINKS_MAX {
             return Err(UnixfsError::TooManyLinks(self.links.len()));
         }
-        let pb = |name: String, link: &Link| PbLink { cid: link.cid, name: Some(name), size: Some(link.tsize) };
+        let pb =
+            |name: String, link: &Link| PbLink { cid: link.cid, name: Some(name), size: Some(link.tsize) };
         let mut links: Vec<PbLink> =
             self.links.iter().enumerate().map(|(at, link)| pb(entry_name(at), link)).collect();
         links.push(pb(BODY_NAME.to_owned(), &self.body));
@@ -114,7 +115,7 @@ pub fn links(block: &Block) -> Result<Vec<Cid>, UnixfsError> {
     if block.cid().codec() != CODEC_DAG_PB {
         return Ok(Vec::new());
     }
-    let node = PbNode::from_bytes(block.bytes().clone()).map_err(|e| UnixfsError::Malformed(e.to_string()))?;
+    let node =
+        PbNode::from_bytes(block.bytes().clone()).map_err(|e| UnixfsError::Malformed(e.to_string()))?;
     Ok(node.links.into_iter().map(|link| link.cid).collect())
 }
-
