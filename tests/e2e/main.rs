@@ -1,2 +1,257 @@
-//! e2e
-fn main() {}
+//! Whole drives with real programs: what the product promises, shown from outside.
+//!
+//! A runner of our own: each test is a process with a folder, a time limit and, as root, a network of its own; what a
+//! test leaves running is ended by its number. Output is for a person who watches; the last line is
+//! `N passed, N failed, N skipped`.
+//!
+//! ```text
+//! e2e [--full] [--list] [--keep] [NAME...]      those whose names contain one of NAME
+//! e2e --exec NAME DIR                           one test, in this process
+//! ```
+
+mod crash;
+mod inputs;
+mod itself;
+mod providers;
+mod roundtrip;
+mod small;
+mod stranger;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use holdfast_tests::harness::{Context, clean_up, wire};
+
+/// What a test cannot do without.
+#[derive(Clone, Copy)]
+enum Needs {
+    /// Mounting file systems.
+    Fuse,
+    /// A program in the PATH.
+    Program(&'static str),
+}
+
+struct Test {
+    name: &'static str,
+    needs: &'static [Needs],
+    /// Run only with --full.
+    only_full: bool,
+    limit: Duration,
+    run: fn(&Context) -> Result<()>,
+}
+
+const fn test(
+    name: &'static str,
+    needs: &'static [Needs],
+    limit_seconds: u64,
+    run: fn(&Context) -> Result<()>,
+) -> Test {
+    Test { name, needs, only_full: false, limit: Duration::from_secs(limit_seconds), run }
+}
+
+const FUSE: &[Needs] = &[Needs::Fuse];
+const TOOLS: &[Needs] = &[Needs::Fuse, Needs::Program("git"), Needs::Program("restic")];
+
+/// In the order in which they run: the quick ones that say most come first.
+const TESTS: &[Test] = &[
+    test("the_power_cut_disk_itself", FUSE, 120, itself::power_cut_disk),
+    test("one_small_file_is_placed_within_a_minute", FUSE, 180, small::placed_within_a_minute),
+    test("a_real_tree_comes_back_from_words_and_one_peer", TOOLS, 900, roundtrip::real_tree),
+    test("a_cold_read_of_a_large_drive_moves_little", FUSE, 900, roundtrip::cold_read),
+    test("kill_9_loses_nothing_that_was_answered", FUSE, 600, crash::kill_9),
+    test("a_power_cut_loses_nothing_that_was_synced", FUSE, 600, crash::power_cut),
+    test("a_lying_fsync_is_noticed", FUSE, 300, crash::lying_fsync),
+    test("two_of_five_providers_are_lost", FUSE, 600, providers::two_of_five_lost),
+    test("a_provider_that_flips_bits_is_replaced", FUSE, 600, providers::flipped_bits),
+    test("a_stranger_finds_nothing", FUSE, 300, stranger::finds_nothing),
+];
+
+/// A test that finds out that it cannot run here ends with this.
+#[derive(Debug, thiserror::Error)]
+#[error("skipped: {0}")]
+pub struct Skip(pub String);
+
+const EXIT_SKIPPED: u8 = 77;
+
+struct Arguments {
+    full: bool,
+    list: bool,
+    keep: bool,
+    names: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, name, dir, rest @ ..] = words.as_slice()
+        && flag == "--exec"
+    {
+        return exec(name, Path::new(dir), rest.iter().any(|word| word == "--full"));
+    }
+    let mut arguments = Arguments { full: false, list: false, keep: false, names: Vec::new() };
+    for word in words {
+        match word.as_str() {
+            "--full" => arguments.full = true,
+            "--list" => arguments.list = true,
+            "--keep" => arguments.keep = true,
+            _ if word.starts_with("--") => {
+                eprintln!("unknown option {word}; there are --full, --list, --keep and names");
+                return ExitCode::from(2);
+            }
+            _ => arguments.names.push(word),
+        }
+    }
+    run_all(&arguments)
+}
+
+fn run_all(arguments: &Arguments) -> ExitCode {
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for test in TESTS {
+        let wanted = arguments.names.is_empty()
+            || arguments.names.iter().any(|name| test.name.contains(name.as_str()));
+        if !wanted || (test.only_full && !arguments.full) {
+            continue;
+        }
+        if arguments.list {
+            println!("{}", test.name);
+            continue;
+        }
+        let start = Instant::now();
+        println!("test {} ...", test.name);
+        let outcome = match missing(test) {
+            Some(what) => Outcome::Skipped(what),
+            None => run_one(test, arguments).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}"))),
+        };
+        let took = start.elapsed().as_secs_f64();
+        match outcome {
+            Outcome::Passed => {
+                passed += 1;
+                println!("test {} ... ok ({took:.1} s)", test.name);
+            }
+            Outcome::Skipped(why) => {
+                skipped += 1;
+                println!("test {} ... skipped: {why}", test.name);
+            }
+            Outcome::Failed(why) => {
+                failed += 1;
+                println!("test {} ... FAILED ({took:.1} s): {why}", test.name);
+            }
+        }
+    }
+    if !arguments.list {
+        println!("\n{passed} passed, {failed} failed, {skipped} skipped");
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+enum Outcome {
+    Passed,
+    Skipped(String),
+    Failed(String),
+}
+
+/// What the machine lacks for this test.
+fn missing(test: &Test) -> Option<String> {
+    test.needs.iter().find_map(|need| match need {
+        Needs::Fuse => (!Path::new("/dev/fuse").exists()).then(|| "no /dev/fuse".to_owned()),
+        Needs::Program(name) => (!in_path(name)).then(|| format!("no {name}")),
+    })
+}
+
+pub fn in_path(name: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
+}
+
+/// Where the tests work: on the disk that the build is on, which has room; not in memory.
+fn work_folder() -> PathBuf {
+    std::env::var_os("HOLDFAST_TEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from)
+}
+
+fn run_one(test: &Test, arguments: &Arguments) -> Result<Outcome> {
+    let dir = work_folder().join(format!("e2e-{}", std::process::id())).join(test.name);
+    std::fs::create_dir_all(&dir)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--exec").arg(test.name).arg(&dir).stdin(Stdio::null());
+    if arguments.full {
+        command.arg("--full");
+    }
+    let mut child = command.spawn()?;
+    let start = Instant::now();
+    let limit = if arguments.full { test.limit * 4 } else { test.limit };
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        if start.elapsed() > limit {
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    // First what it started, since the test itself may hang in one of its mounts.
+    clean_up(&dir);
+    let outcome = match status {
+        None => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Outcome::Failed(format!("not done within {} s", limit.as_secs()))
+        }
+        Some(status) if status.success() => Outcome::Passed,
+        Some(status) if status.code() == Some(i32::from(EXIT_SKIPPED)) => {
+            Outcome::Skipped(std::fs::read_to_string(dir.join("skipped")).unwrap_or_default())
+        }
+        Some(status) => Outcome::Failed(format!("{status}")),
+    };
+    let keep = arguments.keep && matches!(outcome, Outcome::Failed(_));
+    if keep {
+        println!("    kept: {}", dir.display());
+    } else if let Err(error) = remove_tree(&dir) {
+        println!("    cannot remove {}: {error:#}", dir.display());
+    }
+    Ok(outcome)
+}
+
+/// A bare mountpoint may be marked unwritable (chattr +i), which stands in the way of removing it.
+pub fn remove_tree(dir: &Path) -> Result<()> {
+    if std::fs::remove_dir_all(dir).is_ok() {
+        return Ok(());
+    }
+    let _ = Command::new("chattr").args(["-R", "-i"]).arg(dir).output();
+    let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(dir).output();
+    std::fs::remove_dir_all(dir).with_context(|| dir.display().to_string())
+}
+
+/// The test itself, in its own process.
+fn exec(name: &str, dir: &Path, full: bool) -> ExitCode {
+    let Some(test) = TESTS.iter().find(|test| test.name == name) else {
+        eprintln!("no test {name}");
+        return ExitCode::from(2);
+    };
+    if !wire::enter_own_network() {
+        println!("    (not root: no network of its own, byte counts include other programs)");
+    }
+    let result = Context::new(dir, full).and_then(|ctx| (test.run)(&ctx));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => match error.downcast_ref::<Skip>() {
+            Some(Skip(why)) => {
+                let _ = std::fs::write(dir.join("skipped"), why);
+                ExitCode::from(EXIT_SKIPPED)
+            }
+            None => {
+                println!("    error: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+/// Fails with what differs, if anything does.
+pub fn ensure_same(what: &str, differences: &[String]) -> Result<()> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    bail!("{what}: {} differences\n        {}", differences.len(), differences.join("\n        "))
+}

@@ -1,0 +1,171 @@
+//! Providers that are lost, that lie, that rot.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use holdfast_tests::compare::Tree;
+use holdfast_tests::harness::{Context, Drive, InitOptions, Network, RestoreFrom, wait_until};
+use serde_json::{Value, json};
+
+use crate::{ensure_same, inputs, remove_tree};
+
+const SYNC: Duration = Duration::from_secs(300);
+const REPAIR: Duration = Duration::from_secs(240);
+/// Every FUSE request is answered within 10 s; a read of a file is a few of them.
+const ONE_FILE: Duration = Duration::from_secs(30);
+
+fn audited_often() -> Value {
+    json!({"limits": {"audit_interval_seconds": 3, "seal_after_idle_seconds": 2}})
+}
+
+/// A drive with some tens of MB, Placed, then lost and restored: it has no local copies, so that every read and every
+/// audit is of the providers alone.
+fn cold_drive(ctx: &Context, network: &Network) -> Result<(Drive, Tree)> {
+    let options =
+        InitOptions { providers: network.addresses.clone(), config: audited_often(), ..Default::default() };
+    let drive = Drive::init(ctx, "drive", &options)?;
+    drive.mount()?;
+    inputs::random_files(&drive.mountpoint.join("data"), 96, 512 << 10, 5)?;
+    inputs::oddities(&drive.mountpoint.join("oddities"))?;
+    drive.sync_wait(SYNC)?;
+    let tree = Tree::read(&drive.mountpoint)?;
+    drive.unmount()?;
+    remove_tree(&drive.home)?;
+    let from =
+        RestoreFrom { secrets: &drive.secrets, peers: &network.addresses[..2], config: audited_often() };
+    let (restored, took) = Drive::restore(ctx, "restored", &from)?;
+    ctx.note(format!(
+        "{} entries, {} MB; restored in {:.1} s",
+        tree.entries.len(),
+        tree.bytes >> 20,
+        took.as_secs_f64()
+    ));
+    Ok((restored, tree))
+}
+
+/// What status says of a provider.
+fn provider<'a>(status: &'a Value, peer: &str) -> Option<&'a Value> {
+    status["providers"].as_array()?.iter().find(|provider| provider["peer_id"] == peer)
+}
+
+fn state(drive: &Drive, peer: &str) -> Result<String> {
+    let status = drive.status()?;
+    let provider = provider(&status, peer).context("status does not name the provider")?;
+    Ok(provider["state"].as_str().unwrap_or_default().to_owned())
+}
+
+/// All pieces have three copies, none of them with these.
+fn wait_repaired(ctx: &Context, drive: &Drive, lost: &[String]) -> Result<()> {
+    let start = Instant::now();
+    let told = |drive: &Drive| format!("{}\n{}", drive.status_text(), drive.daemon_log());
+    wait_until("every piece back at three copies", REPAIR, || {
+        let status = drive.status()?;
+        let mut copies = 0;
+        for provider in status["providers"].as_array().into_iter().flatten() {
+            if !lost.iter().any(|peer| provider["peer_id"] == peer.as_str()) {
+                copies += provider["copies"].as_u64().unwrap_or(0);
+            }
+        }
+        let pieces = status["pieces"]["total"].as_u64().unwrap_or(0);
+        Ok(pieces > 0 && status["pieces"]["full"] == pieces && copies >= 3 * pieces)
+    })
+    .with_context(|| told(drive))?;
+    ctx.note(format!("repaired after {:.1} s", start.elapsed().as_secs_f64()));
+    let status = drive.status()?;
+    ctx.note(format!("pieces: {}", status["pieces"]));
+    for peer in lost {
+        let now = state(drive, peer)?;
+        ensure!(now == "failed" || now == "suspect", "status calls a lost provider {now}\n{}", told(drive));
+        let reason = provider(&status, peer).map(|p| p["reason"].to_string()).unwrap_or_default();
+        ctx.note(format!("status says of {peer}: {now}, {reason}"));
+    }
+    let events: Vec<&str> = status["events"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|event| event["text"].as_str())
+        .collect();
+    ensure!(!events.is_empty(), "status tells no story");
+    for text in events.iter().rev().take(6).rev() {
+        ctx.note(format!("event: {text}"));
+    }
+    Ok(())
+}
+
+pub fn two_of_five_lost(ctx: &Context) -> Result<()> {
+    let network = Network::start(ctx, 5)?;
+    let (drive, tree) = cold_drive(ctx, &network)?;
+    let lost = [network.peer(2)?, network.peer(4)?];
+    for number in [2, 4] {
+        network.kill(number)?;
+        remove_tree(&network.folder(number))?;
+    }
+    ctx.note("providers 2 and 4 are killed, their folders deleted");
+    let mut slowest = Duration::ZERO;
+    for path in tree.entries.keys().filter(|path| path.starts_with("data")) {
+        let full = drive.mountpoint.join(path);
+        if full.is_file() {
+            let start = Instant::now();
+            std::fs::read(&full)
+                .with_context(|| format!("reading {}\n{}", path.display(), drive.daemon_log()))?;
+            slowest = slowest.max(start.elapsed());
+        }
+    }
+    ctx.note(format!("all files read, the slowest in {:.2} s", slowest.as_secs_f64()));
+    ensure!(slowest < ONE_FILE, "one file took {:.1} s", slowest.as_secs_f64());
+    ensure_same("with two providers gone", &tree.differences(&Tree::read(&drive.mountpoint)?))?;
+    wait_repaired(ctx, &drive, &lost)?;
+    // The drive goes on: what is written now is Placed with those that are left.
+    std::fs::write(drive.mountpoint.join("after"), b"still a drive")?;
+    drive.sync_wait(SYNC)?;
+    drive.unmount()?;
+    Ok(())
+}
+
+/// Bits flip in all that one provider stores: audits find it (there is no local copy to compare with), it is replaced.
+pub fn flipped_bits(ctx: &Context) -> Result<()> {
+    let network = Network::start(ctx, 4)?;
+    let (drive, tree) = cold_drive(ctx, &network)?;
+    let peer = network.peer(1)?;
+    wait_until("a first audit that is passed", Duration::from_secs(60), || {
+        Ok(provider(&drive.status()?, &peer).is_some_and(|p| p["last_audit_passed"] == true))
+    })
+    .with_context(|| drive.status_text())?;
+    let flipped = flip_bits(&network.folder(1).join("slots"))?;
+    ensure!(flipped > 0, "the provider stores nothing");
+    ctx.note(format!("{flipped} bits flipped at provider 1"));
+    let start = Instant::now();
+    wait_until("the provider being failed", REPAIR, || Ok(state(&drive, &peer)? == "failed"))
+        .with_context(|| format!("{}\n{}", drive.status_text(), drive.daemon_log()))?;
+    ctx.note(format!("found after {:.1} s", start.elapsed().as_secs_f64()));
+    wait_repaired(ctx, &drive, &[peer])?;
+    ensure_same("after the repair", &tree.differences(&Tree::read(&drive.mountpoint)?))?;
+    drive.unmount()?;
+    Ok(())
+}
+
+/// One bit in each 4 KiB of every file.
+fn flip_bits(dir: &Path) -> Result<u64> {
+    let mut flipped = 0;
+    let mut todo: Vec<PathBuf> = vec![dir.to_owned()];
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            for entry in std::fs::read_dir(&path)? {
+                todo.push(entry?.path());
+            }
+            continue;
+        }
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let mut at = 0;
+        let mut byte = [0];
+        while file.read_at(&mut byte, at)? == 1 {
+            file.write_all_at(&[byte[0] ^ 1], at)?;
+            flipped += 1;
+            at += 4096;
+        }
+    }
+    Ok(flipped)
+}

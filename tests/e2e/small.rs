@@ -1,0 +1,43 @@
+//! Small data is not forgotten.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use holdfast_tests::harness::{Context, Drive, InitOptions, Network, wait_until};
+
+const PROMISE: Duration = Duration::from_secs(60);
+
+/// One file of 1 KiB, fsync'd and left alone, is Placed within 60 s.
+pub fn placed_within_a_minute(ctx: &Context) -> Result<()> {
+    let network = Network::start(ctx, 3)?;
+    let drive = Drive::init(
+        ctx,
+        "drive",
+        &InitOptions { providers: network.addresses.clone(), ..Default::default() },
+    )?;
+    drive.mount()?;
+    let path = drive.mountpoint.join("note");
+    let mut file = std::fs::File::create(&path)?;
+    file.write_all(&[b'x'; 1024])?;
+    file.sync_all()?;
+    drop(file);
+    let start = Instant::now();
+    let mut rungs: Vec<String> = Vec::new();
+    let placed = wait_until("the file being Placed", PROMISE * 2, || {
+        let rung = drive.durability(&path)?;
+        if rungs.last() != Some(&rung) {
+            ctx.note(format!("{:5.1} s after the fsync: {rung}", start.elapsed().as_secs_f64()));
+            rungs.push(rung.clone());
+        }
+        // M = 2: it survives the loss of two.
+        Ok(rung.starts_with("placed(2)")
+            || rung.starts_with("Placed(2)")
+            || rung.to_lowercase().starts_with("proven"))
+    });
+    let placed =
+        placed.map_err(|error| error.context(format!("{}\n{}", drive.status_text(), drive.daemon_log())))?;
+    ensure!(placed <= PROMISE, "it took {} s", placed.as_secs());
+    drive.unmount()?;
+    Ok(())
+}
