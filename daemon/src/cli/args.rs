@@ -320,7 +320,8 @@ mod tests {
 
     #[test]
     fn mount_options_are_split() {
-        let cli = Cli::try_parse_from(["holdfast", "mount", "/m", "-o", "ro,allow_other", "-o", "noatime"]).unwrap();
+        let cli = Cli::try_parse_from(["holdfast", "mount", "/m", "-o", "ro,allow_other", "-o", "noatime"])
+            .unwrap();
         let Command::Mount(args) = cli.command else { panic!() };
         assert_eq!(args.how.options, ["ro", "allow_other", "noatime"]);
     }

@@ -16,9 +16,11 @@ use std::{
     },
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
 };
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{Exit, Failure, log};
@@ -36,28 +38,35 @@ enum Message {
     Failure { exit: i32, message: String, hint: Option<String> },
 }
 
-/// The child's end.
-#[derive(Debug)]
-pub struct ReadyPipe(File);
+/// The child's end, if there is a parent that waits. Shared by whoever may be first to know how it went; only the first
+/// word counts.
+#[derive(Clone, Debug, Default)]
+pub struct ReadyPipe(Arc<Mutex<Option<File>>>);
 
 impl ReadyPipe {
-    /// Takes over the descriptor that the parent left.
-    pub fn adopt(fd: RawFd) -> Result<ReadyPipe, Failure> {
+    /// Takes over the descriptor that the parent left, if it left one.
+    pub fn adopt(fd: Option<RawFd>) -> Result<ReadyPipe, Failure> {
+        let Some(fd) = fd else { return Ok(ReadyPipe::default()) };
         let not_ours = || Failure::new(Exit::Usage, "--ready-fd is for holdfast's own use");
-        if fd < READY_FD || nix::sys::stat::fstat(unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) }).is_err() {
+        // SAFETY: asks the kernel whether the number is an open descriptor.
+        if fd < READY_FD || unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
             return Err(not_ours());
         }
         // SAFETY: it is open, the parent made it for us, and nothing else in this process knows of it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|_| not_ours())?;
-        Ok(ReadyPipe(File::from(fd)))
+        Ok(ReadyPipe(Arc::new(Mutex::new(Some(File::from(fd))))))
     }
 
-    pub fn ready(self, value: serde_json::Value) {
+    pub fn has_parent(&self) -> bool {
+        self.0.lock().is_some()
+    }
+
+    pub fn ready(&self, value: serde_json::Value) {
         self.send(&Message::Ready(value));
     }
 
-    pub fn failed(self, failure: &Failure) {
+    pub fn failed(&self, failure: &Failure) {
         self.send(&Message::Failure {
             exit: failure.exit.code(),
             message: failure.message.clone(),
@@ -65,11 +74,11 @@ impl ReadyPipe {
         });
     }
 
-    fn send(mut self, message: &Message) {
-        if let Ok(mut line) = serde_json::to_vec(message) {
+    fn send(&self, message: &Message) {
+        if let (Some(mut pipe), Ok(mut line)) = (self.0.lock().take(), serde_json::to_vec(message)) {
             line.push(b'\n');
             // A parent that was killed does not read; the daemon goes on all the same.
-            let _ = self.0.write_all(&line);
+            let _ = pipe.write_all(&line);
         }
     }
 }
@@ -98,12 +107,17 @@ pub fn start(
             nix::unistd::setsid()?;
             if fd == READY_FD {
                 // dup2 onto itself would keep close-on-exec.
-                return if libc::fcntl(fd, libc::F_SETFD, 0) == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) };
+                return if libc::fcntl(fd, libc::F_SETFD, 0) == -1 {
+                    Err(std::io::Error::last_os_error())
+                } else {
+                    Ok(())
+                };
             }
             if libc::dup2(fd, READY_FD) == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
         });
     }
-    let mut child = command.spawn().map_err(|e| Failure::internal(format!("cannot start {}: {e}", program.display())))?;
+    let mut child =
+        command.spawn().map_err(|e| Failure::internal(format!("cannot start {}: {e}", program.display())))?;
     drop(write);
     if let (Some(passphrase), Some(mut stdin)) = (passphrase, child.stdin.take()) {
         // A child that ended early says why on the pipe.
@@ -124,8 +138,11 @@ pub fn start(
         Err(_) => {
             let _ = child.kill();
             let ended = child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
-            Err(Failure::new(Exit::Failed, format!("the background process ended before it was ready ({ended})"))
-                .hint(format!("Its log is {}:{}", log_path.display(), tail(log_path))))
+            Err(Failure::new(
+                Exit::Failed,
+                format!("the background process ended before it was ready ({ended})"),
+            )
+            .hint(format!("Its log is {}:{}", log_path.display(), tail(log_path))))
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     control::{ClientError, ControlError, ErrorKind},
     home::{HomeError, mountpoint::MountpointError, passphrase::SecretError},
+    provide::ProvideError,
 };
 
 /// What the program ends with. The numbers are documented in daemon/CLI.md and do not change.
@@ -141,7 +142,9 @@ impl From<MountpointError> for Failure {
             }
             MountpointError::Mounted { .. } => Failure::new(Exit::Mountpoint, message)
                 .hint("If it is this drive: `holdfast unmount`. Otherwise name another folder."),
-            MountpointError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            MountpointError::Io { ref source, .. }
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
                 Failure::new(Exit::Permission, message)
             }
             _ => Failure::new(Exit::Mountpoint, message),
@@ -157,9 +160,8 @@ impl From<SecretError> for Failure {
             SecretError::NoTerminal { what: "words" } => {
                 Failure::new(Exit::Secrets, message).hint("Give them in a file: --words-file FILE (or `-`).")
             }
-            SecretError::NoTerminal { .. } => {
-                Failure::new(Exit::Secrets, message).hint("Give it in a file: --passphrase-file FILE (or `-`).")
-            }
+            SecretError::NoTerminal { .. } => Failure::new(Exit::Secrets, message)
+                .hint("Give it in a file: --passphrase-file FILE (or `-`)."),
             _ => Failure::new(Exit::Secrets, message),
         }
     }
@@ -183,8 +185,9 @@ impl From<ClientError> for Failure {
 impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Failure {
         match error.kind {
-            ErrorKind::Busy => Failure::new(Exit::InUse, error.message)
-                .hint("Close the programs that use it (`fuser -vm MOUNTPOINT` names them), or unmount with --lazy."),
+            ErrorKind::Busy => Failure::new(Exit::InUse, error.message).hint(
+                "Close the programs that use it (`fuser -vm MOUNTPOINT` names them), or unmount with --lazy.",
+            ),
             ErrorKind::Timeout => Failure::new(Exit::NotSafe, error.message)
                 .hint("It goes on in the background; `holdfast status` tells what it waits for."),
             ErrorKind::Unavailable => {
@@ -194,6 +197,27 @@ impl From<ControlError> for Failure {
             ErrorKind::ReadOnly => Failure::new(Exit::Failed, error.message),
             ErrorKind::NoSpace => Failure::new(Exit::NoSpace, error.message),
             ErrorKind::Internal => Failure::new(Exit::Failed, error.message),
+        }
+    }
+}
+
+impl From<ProvideError> for Failure {
+    fn from(error: ProvideError) -> Failure {
+        let message = error.to_string();
+        match error {
+            ProvideError::InUse { .. } => Failure::new(Exit::InUse, message),
+            ProvideError::Address(_) => Failure::new(Exit::Usage, message),
+            ProvideError::Listen { port_in_use: true, .. } => Failure::new(Exit::InUse, message)
+                .hint("Another program uses this port: give another one with --listen."),
+            ProvideError::Listen { .. } => Failure::new(Exit::Network, message),
+            ProvideError::Folder(HomeError::NotEmpty(dir)) => Failure::new(
+                Exit::Home,
+                format!("{} is not empty and is not a provider's folder", dir.display()),
+            )
+            .hint("Name an empty or a new folder."),
+            ProvideError::Folder(error) => error.into(),
+            ProvideError::Net(_) => Failure::new(Exit::Failed, message),
+            ProvideError::Io(_) => from_causes(&error.into()),
         }
     }
 }
@@ -215,7 +239,8 @@ impl From<anyhow::Error> for Failure {
 }
 
 fn from_causes(error: &anyhow::Error) -> Failure {
-    let kind = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    let kind =
+        error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
     let exit = match kind {
         Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => Exit::NoSpace,
         Some(std::io::ErrorKind::PermissionDenied) => Exit::Permission,

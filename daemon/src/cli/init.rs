@@ -77,8 +77,9 @@ fn words_page(phrase: &str) -> String {
 
 fn check_secrets_path(secrets: &std::path::Path, home: &std::path::Path) -> Outcome {
     if secrets.exists() {
-        return Err(Failure::new(Exit::Usage, format!("{} exists already", secrets.display()))
-            .hint("It may be the only copy of another drive's words, so it is not overwritten. Name a new file."));
+        return Err(Failure::new(Exit::Usage, format!("{} exists already", secrets.display())).hint(
+            "It may be the only copy of another drive's words, so it is not overwritten. Name a new file.",
+        ));
     }
     let secrets = std::path::absolute(secrets).map_err(Failure::internal)?;
     if secrets.starts_with(home) {

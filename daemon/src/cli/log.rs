@@ -31,7 +31,8 @@ pub fn open(path: &Path) -> Result<File, HomeError> {
 pub fn to_file(path: &Path) -> Result<(), HomeError> {
     let file = open(path)?;
     let filter = EnvFilter::try_from_env("HOLDFAST_LOG").unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Mutex::new(file));
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Mutex::new(file));
     // Only the first call counts; there is one log for each process.
     let _ = subscriber.try_init();
     let before = std::panic::take_hook();

@@ -10,8 +10,8 @@ mod hardening;
 mod init;
 mod log;
 mod mount;
-mod provider;
 mod provide;
+mod provider;
 mod restore;
 mod running;
 
@@ -38,9 +38,9 @@ pub fn main() -> i32 {
         Command::Status(args) => running::status(&cli, args),
         Command::Verify(args) => running::verify(&cli, args),
         Command::Provider(args) => provider::run(&cli, args),
-        Command::Provide(args) => provide::run(args),
+        Command::Provide(args) => provide::run(json, args),
         Command::Restore(args) => restore::run(&cli, args, program),
-        Command::LocalNetwork(args) => provide::local_network(args, program),
+        Command::LocalNetwork(args) => provide::local_network(json, args, program),
     };
     match outcome {
         Ok(()) => Exit::Done.code(),

@@ -22,17 +22,18 @@ use crate::{
 };
 
 pub fn run(cli: &Cli, args: &MountArgs, program: io::Result<PathBuf>) -> Outcome {
-    let mut ready = args.ready_fd.map(ReadyPipe::adopt).transpose()?;
+    let ready = ReadyPipe::adopt(args.ready_fd)?;
     let file = args.passphrase.passphrase_file.as_deref();
-    let outcome = check(cli).and_then(|()| Passphrase::obtain(file).map_err(Failure::from)).and_then(|passphrase| {
-        if args.how.background && ready.is_none() {
-            in_background(cli, args.mountpoint.clone(), &args.how, &passphrase, program)
-        } else {
-            serve(cli, args.mountpoint.clone(), &args.how, passphrase, &mut ready)
-        }
-    });
-    if let (Err(failure), Some(pipe)) = (&outcome, ready) {
-        pipe.failed(failure);
+    let outcome =
+        check(cli).and_then(|()| Passphrase::obtain(file).map_err(Failure::from)).and_then(|passphrase| {
+            if args.how.background && !ready.has_parent() {
+                in_background(cli, args.mountpoint.clone(), &args.how, &passphrase, program)
+            } else {
+                serve(cli, args.mountpoint.clone(), &args.how, passphrase, &ready)
+            }
+        });
+    if let Err(failure) = &outcome {
+        ready.failed(failure);
     }
     outcome
 }
@@ -54,7 +55,7 @@ pub fn mount(
     if how.background {
         in_background(cli, mountpoint, how, &passphrase, program)
     } else {
-        serve(cli, mountpoint, how, passphrase, &mut None)
+        serve(cli, mountpoint, how, passphrase, &ReadyPipe::default())
     }
 }
 
@@ -92,14 +93,15 @@ fn serve(
     mountpoint: Option<PathBuf>,
     how: &MountHow,
     passphrase: Passphrase,
-    ready: &mut Option<ReadyPipe>,
+    ready: &ReadyPipe,
 ) -> Outcome {
     let options = accept_options(&how.options)?;
     let mut home = Home::open(&cli.home_path())?;
     home.lock()?;
     mountpoint::check_fuse()?;
     let chosen = mountpoint.or_else(|| home.config().mountpoint.clone()).ok_or_else(|| {
-        Failure::new(Exit::Usage, "where shall it be mounted?").hint("holdfast mount ~/Holdfast, for instance.")
+        Failure::new(Exit::Usage, "where shall it be mounted?")
+            .hint("holdfast mount ~/Holdfast, for instance.")
     })?;
     let point = Arc::new(Mountpoint::prepare(&chosen, home.path(), how.plain_mountpoint)?);
     let unlocked = home.unlock(&passphrase)?;
@@ -111,12 +113,13 @@ fn serve(
     let mountpoint = point.path().to_owned();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), mountpoint = %mountpoint.display(), "mounting");
 
-    let announce = announcement(cli.json, point.clone(), ready.take());
+    let announce = announcement(cli.json, point.clone(), ready.clone());
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         stop_on_signals(shutdown.clone())?;
-        let run = RunOptions { home, unlocked, mountpoint, mount_options: options, ready: announce, shutdown };
+        let run =
+            RunOptions { home, unlocked, mountpoint, mount_options: options, ready: announce, shutdown };
         drive::run(run).await.map_err(Failure::from)
     });
     // Closed again: the file system itself may have changed the folder's mode in between.
@@ -134,22 +137,24 @@ fn serve(
 }
 
 /// What is done and said once programs may write.
-fn announcement(json: bool, point: Arc<Mountpoint>, ready: Option<ReadyPipe>) -> Box<dyn FnOnce() + Send> {
+fn announcement(json: bool, point: Arc<Mountpoint>, ready: ReadyPipe) -> Box<dyn FnOnce() + Send> {
     Box::new(move || {
         point.close();
         let path = point.path().display();
         let value = serde_json::json!({"mountpoint": point.path(), "pid": std::process::id()});
         tracing::info!("mounted");
-        match ready {
-            Some(pipe) => pipe.ready(value),
-            None if json => println!("{value}"),
-            None => eprintln!("mounted on {path}; Ctrl-C or `holdfast unmount` ends it"),
+        if ready.has_parent() {
+            ready.ready(value);
+        } else if json {
+            println!("{value}");
+        } else {
+            eprintln!("mounted on {path}; Ctrl-C or `holdfast unmount` ends it");
         }
     })
 }
 
 /// SIGTERM, SIGINT and SIGHUP unmount; a second one does not hurry it, since that would only cost a recovery.
-fn stop_on_signals(shutdown: CancellationToken) -> Outcome {
+pub(super) fn stop_on_signals(shutdown: CancellationToken) -> Outcome {
     for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
         let mut signals = signal(kind).map_err(Failure::internal)?;
         let shutdown = shutdown.clone();
@@ -166,6 +171,7 @@ fn stop_on_signals(shutdown: CancellationToken) -> Outcome {
 /// The words after `-o`, refused before anything is touched where the file system does not know them.
 fn accept_options(options: &[String]) -> Result<Vec<String>, Failure> {
     let options: Vec<String> = options.iter().filter(|o| !o.is_empty()).cloned().collect();
-    drive::check_mount_options(&options).map_err(|error| Failure::new(Exit::Usage, format!("-o: {error}")))?;
+    drive::check_mount_options(&options)
+        .map_err(|error| Failure::new(Exit::Usage, format!("-o: {error}")))?;
     Ok(options)
 }

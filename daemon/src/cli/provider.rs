@@ -34,8 +34,8 @@ pub fn run(cli: &Cli, args: &ProviderArgs) -> Outcome {
             answer
         }
     };
-    let report =
-        report.unwrap_or_else(|| ProvidersReport { configured: home.config().providers.clone(), live: Vec::new() });
+    let report = report
+        .unwrap_or_else(|| ProvidersReport { configured: home.config().providers.clone(), live: Vec::new() });
     print(cli.json, &report, &render(&report))
 }
 
@@ -59,8 +59,12 @@ fn resolve(home: &Home, text: &str) -> Result<String, Failure> {
         return Ok(provider.peer_id);
     }
     let ending = text.trim_start_matches('.');
-    let known: Vec<&ProviderAddr> =
-        home.config().providers.iter().filter(|p| !ending.is_empty() && p.peer_id.ends_with(ending)).collect();
+    let known: Vec<&ProviderAddr> = home
+        .config()
+        .providers
+        .iter()
+        .filter(|p| !ending.is_empty() && p.peer_id.ends_with(ending))
+        .collect();
     match known.as_slice() {
         [one] => Ok(one.peer_id.clone()),
         [] => Err(Failure::new(Exit::Usage, format!("this drive has no provider `{text}`"))

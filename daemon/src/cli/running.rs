@@ -57,12 +57,19 @@ pub fn sync(cli: &Cli, args: &SyncArgs) -> Outcome {
     let report = sync_call(cli, &home, args.wait, args.timeout)?;
     print(cli.json, &report, &report.render(args.wait))?;
     if args.wait && !report.placed {
-        return Err(Failure::new(Exit::NotSafe, "not everything is safe").hint("`holdfast status` tells why."));
+        return Err(
+            Failure::new(Exit::NotSafe, "not everything is safe").hint("`holdfast status` tells why.")
+        );
     }
     Ok(())
 }
 
-fn sync_call(cli: &Cli, home: &Home, wait: bool, timeout_seconds: Option<u64>) -> Result<SyncReport, Failure> {
+fn sync_call(
+    cli: &Cli,
+    home: &Home,
+    wait: bool,
+    timeout_seconds: Option<u64>,
+) -> Result<SyncReport, Failure> {
     let mut progress = Progress::new(cli.json);
     let socket = home.socket_path();
     let request = Request::Sync { wait, timeout_seconds };
@@ -80,7 +87,8 @@ pub fn unmount(cli: &Cli, args: &UnmountArgs) -> Outcome {
     if args.force {
         client = client.patience(Duration::from_secs(FORCE_SECONDS));
     }
-    let answer: Result<UnmountReport, ClientError> = client.call(&Request::Unmount { lazy: args.lazy || args.force }, |_| {});
+    let answer: Result<UnmountReport, ClientError> =
+        client.call(&Request::Unmount { lazy: args.lazy || args.force }, |_| {});
     let text = match (answer, daemon) {
         (Ok(report), daemon) => {
             wait_for_end(daemon)?;
@@ -94,7 +102,8 @@ pub fn unmount(cli: &Cli, args: &UnmountArgs) -> Outcome {
     if args.free_mountpoint
         && let Some(path) = &home.config().mountpoint
     {
-        mountpoint::free(path).map_err(|e| Failure::internal(format!("cannot free {}: {e}", path.display())))?;
+        mountpoint::free(path)
+            .map_err(|e| Failure::internal(format!("cannot free {}: {e}", path.display())))?;
     }
     print(cli.json, &text.0, &text.1)
 }
@@ -155,11 +164,7 @@ pub fn verify(cli: &Cli, args: &VerifyArgs) -> Outcome {
     if report.ok {
         return Ok(());
     }
-    Err(Failure::new(Exit::Damage, format!("{} problems", report.problems.len()))
-        .hint("What is Placed comes back from the providers; `holdfast restore` into another home shows how much."))
-}
-
-/// Whether a drive answers at this home's socket, whatever its state.
-pub fn is_running(home: &Home) -> bool {
-    Client::new(&home.socket_path()).is_running()
+    Err(Failure::new(Exit::Damage, format!("{} problems", report.problems.len())).hint(
+        "What is Placed comes back from the providers; `holdfast restore` into another home shows how much.",
+    ))
 }

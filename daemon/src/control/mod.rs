@@ -23,3 +23,6 @@ pub use client::{Client, ClientError, STATUS_SECONDS_MAX};
 pub use protocol::{ControlError, ErrorKind, ProgressLine, Request};
 pub use report::*;
 pub use server::{ControlHandler, ProgressSink, Server};
+
+#[cfg(test)]
+mod tests;

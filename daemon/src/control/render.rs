@@ -377,4 +377,4 @@ pub fn age(seconds: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -143,7 +143,12 @@ async fn serve(stream: UnixStream, handler: Arc<dyn ControlHandler>) -> std::io:
         tokio::select! {
             biased;
             Some(line) = lines.recv() => send(&mut write, &Response::Progress(line)).await?,
-            response = &mut answering => return send(&mut write, &response).await,
+            response = &mut answering => {
+                while let Ok(line) = lines.try_recv() {
+                    send(&mut write, &Response::Progress(line)).await?;
+                }
+                return send(&mut write, &response).await;
+            }
             () = &mut gone => return Ok(()),
         }
     }

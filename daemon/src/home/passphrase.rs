@@ -108,6 +108,12 @@ impl Passphrase {
         Ok(Passphrase(first))
     }
 
+    /// The passphrase line of a secrets file, where it has one.
+    pub fn from_secrets(path: &Path) -> Result<Option<Passphrase>, SecretError> {
+        let text = read_secret_file(path)?;
+        Ok(field(&text, "passphrase").filter(|found| !found.is_empty()).map(Passphrase::new))
+    }
+
     /// From the file or the environment's file, if either is named.
     pub fn from_files(file: Option<&Path>) -> Result<Option<Passphrase>, SecretError> {
         let environment =

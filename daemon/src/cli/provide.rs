@@ -1,0 +1,132 @@
+//! `holdfast provide` and `holdfast local-network`.
+
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Exit, Failure, Outcome,
+    args::{LocalNetworkArgs, LocalNetworkCommand, ProvideArgs},
+    background::{self, READY_FD, ReadyPipe},
+    log,
+    mount::stop_on_signals,
+    print, runtime,
+};
+use crate::{
+    control::render::{count, size},
+    home::create_private_dir,
+    local_network::{self, LOG_FILE, LocalProvider, provider_dir},
+    provide::{self, Started},
+};
+
+/// In the foreground, until a signal comes.
+pub fn run(json: bool, args: &ProvideArgs) -> Outcome {
+    let ready = ReadyPipe::adopt(args.ready_fd)?;
+    let outcome = serve(json, args, &ready);
+    if let Err(failure) = &outcome {
+        ready.failed(failure);
+    }
+    outcome
+}
+
+fn serve(json: bool, args: &ProvideArgs, ready: &ReadyPipe) -> Outcome {
+    create_private_dir(&args.dir)?;
+    let folder = provide::Folder::open(&args.dir, args.capacity, &args.listen)?;
+    log::to_file(&args.dir.join(LOG_FILE))?;
+    let announce = |started: &Started| {
+        if ready.has_parent() {
+            ready.ready(serde_json::json!(started));
+        } else if json {
+            println!("{}", serde_json::json!(started));
+        } else {
+            println!("Providing up to {} in {}.", size(started.capacity_bytes), started.dir.display());
+            println!("Its address, for `holdfast provider add`:");
+            for addr in started.address.full_addrs() {
+                println!("  {addr}");
+            }
+        }
+    };
+    runtime()?.block_on(async {
+        let shutdown = CancellationToken::new();
+        stop_on_signals(shutdown.clone())?;
+        Ok(provide::run(folder, shutdown, announce).await?)
+    })
+}
+
+pub fn local_network(json: bool, args: &LocalNetworkArgs, program: io::Result<PathBuf>) -> Outcome {
+    match &args.command {
+        LocalNetworkCommand::Start { dir, providers, capacity, only } => {
+            let program = program.map_err(Failure::internal)?;
+            let dir = std::path::absolute(&dir.dir).map_err(Failure::internal)?;
+            create_private_dir(&dir)?;
+            let numbers = match only {
+                Some(number) => *number..=*number,
+                None => 1..=*providers,
+            };
+            for number in numbers {
+                start_one(&program, &dir, number, *capacity)?;
+            }
+            show(json, &dir, false)
+        }
+        LocalNetworkCommand::Stop { dir, only } => {
+            let stopped = local_network::stop(&dir.dir, *only)?;
+            let text = match stopped.len() {
+                0 => "No provider was running.\n".to_owned(),
+                n => format!("Stopped {}. Their folders stay.\n", count(n as u64, "provider")),
+            };
+            print(json, &serde_json::json!({"stopped": stopped}), &text)
+        }
+        LocalNetworkCommand::Status { dir, addresses } => show(json, &dir.dir, *addresses),
+    }
+}
+
+fn start_one(program: &Path, dir: &Path, number: u16, capacity: Option<u64>) -> Outcome {
+    let folder = provider_dir(dir, number);
+    if local_network::process(&folder).is_some() {
+        return Ok(());
+    }
+    create_private_dir(&folder)?;
+    let mut arguments: Vec<OsString> = vec!["provide".into(), folder.clone().into()];
+    if local_network::address(&folder).is_none() {
+        // The first time; afterwards the folder knows its port.
+        arguments.extend(["--listen", "/ip4/127.0.0.1/tcp/0"].map(OsString::from));
+    }
+    if let Some(bytes) = capacity {
+        arguments.extend(["--capacity".into(), bytes.to_string().into()]);
+    }
+    arguments.extend(["--ready-fd".into(), READY_FD.to_string().into()]);
+    match background::start(program, &arguments, None, &folder.join(LOG_FILE)) {
+        Ok(_) => Ok(()),
+        // Somebody else was quicker: what was wanted is there.
+        Err(failure) if failure.exit == Exit::InUse && local_network::process(&folder).is_some() => Ok(()),
+        Err(mut failure) => {
+            failure.message = format!("provider {number}: {}", failure.message);
+            Err(failure)
+        }
+    }
+}
+
+fn show(json: bool, dir: &Path, only_addresses: bool) -> Outcome {
+    let providers = local_network::list(dir)?;
+    let text: String =
+        providers.iter().map(|p| if only_addresses { addresses(p) } else { line(p) }).collect();
+    let text = if providers.is_empty() { format!("No providers in {}.\n", dir.display()) } else { text };
+    print(json, &serde_json::json!({"providers": providers}), &text)
+}
+
+fn addresses(provider: &LocalProvider) -> String {
+    provider.address.iter().flat_map(|a| a.full_addrs()).map(|a| a + "\n").collect()
+}
+
+fn line(provider: &LocalProvider) -> String {
+    let state = match provider.pid {
+        Some(pid) => format!("running, process {pid}"),
+        None => "stopped".to_owned(),
+    };
+    let address = provider.address.as_ref().map_or_else(|| "no address yet".to_owned(), ToString::to_string);
+    format!("provider {:>2}  {state:<24}  {address}\n", provider.number)
+}

@@ -1,0 +1,252 @@
+//! A provider: a folder, a node, and the net room's `Provider` between them.
+//!
+//! ```text
+//!   DIR/ 0700
+//!     config         JSON: version, capacity, addresses to listen at
+//!     identity       the provider's key (net)         slots/ deals/ records/   what it stores (net)
+//!     lock, provider.pid, address, provider.log
+//! ```
+//!
+//! Owns: the folder's configuration and its life. Promises: one process for each folder; the same identity and port after
+//! each restart; what was receipted is there after any crash (net's promise). Refuses a folder of a newer format, and a
+//! folder that holds something else.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use holdfast_net::{
+    Env, Multiaddr, identity,
+    node::{Node, NodeConfig},
+    provider::{Provider, ProviderConfig},
+    settlement::NoSettlement,
+};
+use libp2p::multiaddr::Protocol;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    home::{HomeError, LockGuard, ProviderAddr, create_private_dir, write_atomically},
+    local_network::{ADDRESS_FILE, LOG_FILE, PID_FILE},
+    process::ProcessRecord,
+    records::DriveRecords,
+};
+
+const CONFIG_FILE: &str = "config";
+const IDENTITY_FILE: &str = "identity";
+const CONFIG_VERSION: u64 = 1;
+const CAPACITY_DEFAULT: u64 = 100 << 30;
+const LISTEN_DEFAULT: &str = "/ip4/0.0.0.0/tcp/0";
+/// After a signal, what is being received may finish for this long.
+const STOP_SECONDS_MAX: u64 = 10;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FolderConfig {
+    version: u64,
+    capacity_bytes: u64,
+    listen: Vec<String>,
+}
+
+/// Why a provider does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvideError {
+    #[error("the folder {} is being provided already, by process {pid}", .dir.display())]
+    InUse { dir: PathBuf, pid: u32 },
+    #[error("`{0}` is not an address to listen at; one looks like /ip4/0.0.0.0/tcp/4001")]
+    Address(String),
+    #[error("cannot listen at {addrs}: {reason}")]
+    Listen { addrs: String, reason: String, port_in_use: bool },
+    #[error(transparent)]
+    Folder(#[from] HomeError),
+    #[error("{0}")]
+    Net(#[from] holdfast_net::NetError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// A provider's folder, taken by this process.
+pub struct Folder {
+    dir: PathBuf,
+    config: FolderConfig,
+    listen: Vec<Multiaddr>,
+    _lock: LockGuard,
+}
+
+/// What a provider says once it listens.
+#[derive(Debug, Clone, Serialize)]
+pub struct Started {
+    pub dir: PathBuf,
+    pub pid: u32,
+    pub address: ProviderAddr,
+    pub capacity_bytes: u64,
+}
+
+impl Folder {
+    /// Opens or makes the folder; what is given here is remembered in it.
+    pub fn open(dir: &Path, capacity: Option<u64>, listen: &[String]) -> Result<Folder, ProvideError> {
+        create_private_dir(dir)?;
+        let dir = dir.canonicalize().map_err(|error| HomeError::io("open", dir, error))?;
+        let path = dir.join(CONFIG_FILE);
+        let known = read_config(&dir, &path)?;
+        let lock = LockGuard::take(&dir.join("lock")).map_err(|error| match error {
+            HomeError::InUse { path, pid } => ProvideError::InUse { dir: path, pid },
+            other => other.into(),
+        })?;
+        let mut config = known.clone().unwrap_or(FolderConfig {
+            version: CONFIG_VERSION,
+            capacity_bytes: CAPACITY_DEFAULT,
+            listen: vec![LISTEN_DEFAULT.to_owned()],
+        });
+        config.capacity_bytes = capacity.unwrap_or(config.capacity_bytes);
+        if !listen.is_empty() {
+            config.listen = listen.to_vec();
+        }
+        let listen = parse_listen(&config.listen)?;
+        let folder = Folder { dir, config, listen, _lock: lock };
+        if known.as_ref() != Some(&folder.config) {
+            folder.write_config()?;
+        }
+        Ok(folder)
+    }
+
+    fn write_config(&self) -> Result<(), ProvideError> {
+        let mut bytes = serde_json::to_vec_pretty(&self.config).map_err(std::io::Error::from)?;
+        bytes.push(b'\n');
+        Ok(write_atomically(&self.dir.join(CONFIG_FILE), &bytes)?)
+    }
+
+    /// A port that the system drew is kept: drives remember the address.
+    fn keep_ports(&mut self, bound: &[Multiaddr]) -> Result<(), ProvideError> {
+        let mut changed = false;
+        for (text, wanted) in self.config.listen.iter_mut().zip(&self.listen) {
+            if tcp_port(wanted) != Some(0) {
+                continue;
+            }
+            let same_kind = |b: &&Multiaddr| wildcard_matches(wanted, b);
+            if let Some(port) = bound.iter().find(same_kind).and_then(tcp_port) {
+                let with_port =
+                    wanted.iter().map(|p| if let Protocol::Tcp(0) = p { Protocol::Tcp(port) } else { p });
+                *text = with_port.collect::<Multiaddr>().to_string();
+                changed = true;
+            }
+        }
+        if changed { self.write_config() } else { Ok(()) }
+    }
+}
+
+/// Serves until `shutdown`; `announce` is called once, when it listens.
+pub async fn run(
+    mut folder: Folder,
+    shutdown: CancellationToken,
+    announce: impl FnOnce(&Started),
+) -> Result<(), ProvideError> {
+    let env = Env::system();
+    let key = identity::load_or_create(&folder.dir.join(IDENTITY_FILE), &env)?;
+    let node = Node::start(NodeConfig::listening(key, folder.listen.clone()))
+        .await
+        .map_err(|error| listen_failed(&folder, &error))?;
+    let bound = node.listeners();
+    folder.keep_ports(&bound)?;
+    let config = ProviderConfig { capacity_bytes: folder.config.capacity_bytes, ..ProviderConfig::default() };
+    let (rules, settlement) = (Arc::new(DriveRecords), Arc::new(NoSettlement));
+    let provider = Provider::open(&folder.dir, config, node.clone(), env, rules, settlement).await?;
+
+    let address = ProviderAddr::new(node.peer_id(), &reachable(bound));
+    write_atomically(
+        &folder.dir.join(ADDRESS_FILE),
+        &serde_json::to_vec(&address).map_err(std::io::Error::from)?,
+    )?;
+    let record = ProcessRecord::of_this_process()?;
+    record.write(&folder.dir.join(PID_FILE))?;
+    let started = Started {
+        dir: folder.dir.clone(),
+        pid: record.pid,
+        address,
+        capacity_bytes: folder.config.capacity_bytes,
+    };
+    tracing::info!(peer = %node.peer_id(), "providing");
+
+    let served = tokio::select! {
+        served = async { announce(&started); provider.run().await } => served.map_err(ProvideError::from),
+        () = shutdown.cancelled() => Ok(()),
+    };
+    let stopping = async {
+        provider.stop().await;
+        node.shutdown().await;
+    };
+    if tokio::time::timeout(Duration::from_secs(STOP_SECONDS_MAX), stopping).await.is_err() {
+        tracing::warn!("ended before everything was closed");
+    }
+    let _ = fs::remove_file(folder.dir.join(PID_FILE));
+    tracing::info!("stopped");
+    served
+}
+
+fn read_config(dir: &Path, path: &Path) -> Result<Option<FolderConfig>, HomeError> {
+    let damaged = |reason: String| HomeError::Damaged { path: path.to_owned(), reason };
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return check_new(dir).map(|()| None),
+        Err(error) => return Err(HomeError::io("read", path, error)),
+    };
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+    match value.get("version").and_then(serde_json::Value::as_u64) {
+        Some(found) if found > CONFIG_VERSION => {
+            Err(HomeError::NewerFormat { path: path.to_owned(), found, known: CONFIG_VERSION })
+        }
+        _ => serde_json::from_value(value).map(Some).map_err(|e| damaged(e.to_string())),
+    }
+}
+
+/// A folder without a configuration must be empty, but for what an earlier start may have left.
+fn check_new(dir: &Path) -> Result<(), HomeError> {
+    let ours = [LOG_FILE, "lock", "config.new", IDENTITY_FILE];
+    for entry in fs::read_dir(dir).map_err(|error| HomeError::io("read", dir, error))? {
+        let name = entry.map_err(|error| HomeError::io("read", dir, error))?.file_name();
+        if !ours.iter().any(|known| name == *known) {
+            return Err(HomeError::NotEmpty(dir.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn parse_listen(texts: &[String]) -> Result<Vec<Multiaddr>, ProvideError> {
+    let parse = |text: &String| {
+        let addr = text.parse::<Multiaddr>().ok().filter(|addr| tcp_port(addr).is_some());
+        addr.ok_or_else(|| ProvideError::Address(text.clone()))
+    };
+    texts.iter().map(parse).collect()
+}
+
+fn tcp_port(addr: &Multiaddr) -> Option<u16> {
+    addr.iter().find_map(|p| if let Protocol::Tcp(port) = p { Some(port) } else { None })
+}
+
+/// Whether a bound address came from this wish: the same family and, unless the wish is a wildcard, the same host.
+fn wildcard_matches(wanted: &Multiaddr, bound: &Multiaddr) -> bool {
+    match (wanted.iter().next(), bound.iter().next()) {
+        (Some(Protocol::Ip4(w)), Some(Protocol::Ip4(b))) => w.is_unspecified() || w == b,
+        (Some(Protocol::Ip6(w)), Some(Protocol::Ip6(b))) => w.is_unspecified() || w == b,
+        _ => false,
+    }
+}
+
+/// Loopback last: what people copy should work from elsewhere where it can.
+fn reachable(mut bound: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    bound.sort_by_key(|addr| match addr.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
+        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
+        _ => false,
+    });
+    bound
+}
+
+fn listen_failed(folder: &Folder, error: &holdfast_net::NetError) -> ProvideError {
+    let reason = error.to_string();
+    let port_in_use = reason.to_lowercase().contains("in use");
+    ProvideError::Listen { addrs: folder.config.listen.join(", "), reason, port_in_use }
+}
