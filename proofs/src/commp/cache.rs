@@ -195,6 +195,27 @@ impl CacheBuilder {
         self.upper[slot].extend_from_slice(bytes);
     }
 
+    /// The stored levels above the lowest, up to `top`.
+    pub(super) fn upper_levels(lowest: u8, top: u8) -> impl Iterator<Item = u8> {
+        (lowest..=top).step_by(usize::from(CACHE_STRIDE)).skip(1)
+    }
+
+    pub(super) fn upper_bytes(&self) -> Vec<u8> {
+        self.upper.concat()
+    }
+
+    /// Takes back what `upper_bytes` gave of a level.
+    pub(super) fn resume_upper(&mut self, level: u8, nodes: &[u8]) {
+        if !nodes.is_empty() {
+            self.record(level, nodes.as_chunks::<32>().0);
+        }
+    }
+
+    /// Bytes of the file that precede its upper levels once this many leaves are complete.
+    pub(super) fn ready_len(&self, leaves: u64) -> u64 {
+        PREAMBLE_LEN + (leaves >> self.level) * NODE_LEN
+    }
+
     pub(super) fn drain(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.ready)
     }

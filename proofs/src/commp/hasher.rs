@@ -23,12 +23,12 @@ pub(super) const BATCH_BYTES: usize = BATCH_LEAVES / QUAD_LEAVES * QUAD_BYTES;
 /// Computes a piece CID while bytes pass by.
 pub struct CommpHasher {
     /// Payload of a batch that is not full yet.
-    pending: Vec<u8>,
-    payload_len: u64,
+    pub(super) pending: Vec<u8>,
+    pub(super) payload_len: u64,
     /// `carry[n]`: a complete node of level `BATCH_LEVEL + n` that waits for its right sibling.
-    carry: Vec<Option<Node>>,
+    pub(super) carry: Vec<Option<Node>>,
     scratch: Scratch,
-    cache: Option<CacheBuilder>,
+    pub(super) cache: Option<CacheBuilder>,
 }
 
 impl Default for CommpHasher {

@@ -10,6 +10,7 @@
 //! constant of its level (`zero_node`).
 
 mod cache;
+mod checkpoint;
 mod cid;
 mod fr32;
 mod hasher;
@@ -20,6 +21,7 @@ mod sha;
 mod sha_ni;
 
 pub use cache::{CacheError, TreeCache, TreeLevel};
+pub use checkpoint::{Checkpoint, CheckpointError};
 pub use cid::{FR32_SHA256_TRUNC254_PADBINTREE, HEIGHT_MAX, HEIGHT_MIN, PieceCid, PieceCidError, RAW};
 pub use fr32::{LEAF_PAYLOAD_BITS, leaf_count, leaf_span, leaves_of};
 pub use hasher::CommpHasher;
