@@ -21,7 +21,9 @@
 
 pub mod control;
 pub mod home;
+pub mod local_network;
 pub mod process;
 pub mod progress;
+pub mod records;
 pub mod run;
 pub mod worker;
