@@ -50,11 +50,13 @@ pub enum ErrorCode {
     ShuttingDown = 20,
     /// Another push of this deal is running.
     PushRunning = 21,
+    /// The client cancelled the request.
+    Cancelled = 22,
 }
 
 impl ErrorCode {
     /// Every code, in order.
-    pub const ALL: [ErrorCode; 21] = [
+    pub const ALL: [ErrorCode; 22] = [
         ErrorCode::Malformed,
         ErrorCode::Unsupported,
         ErrorCode::Busy,
@@ -76,6 +78,7 @@ impl ErrorCode {
         ErrorCode::Settlement,
         ErrorCode::ShuttingDown,
         ErrorCode::PushRunning,
+        ErrorCode::Cancelled,
     ];
 
     /// The number on the wire.

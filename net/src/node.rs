@@ -1,0 +1,421 @@
+//! The libp2p node: an identity, listeners, connections.
+//!
+//! One task owns the swarm; everything else talks to it through bounded channels. A connection whose peer stops
+//! answering pings is closed, so no stream outlives a dead peer by more than about a minute.
+//! QUIC, Kademlia, mDNS and relays are further transports and behaviours of the same swarm.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{DialError, NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, ping, tcp, yamux};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::NetError;
+
+/// How identify names the protocol family.
+const IDENTIFY_PROTOCOL: &str = "/holdfast/1";
+/// Program and version, as peers see it in logs.
+pub const AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// A connection without streams is closed after this.
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+const COMMANDS_MAX: usize = 64;
+const DIAL_WAITERS_MAX: usize = 256;
+
+/// What strangers and friends may cause.
+#[derive(Debug, Clone)]
+pub struct NodeLimits {
+    /// Connections opened by others.
+    pub incoming_connections_max: u32,
+    /// Connections opened by others that are not yet authenticated.
+    pub pending_incoming_max: u32,
+    /// Connections with one peer.
+    pub connections_per_peer_max: u32,
+    /// Streams of a connection (yamux), both ways.
+    pub streams_per_connection_max: usize,
+    /// Streams of a connection whose protocol is being negotiated.
+    pub negotiating_streams_max: usize,
+}
+
+impl Default for NodeLimits {
+    fn default() -> NodeLimits {
+        NodeLimits {
+            incoming_connections_max: 1024,
+            pending_incoming_max: 128,
+            connections_per_peer_max: 8,
+            streams_per_connection_max: 64,
+            negotiating_streams_max: 32,
+        }
+    }
+}
+
+/// How a node is started.
+#[derive(Clone)]
+pub struct NodeConfig {
+    /// Who it is.
+    pub identity: Keypair,
+    /// Where it listens; nowhere for a mere client.
+    pub listen: Vec<Multiaddr>,
+    /// What it bears.
+    pub limits: NodeLimits,
+}
+
+impl NodeConfig {
+    /// A node that only dials.
+    pub fn client(identity: Keypair) -> NodeConfig {
+        NodeConfig { identity, listen: Vec::new(), limits: NodeLimits::default() }
+    }
+
+    /// A node that listens.
+    pub fn listening(identity: Keypair, listen: Vec<Multiaddr>) -> NodeConfig {
+        NodeConfig { identity, listen, limits: NodeLimits::default() }
+    }
+}
+
+/// Payload bytes of our own protocols since the node started, frames included, libp2p's own overhead not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// To peers.
+    pub sent: u64,
+    /// From peers.
+    pub received: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    limits: connection_limits::Behaviour,
+    ping: ping::Behaviour,
+    identify: identify::Behaviour,
+    stream: libp2p_stream::Behaviour,
+}
+
+enum Command {
+    Dial { peer: PeerId, addrs: Vec<Multiaddr>, done: oneshot::Sender<Result<(), NetError>> },
+    Disconnect { peer: PeerId, done: oneshot::Sender<()> },
+    IsConnected { peer: PeerId, done: oneshot::Sender<bool> },
+}
+
+struct Shared {
+    identity: Keypair,
+    peer_id: PeerId,
+    commands: mpsc::Sender<Command>,
+    control: libp2p_stream::Control,
+    listeners: Mutex<Vec<Multiaddr>>,
+    counters: Arc<Counters>,
+    stop: CancellationToken,
+    stopped: CancellationToken,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// A running node; clones are the same node. It stops when the last clone is dropped or on [`Node::shutdown`].
+#[derive(Clone)]
+pub struct Node {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({})", self.shared.peer_id)
+    }
+}
+
+impl Node {
+    /// Starts a node; when this returns, it listens at every address that was given.
+    pub async fn start(config: NodeConfig) -> Result<Node, NetError> {
+        let mut swarm = build_swarm(&config)?;
+        for addr in &config.listen {
+            swarm.listen_on(addr.clone()).map_err(|e| NetError::Local(format!("cannot listen at {addr}: {e}")))?;
+        }
+        let peer_id = *swarm.local_peer_id();
+        let control = swarm.behaviour().stream.new_control();
+        let bound = tokio::time::timeout(LISTEN_TIMEOUT, wait_for_listeners(&mut swarm, config.listen.len()))
+            .await
+            .map_err(|_| NetError::Timeout(LISTEN_TIMEOUT))??;
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let shared = Arc::new(Shared {
+            identity: config.identity,
+            peer_id,
+            commands,
+            control,
+            listeners: Mutex::new(bound),
+            counters: Arc::default(),
+            stop: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+        });
+        let task = Task {
+            swarm,
+            commands: receiver,
+            waiters: HashMap::new(),
+            shared: Arc::downgrade(&shared),
+            stop: shared.stop.clone(),
+            _stopped: shared.stopped.clone().drop_guard(),
+        };
+        tokio::spawn(task.run());
+        Ok(Node { shared })
+    }
+
+    /// The node's name.
+    pub fn peer_id(&self) -> PeerId {
+        self.shared.peer_id
+    }
+
+    /// Where it listens now, each address ending in `/p2p/<peer id>`.
+    pub fn listeners(&self) -> Vec<Multiaddr> {
+        let mut out = self.shared.listeners.lock().clone();
+        out.iter_mut().for_each(|addr| addr.push(Protocol::P2p(self.shared.peer_id)));
+        out
+    }
+
+    /// Bytes moved so far.
+    pub fn traffic(&self) -> Traffic {
+        Traffic {
+            sent: self.shared.counters.sent.load(Ordering::Relaxed),
+            received: self.shared.counters.received.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Connects to a peer, unless it is connected already.
+    pub async fn dial(&self, peer: PeerId, addrs: &[Multiaddr], timeout: Duration) -> Result<(), NetError> {
+        let addrs = addrs.to_vec();
+        self.command(timeout, |done| Command::Dial { peer, addrs, done }).await?
+    }
+
+    /// Closes every connection to a peer.
+    pub async fn disconnect(&self, peer: PeerId) -> Result<(), NetError> {
+        self.command(LISTEN_TIMEOUT, |done| Command::Disconnect { peer, done }).await
+    }
+
+    /// Whether a connection to the peer stands.
+    pub async fn is_connected(&self, peer: PeerId) -> Result<bool, NetError> {
+        self.command(LISTEN_TIMEOUT, |done| Command::IsConnected { peer, done }).await
+    }
+
+    /// Stops: every connection is closed when this returns.
+    pub async fn shutdown(&self) {
+        self.shared.stop.cancel();
+        self.shared.stopped.cancelled().await;
+    }
+
+    pub(crate) fn identity(&self) -> &Keypair {
+        &self.shared.identity
+    }
+
+    /// Opens and accepts raw streams; for this crate's protocols use the client and the provider.
+    pub fn streams(&self) -> libp2p_stream::Control {
+        self.shared.control.clone()
+    }
+
+    pub(crate) fn counters(&self) -> Arc<Counters> {
+        self.shared.counters.clone()
+    }
+
+    pub(crate) fn stop_token(&self) -> CancellationToken {
+        self.shared.stop.clone()
+    }
+
+    async fn command<T>(
+        &self,
+        timeout: Duration,
+        make: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, NetError> {
+        let (done, answer) = oneshot::channel();
+        let exchange = async {
+            self.shared.commands.send(make(done)).await.map_err(|_| NetError::Closed)?;
+            answer.await.map_err(|_| NetError::Closed)
+        };
+        tokio::time::timeout(timeout, exchange).await.map_err(|_| NetError::Timeout(timeout))?
+    }
+}
+
+fn build_swarm(config: &NodeConfig) -> Result<Swarm<Behaviour>, NetError> {
+    let local = |e: &dyn std::fmt::Display| NetError::Local(format!("cannot start the network: {e}"));
+    let limits = config.limits.clone();
+    let yamux = move || {
+        let mut yamux = yamux::Config::default();
+        yamux.set_max_num_streams(limits.streams_per_connection_max);
+        yamux
+    };
+    let with_tcp = || {
+        SwarmBuilder::with_existing_identity(config.identity.clone()).with_tokio().with_tcp(
+            tcp::Config::default().nodelay(true),
+            noise::Config::new,
+            yamux.clone(),
+        )
+    };
+    let limits = &config.limits;
+    let behaviour = |key: &Keypair| Behaviour {
+        limits: connection_limits::Behaviour::new(
+            ConnectionLimits::default()
+                .with_max_pending_incoming(Some(limits.pending_incoming_max))
+                .with_max_established_incoming(Some(limits.incoming_connections_max))
+                .with_max_established_per_peer(Some(limits.connections_per_peer_max)),
+        ),
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
+        identify: identify::Behaviour::new(
+            identify::Config::new(IDENTIFY_PROTOCOL.into(), key.public()).with_agent_version(AGENT.into()),
+        ),
+        stream: libp2p_stream::Behaviour::new(),
+    };
+    let negotiating = limits.negotiating_streams_max;
+    let tune = |c: libp2p::swarm::Config| {
+        c.with_idle_connection_timeout(IDLE_CONNECTION_TIMEOUT).with_max_negotiating_inbound_streams(negotiating)
+    };
+    // A machine without a resolver configuration can still dial numeric addresses.
+    match with_tcp().map_err(|e| local(&e))?.with_dns() {
+        Ok(builder) => {
+            let builder = builder.with_behaviour(behaviour).map_err(|e| local(&e))?;
+            Ok(builder.with_swarm_config(tune).build())
+        }
+        Err(e) => {
+            tracing::warn!("names of hosts cannot be resolved: {e}");
+            let builder = with_tcp().map_err(|e| local(&e))?;
+            let builder = builder.with_behaviour(behaviour).map_err(|e| local(&e))?;
+            Ok(builder.with_swarm_config(tune).build())
+        }
+    }
+}
+
+/// Waits until `count` listeners told an address; one that listens on every interface tells more, later.
+async fn wait_for_listeners(swarm: &mut Swarm<Behaviour>, count: usize) -> Result<Vec<Multiaddr>, NetError> {
+    let mut seen = std::collections::HashSet::new();
+    let mut bound = Vec::new();
+    while seen.len() < count {
+        match swarm.select_next_some().await {
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                seen.insert(listener_id);
+                bound.push(address);
+            }
+            SwarmEvent::ListenerClosed { reason: Err(e), .. } | SwarmEvent::ListenerError { error: e, .. } => {
+                return Err(NetError::Local(format!("cannot listen: {e}")));
+            }
+            _ => {}
+        }
+    }
+    Ok(bound)
+}
+
+struct Task {
+    swarm: Swarm<Behaviour>,
+    commands: mpsc::Receiver<Command>,
+    waiters: HashMap<PeerId, Vec<oneshot::Sender<Result<(), NetError>>>>,
+    shared: std::sync::Weak<Shared>,
+    stop: CancellationToken,
+    _stopped: tokio_util::sync::DropGuard,
+}
+
+impl Task {
+    async fn run(mut self) {
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                command = self.commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => break,
+                },
+                event = self.swarm.select_next_some() => self.on_event(event),
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Dial { peer, addrs, done } => self.dial(peer, addrs, done),
+            Command::Disconnect { peer, done } => {
+                // An error says that there was no connection, which is what was asked for.
+                let _ = self.swarm.disconnect_peer_id(peer);
+                let _ = done.send(());
+            }
+            Command::IsConnected { peer, done } => {
+                let _ = done.send(self.swarm.is_connected(&peer));
+            }
+        }
+    }
+
+    fn dial(&mut self, peer: PeerId, addrs: Vec<Multiaddr>, done: oneshot::Sender<Result<(), NetError>>) {
+        if self.swarm.is_connected(&peer) {
+            let _ = done.send(Ok(()));
+            return;
+        }
+        let waiters = self.waiters.entry(peer).or_default();
+        waiters.retain(|w| !w.is_closed());
+        if waiters.len() >= DIAL_WAITERS_MAX {
+            let _ = done.send(Err(NetError::Unreachable("too many wait for this peer".into())));
+            return;
+        }
+        waiters.push(done);
+        let opts = DialOpts::peer_id(peer)
+            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .addresses(addrs)
+            .extend_addresses_through_behaviour()
+            .build();
+        match self.swarm.dial(opts) {
+            // A dial under way answers for this one too.
+            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+            Err(e) => self.answer_dial(&peer, Err(NetError::Unreachable(e.to_string()))),
+        }
+    }
+
+    fn answer_dial(&mut self, peer: &PeerId, result: Result<(), NetError>) {
+        for waiter in self.waiters.remove(peer).unwrap_or_default() {
+            let _ = waiter.send(result.clone());
+        }
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, .. } => self.answer_dial(&peer_id, Ok(())),
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+                if !self.swarm.is_connected(&peer) {
+                    let text = crate::codec::shorten(&error.to_string());
+                    self.answer_dial(&peer, Err(NetError::Unreachable(text)));
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(e) })) => {
+                tracing::debug!(%peer, "no answer to pings, closing: {e}");
+                self.swarm.close_connection(connection);
+            }
+            SwarmEvent::NewListenAddr { address, .. } => self.with_listeners(|l| l.push(address)),
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.with_listeners(|l| l.retain(|a| *a != address)),
+            _ => {}
+        }
+    }
+
+    fn with_listeners(&self, change: impl FnOnce(&mut Vec<Multiaddr>)) {
+        if let Some(shared) = self.shared.upgrade() {
+            change(&mut shared.listeners.lock());
+        }
+    }
+}
