@@ -14,6 +14,7 @@
 
 use bytes::Bytes;
 use cid::Cid;
+use holdfast_proofs::PieceCid;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
@@ -138,6 +139,16 @@ pub struct DealProposal {
 }
 
 impl DealProposal {
+    /// What the slot's piece CID says, checked against the length.
+    pub fn piece(&self) -> Result<PieceCid, CodecError> {
+        let piece = PieceCid::from_bytes(&self.piece_cid.to_bytes())
+            .map_err(|_| CodecError::Inconsistent("the piece CID is not CommP v2"))?;
+        if piece.payload_len() != self.raw_len {
+            return Err(CodecError::Inconsistent("the piece CID is of another length"));
+        }
+        Ok(piece)
+    }
+
     /// Checks what can be checked without knowing either side.
     pub fn validate(&self) -> Result<(), CodecError> {
         check_version(self.version, DEAL_VERSION)?;
@@ -150,6 +161,7 @@ impl DealProposal {
         if self.raw_len == 0 || self.raw_len > crate::mask::SLOT_BYTES_MAX {
             return Err(CodecError::Inconsistent("the slot's length"));
         }
+        self.piece()?;
         if self.price.len() > 32 || self.price.first() == Some(&0) {
             return Err(CodecError::Inconsistent("the price's encoding"));
         }

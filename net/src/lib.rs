@@ -45,6 +45,7 @@
 //! [`Settlement`]: settlement::Settlement
 //! [`RecordRules`]: record::RecordRules
 
+pub mod client;
 pub mod codec;
 pub mod deal;
 pub mod env;
@@ -52,13 +53,19 @@ pub mod error;
 pub mod identity;
 pub mod manifest;
 pub mod mask;
+pub mod node;
+pub mod provider;
 pub mod record;
 pub mod settlement;
+pub mod wire;
 
+pub use client::{Client, ClientConfig, Session};
 pub use deal::{ByteRange, DealId, DealProposal, PieceSource, SignedAnswer, SignedProposal, SignedReceipt};
 pub use ed25519_dalek::{SigningKey, VerifyingKey};
 pub use env::{Clock, Env, Rng};
 pub use error::{ErrorCode, NetError};
 pub use libp2p::{Multiaddr, PeerId, identity::Keypair};
 pub use manifest::{Manifest, SignedManifest};
+pub use node::{Node, NodeConfig};
+pub use provider::{Provider, ProviderConfig};
 pub use record::{RecordKey, RecordKind, RecordRules, RecordVerdict};

@@ -102,6 +102,9 @@ pub enum FrameError {
     /// The stream broke, or ended in the middle of a frame.
     #[error("the stream broke: {0}")]
     Io(std::io::Error),
+    /// A frame, or the next one, did not come in time.
+    #[error("the stream stalled")]
+    TooSlow,
     /// A kind of frame that does not exist.
     #[error("frame of unknown kind {0}")]
     Kind(u8),

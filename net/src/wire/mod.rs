@@ -3,6 +3,7 @@
 //! Public, so that tests can build a peer of any character. Nothing here keeps state or knows a peer.
 
 pub mod frame;
+pub(crate) mod io;
 pub mod message;
 
 pub use frame::{Frame, FrameError, FrameKind, read_frame, read_header, write_frame};

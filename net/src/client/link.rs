@@ -1,0 +1,224 @@
+//! One established session with a provider: its control lane and the data lanes opened under its ticket.
+//!
+//! A link never heals: when its control lane breaks, or a data lane broke the protocol, the session makes a new one.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ed25519_dalek::{Signer, SigningKey};
+use libp2p::{PeerId, Stream, StreamProtocol};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::lane::{Lane, first_exchange};
+use crate::codec;
+use crate::error::NetError;
+use crate::node::{AGENT, Node};
+use crate::wire::limits::{HELLO_TIMEOUT, INFLIGHT_MAX, RANGES_MAX, READ_BYTES_MAX};
+use crate::wire::message::{self, DataRequest, Lane as LaneKind, Reply, Request, Ticket};
+use crate::wire::{CONTROL_PROTOCOL, DATA_PROTOCOL, WIRE_VERSION};
+
+/// Pushes at once to one provider, each on a stream of its own: while one waits for the provider's sync, another
+/// sends.
+const PUSH_LANES_MAX: usize = 4;
+
+/// What the provider allows in this session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LinkLimits {
+    pub(super) inflight: u16,
+    pub(super) ranges: usize,
+    pub(super) read_bytes: usize,
+}
+
+pub(super) struct Link {
+    node: Node,
+    peer: PeerId,
+    control: Lane,
+    nonce: [u8; 32],
+    ticket: Ticket,
+    pub(super) limits: LinkLimits,
+    interactive: tokio::sync::Mutex<Option<Arc<Lane>>>,
+    bulk: tokio::sync::Mutex<Option<Arc<Lane>>>,
+    push_idle: Mutex<Vec<Lane>>,
+    push_permits: Arc<Semaphore>,
+    proven: Mutex<HashSet<[u8; 32]>>,
+}
+
+impl Link {
+    /// Says hello over an existing connection.
+    pub(super) async fn open(node: &Node, peer: PeerId) -> Result<Link, NetError> {
+        let counters = node.counters();
+        let mut stream = open_stream(node, peer, CONTROL_PROTOCOL).await?;
+        let hello = codec::encode(&Request::Hello { agent: AGENT.into(), v: WIRE_VERSION });
+        let payload = first_exchange(&mut stream, &hello, HELLO_TIMEOUT, &counters).await?;
+        let Reply::Hello { inflight, nonce, ranges, read, ticket, v, .. } = message::decode(&payload)? else {
+            return Err(NetError::Protocol("something else than hello".into()));
+        };
+        if v != WIRE_VERSION {
+            return Err(NetError::UnsupportedProtocol(format!("version {WIRE_VERSION}, but {v}")));
+        }
+        // A peer's limits above ours gain nothing; of zero, nothing could be asked.
+        let limits = LinkLimits {
+            inflight: inflight.clamp(1, INFLIGHT_MAX),
+            ranges: usize::from(ranges.clamp(1, RANGES_MAX)),
+            read_bytes: read.clamp(1, READ_BYTES_MAX) as usize,
+        };
+        Ok(Link {
+            node: node.clone(),
+            peer,
+            control: Lane::start(stream, limits.inflight, counters),
+            nonce,
+            ticket,
+            limits,
+            interactive: tokio::sync::Mutex::default(),
+            bulk: tokio::sync::Mutex::default(),
+            push_idle: Mutex::default(),
+            push_permits: Arc::new(Semaphore::new(PUSH_LANES_MAX)),
+            proven: Mutex::default(),
+        })
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.control.is_open()
+    }
+
+    pub(super) fn close(&self) {
+        self.control.close();
+        self.push_idle.lock().clear();
+        for slot in [&self.interactive, &self.bulk] {
+            if let Ok(mut lane) = slot.try_lock() {
+                *lane = None;
+            }
+        }
+    }
+
+    /// When the provider was last heard on any lane that is not busy being opened.
+    pub(super) fn last_frame(&self) -> Instant {
+        let mut last = self.control.last_frame();
+        for slot in [&self.interactive, &self.bulk] {
+            if let Ok(lane) = slot.try_lock()
+                && let Some(lane) = lane.as_ref()
+            {
+                last = last.max(lane.last_frame());
+            }
+        }
+        last
+    }
+
+    /// A control request.
+    pub(super) async fn call(&self, request: &Request) -> Result<Reply, NetError> {
+        let payload = self.control.call(codec::encode(request)).await?;
+        Ok(message::decode(&payload)?)
+    }
+
+    /// Proves a key, unless this link has proven it.
+    pub(super) async fn authenticate(&self, key: &SigningKey) -> Result<(), NetError> {
+        let public = key.verifying_key().to_bytes();
+        if self.proven.lock().contains(&public) {
+            return Ok(());
+        }
+        let (us, them) = (self.node.peer_id().to_bytes(), self.peer.to_bytes());
+        let signed = message::session_key_message(&us, &them, &self.nonce, &public);
+        let request = Request::Auth { key: public, sig: key.sign(&signed).to_bytes().to_vec() };
+        match self.call(&request).await? {
+            Reply::Ok {} => {
+                self.proven.lock().insert(public);
+                Ok(())
+            }
+            _ => Err(unexpected("auth")),
+        }
+    }
+
+    /// A read on the lane of its kind.
+    pub(super) async fn read(
+        &self,
+        kind: LaneKind,
+        request: &DataRequest,
+        want: usize,
+    ) -> Result<Bytes, NetError> {
+        let lane = self.read_lane(kind).await?;
+        let result = lane.read(codec::encode(request), want).await;
+        if let Err(NetError::Protocol(_)) = result {
+            lane.close();
+        }
+        result
+    }
+
+    async fn read_lane(&self, kind: LaneKind) -> Result<Arc<Lane>, NetError> {
+        let slot = match kind {
+            LaneKind::Interactive => &self.interactive,
+            LaneKind::Bulk | LaneKind::Push => &self.bulk,
+        };
+        let mut slot = slot.lock().await;
+        if let Some(lane) = slot.as_ref().filter(|lane| lane.is_open()) {
+            return Ok(lane.clone());
+        }
+        let lane = Arc::new(self.open_lane(kind).await?);
+        *slot = Some(lane.clone());
+        Ok(lane)
+    }
+
+    /// A lane for one push; given back with [`Link::give_back`] when the push ended in order.
+    pub(super) async fn push_lane(&self) -> Result<(Lane, OwnedSemaphorePermit), NetError> {
+        let permit = self.push_permits.clone().acquire_owned().await.map_err(|_| NetError::Closed)?;
+        let idle = {
+            let mut idle = self.push_idle.lock();
+            idle.retain(Lane::is_open);
+            idle.pop()
+        };
+        let lane = match idle {
+            Some(lane) => lane,
+            None => self.open_lane(LaneKind::Push).await?,
+        };
+        Ok((lane, permit))
+    }
+
+    pub(super) fn give_back(&self, lane: Lane) {
+        if lane.is_open() && self.is_open() {
+            self.push_idle.lock().push(lane);
+        }
+    }
+
+    async fn open_lane(&self, kind: LaneKind) -> Result<Lane, NetError> {
+        if !self.is_open() {
+            return Err(NetError::Disconnected("the session ended".into()));
+        }
+        let counters = self.node.counters();
+        let mut stream = open_stream(&self.node, self.peer, DATA_PROTOCOL).await?;
+        let attach = codec::encode(&DataRequest::Attach { lane: kind, ticket: self.ticket });
+        let payload = first_exchange(&mut stream, &attach, HELLO_TIMEOUT, &counters).await?;
+        match message::decode(&payload)? {
+            Reply::Ok {} => Ok(Lane::start(stream, self.limits.inflight, counters)),
+            _ => Err(unexpected("attach")),
+        }
+    }
+}
+
+/// A provider may drop a stream that comes in a burst before it is answered; one more try is cheap.
+const OPEN_TRIES: u32 = 3;
+
+async fn open_stream(node: &Node, peer: PeerId, protocol: StreamProtocol) -> Result<Stream, NetError> {
+    let mut last = NetError::Closed;
+    for attempt in 0..OPEN_TRIES {
+        if attempt > 0 {
+            tokio::time::sleep(Duration::from_millis(20) * attempt).await;
+        }
+        let opening = async { node.streams().open_stream(peer, protocol.clone()).await };
+        last = match tokio::time::timeout(HELLO_TIMEOUT, opening).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(libp2p_stream::OpenStreamError::UnsupportedProtocol(p))) => {
+                return Err(NetError::UnsupportedProtocol(p.to_string()));
+            }
+            Ok(Err(e)) => NetError::Disconnected(codec::shorten(&e.to_string())),
+            Err(_) => NetError::Timeout(HELLO_TIMEOUT),
+        };
+    }
+    Err(last)
+}
+
+pub(super) fn unexpected(to: &str) -> NetError {
+    NetError::Protocol(format!("an answer of another kind to {to}"))
+}

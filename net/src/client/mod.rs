@@ -1,0 +1,123 @@
+//! The client: sessions with providers.
+//!
+//! A [`Session`] is a handle that outlives connections: it dials when it is used, says hello, proves the keys it was
+//! given, and opens data streams as they are wanted. When the link breaks it makes another, and repeats the call
+//! that was cut once, which every request of the protocol allows. A provider that cannot be reached is asked again
+//! after a pause that grows to some seconds; calls meanwhile fail at once.
+//!
+//! Every call ends by its deadline. A link on which nothing at all came between a call and its deadline is given up.
+
+mod fetch;
+mod lane;
+mod link;
+mod push;
+mod session;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use libp2p::{Multiaddr, PeerId};
+use parking_lot::Mutex;
+
+use crate::env::Env;
+use crate::error::NetError;
+use crate::identity;
+use crate::node::{Node, NodeConfig};
+
+pub use fetch::FETCH_WINDOW_BYTES;
+pub use session::{Audit, AuditSpec, Holding, HoldingsPage, Priority, PutOutcome, Session, SessionState};
+
+/// Times of a client.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// To connect, say hello and prove keys.
+    pub connect_timeout: Duration,
+    /// Control requests.
+    pub request_timeout: Duration,
+    /// A push during which no byte could be sent, or whose next word does not come.
+    pub push_stall_timeout: Duration,
+    /// From a push's last byte to the receipt: the provider hashes and syncs.
+    pub receipt_timeout: Duration,
+    /// Broken connections that a push survives without having come any further.
+    pub push_attempts_max: u32,
+    /// The first pause after a failed connection; it doubles.
+    pub backoff_min: Duration,
+    /// The longest pause.
+    pub backoff_max: Duration,
+}
+
+impl Default for ClientConfig {
+    fn default() -> ClientConfig {
+        ClientConfig {
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(20),
+            push_stall_timeout: Duration::from_secs(60),
+            receipt_timeout: Duration::from_secs(120),
+            push_attempts_max: 4,
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(5),
+        }
+    }
+}
+
+struct Inner {
+    node: Node,
+    env: Env,
+    config: ClientConfig,
+    sessions: Mutex<HashMap<PeerId, Weak<session::Inner>>>,
+}
+
+/// Talks to providers through a node. Clones are the same client.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+impl Client {
+    /// A client over this node.
+    pub fn new(node: Node, env: Env, config: ClientConfig) -> Client {
+        Client { inner: Arc::new(Inner { node, env, config, sessions: Mutex::default() }) }
+    }
+
+    /// The node below.
+    pub fn node(&self) -> &Node {
+        &self.inner.node
+    }
+
+    /// The session with a provider: the same for everybody who asks while one of them keeps it. No I/O yet.
+    /// Addresses, if any are given, replace the known ones.
+    pub fn session(&self, peer: PeerId, addrs: Vec<Multiaddr>) -> Session {
+        let mut sessions = self.inner.sessions.lock();
+        if let Some(inner) = sessions.get(&peer).and_then(Weak::upgrade) {
+            let session = Session::from_inner(inner);
+            if !addrs.is_empty() {
+                session.set_addrs(addrs);
+            }
+            return session;
+        }
+        sessions.retain(|_, s| s.strong_count() > 0);
+        let (session, weak) =
+            Session::create(self.inner.node.clone(), self.inner.env.clone(), self.inner.config.clone(), peer, addrs);
+        sessions.insert(peer, weak);
+        session
+    }
+
+    /// The same, connected.
+    pub async fn connect(&self, peer: PeerId, addrs: Vec<Multiaddr>) -> Result<Session, NetError> {
+        let session = self.session(peer, addrs);
+        session.ensure_connected().await?;
+        Ok(session)
+    }
+
+    /// A session on a connection of its own, under a peer id that is thrown away with it: the provider cannot tell
+    /// it from a stranger until a key is proven. For checking that what was stored is really served.
+    pub async fn connect_fresh(&self, peer: PeerId, addrs: Vec<Multiaddr>) -> Result<Session, NetError> {
+        let identity = identity::keypair(self.inner.env.random())?;
+        let node = Node::start(NodeConfig::client(identity)).await?;
+        let (session, _) =
+            Session::create(node, self.inner.env.clone(), self.inner.config.clone(), peer, addrs);
+        session.ensure_connected().await?;
+        Ok(session)
+    }
+}

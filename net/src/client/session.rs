@@ -1,0 +1,526 @@
+//! What can be asked of one provider.
+
+use std::future::Future;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use holdfast_proofs::{Challenge, PieceCid, PossessionProof, SeedInputs, Verdict};
+use libp2p::{Multiaddr, PeerId};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::ClientConfig;
+use super::link::{Link, unexpected};
+use crate::codec;
+use crate::deal::{ByteRange, DealId, SignedAnswer, SignedProposal, SignedReceipt};
+use crate::env::Env;
+use crate::error::{ErrorCode, NetError};
+use crate::identity::verify_by_peer;
+use crate::manifest::SignedManifest;
+use crate::node::Node;
+use crate::record::{RECORD_BYTES_MAX, RecordKey};
+use crate::wire::limits::HOLDINGS_MAX;
+use crate::wire::message::{
+    self, AUDIT_BODY_BYTES_MAX, AuditBody, AuditRequest, DataRequest, HoldingWire, Lane as LaneKind, ProviderInfo,
+    Reply, Request,
+};
+
+/// Who waits for a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Priority {
+    /// A person or a program: a stream of its own.
+    Interactive,
+    /// Nobody: restore, repair, readahead.
+    Bulk,
+}
+
+impl From<Priority> for LaneKind {
+    fn from(priority: Priority) -> LaneKind {
+        match priority {
+            Priority::Interactive => LaneKind::Interactive,
+            Priority::Bulk => LaneKind::Bulk,
+        }
+    }
+}
+
+/// How a session stands.
+#[derive(Debug, Clone)]
+pub enum SessionState {
+    /// Never used, or closed.
+    Idle,
+    /// Linked.
+    Connected,
+    /// The last attempts failed.
+    Failing {
+        /// How many in a row.
+        failures: u32,
+        /// The last one.
+        error: NetError,
+    },
+}
+
+/// An audit to make.
+#[derive(Debug, Clone)]
+pub struct AuditSpec {
+    /// The slot's piece CID.
+    pub piece: PieceCid,
+    /// Leaves to ask.
+    pub count: u16,
+    /// Number of the audit within the deal.
+    pub epoch: u64,
+    /// A record whose digest the provider shall countersign.
+    pub record: Option<RecordKey>,
+}
+
+/// An audit that was passed.
+#[derive(Debug, Clone)]
+pub struct Audit {
+    /// What was verified.
+    pub verdict: Verdict,
+    /// From the request to the last byte of the answer.
+    pub elapsed: Duration,
+    /// The proof.
+    pub proof: PossessionProof,
+    /// What the provider signed, and its signature: evidence for others.
+    pub body: Bytes,
+    /// See [`body`](Self::body).
+    pub signature: Vec<u8>,
+    /// Digest ([`message::record_digest`]) of the named record as the provider keeps it.
+    pub record: Option<[u8; 32]>,
+}
+
+/// A deal that the provider keeps for us.
+#[derive(Debug, Clone)]
+pub struct Holding {
+    /// What was agreed.
+    pub proposal: SignedProposal,
+    /// How the piece was cut; signed by whom it names, which the owner must check.
+    pub manifest: SignedManifest,
+    /// There once the slot is stored.
+    pub receipt: Option<SignedReceipt>,
+}
+
+/// Some of the deals, in order of their ids.
+#[derive(Debug, Clone)]
+pub struct HoldingsPage {
+    /// The deals.
+    pub holdings: Vec<Holding>,
+    /// Where to go on, if there are more.
+    pub next: Option<DealId>,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// It is the highest, and durable.
+    Stored,
+    /// This one is as high or higher, and stays. To be verified by the caller.
+    Superseded(Bytes),
+}
+
+struct Backoff {
+    failures: u32,
+    not_before: Option<Instant>,
+    error: Option<NetError>,
+}
+
+pub(super) struct Inner {
+    pub(super) node: Node,
+    pub(super) env: Env,
+    pub(super) config: ClientConfig,
+    pub(super) peer: PeerId,
+    addrs: Mutex<Vec<Multiaddr>>,
+    keys: Mutex<Vec<SigningKey>>,
+    link: tokio::sync::Mutex<Option<Arc<Link>>>,
+    current: Mutex<Weak<Link>>,
+    backoff: Mutex<Backoff>,
+}
+
+/// A provider, as a client sees it. Clones are the same session.
+#[derive(Clone)]
+pub struct Session {
+    pub(super) inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({})", self.inner.peer)
+    }
+}
+
+impl Session {
+    pub(super) fn create(
+        node: Node,
+        env: Env,
+        config: ClientConfig,
+        peer: PeerId,
+        addrs: Vec<Multiaddr>,
+    ) -> (Session, Weak<Inner>) {
+        let inner = Arc::new(Inner {
+            node,
+            env,
+            config,
+            peer,
+            addrs: Mutex::new(addrs),
+            keys: Mutex::default(),
+            link: tokio::sync::Mutex::default(),
+            current: Mutex::default(),
+            backoff: Mutex::new(Backoff { failures: 0, not_before: None, error: None }),
+        });
+        let weak = Arc::downgrade(&inner);
+        (Session { inner }, weak)
+    }
+
+    pub(super) fn from_inner(inner: Arc<Inner>) -> Session {
+        Session { inner }
+    }
+
+    /// Whose session it is.
+    pub fn peer_id(&self) -> PeerId {
+        self.inner.peer
+    }
+
+    /// Where to dial from now on; lifts the pause after failures.
+    pub fn set_addrs(&self, addrs: Vec<Multiaddr>) {
+        let mut known = self.inner.addrs.lock();
+        if *known != addrs {
+            *known = addrs;
+            self.inner.backoff.lock().not_before = None;
+        }
+    }
+
+    /// How it stands, without asking anybody.
+    pub fn state(&self) -> SessionState {
+        if self.inner.current.lock().upgrade().is_some_and(|link| link.is_open()) {
+            return SessionState::Connected;
+        }
+        let backoff = self.inner.backoff.lock();
+        match &backoff.error {
+            Some(error) => SessionState::Failing { failures: backoff.failures, error: error.clone() },
+            None => SessionState::Idle,
+        }
+    }
+
+    /// Connects, if it is not connected; also during the pause after a failure.
+    pub async fn ensure_connected(&self) -> Result<(), NetError> {
+        self.inner.backoff.lock().not_before = None;
+        let timeout = self.inner.config.connect_timeout;
+        self.link(Instant::now() + timeout, timeout).await.map(|_| ())
+    }
+
+    /// Ends the link; the next call makes another.
+    pub async fn close(&self) {
+        if let Some(link) = self.inner.link.lock().await.take() {
+            link.close();
+        }
+    }
+
+    /// What the provider takes.
+    pub async fn info(&self) -> Result<ProviderInfo, NetError> {
+        match self.call(Request::Info {}).await? {
+            Reply::Info(info) => Ok(info),
+            _ => Err(unexpected("info")),
+        }
+    }
+
+    /// Proves a key, now and on every later link.
+    pub async fn authenticate(&self, key: SigningKey) -> Result<(), NetError> {
+        {
+            let mut keys = self.inner.keys.lock();
+            if !keys.contains(&key) {
+                keys.push(key.clone());
+            }
+        }
+        let timeout = self.inner.config.request_timeout;
+        self.with_link(timeout, |link| {
+            let key = key.clone();
+            async move { link.authenticate(&key).await }
+        })
+        .await
+    }
+
+    /// Offers a deal; the answer's signature was verified. Repeating it is harmless.
+    pub async fn propose(&self, proposal: &SignedProposal, manifest: &[u8]) -> Result<SignedAnswer, NetError> {
+        let request = Request::Propose { proposal: proposal.to_bytes(), manifest: manifest.to_vec() };
+        match self.call(request).await? {
+            Reply::Answer { answer } => Ok(SignedAnswer::from_bytes(&answer, proposal)?),
+            _ => Err(unexpected("propose")),
+        }
+    }
+
+    /// The deal's receipt, if the slot is stored.
+    pub async fn receipt(&self, proposal: &SignedProposal) -> Result<Option<SignedReceipt>, NetError> {
+        match self.call(Request::Receipt { deal: proposal.deal_id() }).await {
+            Ok(Reply::Receipt { receipt }) => verified_receipt(&receipt, proposal).map(Some),
+            Ok(_) => Err(unexpected("receipt")),
+            Err(e) if e.code() == Some(ErrorCode::NotStored) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Ranges of a slot, in order, as stored (masked). Whole or an error.
+    pub async fn read(
+        &self,
+        deal: DealId,
+        ranges: &[ByteRange],
+        priority: Priority,
+        deadline: Duration,
+    ) -> Result<Vec<Bytes>, NetError> {
+        if ranges.iter().any(|r| r.len == 0 || r.end().is_none()) {
+            return Err(NetError::Invalid("an empty or endless range".into()));
+        }
+        let ranges: Arc<[ByteRange]> = ranges.into();
+        self.with_link(deadline, |link| {
+            let ranges = ranges.clone();
+            async move { read_over(&link, deal, &ranges, priority.into()).await }
+        })
+        .await
+    }
+
+    /// Challenges the provider with a seed drawn now, and verifies its answer.
+    pub async fn audit(&self, deal: DealId, spec: &AuditSpec, deadline: Duration) -> Result<Audit, NetError> {
+        let nonce: [u8; 32] = self.inner.env.random();
+        let (us, them) = (self.inner.node.peer_id().to_bytes(), self.inner.peer.to_bytes());
+        let seed = Challenge::seed_from(&SeedInputs {
+            nonce,
+            auditor: &us,
+            prover: &them,
+            deal: &deal.0,
+            epoch: spec.epoch,
+        });
+        let challenge = Challenge::new(seed, spec.count).map_err(|e| NetError::Invalid(e.to_string()))?;
+        let request = Request::Audit(AuditRequest {
+            count: spec.count,
+            deal,
+            epoch: spec.epoch,
+            nonce,
+            record: spec.record.clone(),
+        });
+        let started = self.inner.env.clock.monotonic_ms();
+        let reply = self.call_within(request, deadline).await?;
+        let elapsed = Duration::from_millis(self.inner.env.clock.monotonic_ms().saturating_sub(started));
+        let Reply::Audit { body, proof, sig } = reply else { return Err(unexpected("audit")) };
+        self.check_audit(deal, spec, &challenge, (body, proof, sig), elapsed)
+    }
+
+    fn check_audit(
+        &self,
+        deal: DealId,
+        spec: &AuditSpec,
+        challenge: &Challenge,
+        (body, proof, signature): (Vec<u8>, Vec<u8>, Vec<u8>),
+        elapsed: Duration,
+    ) -> Result<Audit, NetError> {
+        if !verify_by_peer(&self.inner.peer, &message::audit_message(&body), &signature) {
+            return Err(NetError::Protocol("bad signature on an audit's answer".into()));
+        }
+        let said: AuditBody = codec::decode(&body, AUDIT_BODY_BYTES_MAX)?;
+        let same = said.v == 1
+            && said.deal == deal
+            && said.count == spec.count
+            && said.seed == *challenge.seed()
+            && said.proof == message::proof_digest(&proof);
+        if !same {
+            return Err(NetError::Protocol("an answer to another audit".into()));
+        }
+        let failed = |e: holdfast_proofs::ProofError| NetError::Protocol(format!("failed the audit: {e}"));
+        let proof = PossessionProof::decode(&proof).map_err(failed)?;
+        let verdict = holdfast_proofs::verify(&spec.piece, challenge, &proof).map_err(failed)?;
+        let record = said.record.map(serde_bytes::ByteArray::into_array);
+        Ok(Audit { verdict, elapsed, proof, body: Bytes::from(body), signature, record })
+    }
+
+    /// Deals of the keys proven in this session, beginning after `after`; each was verified.
+    pub async fn holdings(&self, after: Option<DealId>) -> Result<HoldingsPage, NetError> {
+        match self.call(Request::Holdings { after, max: HOLDINGS_MAX }).await? {
+            Reply::Holdings { list, next } => {
+                let holdings = list.into_iter().map(|h| self.verified_holding(h)).collect::<Result<Vec<_>, _>>()?;
+                let ascending = holdings.is_sorted_by(|a, b| a.proposal.deal_id() < b.proposal.deal_id());
+                let last = holdings.last().map(|h| h.proposal.deal_id());
+                // A list that does not move forward would be asked for ever.
+                if !ascending || (next.is_some() && (next != last || last <= after)) {
+                    return Err(NetError::Protocol("holdings out of order".into()));
+                }
+                Ok(HoldingsPage { holdings, next })
+            }
+            _ => Err(unexpected("holdings")),
+        }
+    }
+
+    fn verified_holding(&self, wire: HoldingWire) -> Result<Holding, NetError> {
+        let proposal = SignedProposal::from_bytes(&wire.proposal)?;
+        if proposal.deal_id() != wire.deal || proposal.provider()? != self.inner.peer {
+            return Err(NetError::Protocol("a holding under another deal's name".into()));
+        }
+        if crate::deal::manifest_digest(&wire.manifest) != proposal.proposal().manifest {
+            return Err(NetError::Protocol("a holding with another manifest".into()));
+        }
+        let manifest = SignedManifest::from_bytes(&wire.manifest)?;
+        let receipt = wire.receipt.map(|r| verified_receipt(&r, &proposal)).transpose()?;
+        Ok(Holding { proposal, manifest, receipt })
+    }
+
+    /// Leaves a record with the provider.
+    pub async fn put_record(&self, key: &RecordKey, value: &[u8]) -> Result<PutOutcome, NetError> {
+        if value.len() > RECORD_BYTES_MAX {
+            return Err(NetError::Invalid(format!("a record of {} bytes", value.len())));
+        }
+        match self.call(Request::Put { key: key.clone(), value: value.to_vec() }).await? {
+            Reply::Put { kept: None } => Ok(PutOutcome::Stored),
+            Reply::Put { kept: Some(kept) } => Ok(PutOutcome::Superseded(Bytes::from(kept.into_vec()))),
+            _ => Err(unexpected("put")),
+        }
+    }
+
+    /// The highest such record that the provider has. To be verified by the caller.
+    pub async fn get_record(&self, key: &RecordKey) -> Result<Option<Bytes>, NetError> {
+        match self.call(Request::Get { key: key.clone() }).await? {
+            Reply::Record { value } => Ok(value.map(|v| Bytes::from(v.into_vec()))),
+            _ => Err(unexpected("get")),
+        }
+    }
+
+    /// Gives a deal up; its slot is deleted. Repeating it is harmless.
+    pub async fn release(&self, deal: DealId) -> Result<(), NetError> {
+        match self.call(Request::Release { deal }).await? {
+            Reply::Ok {} => Ok(()),
+            _ => Err(unexpected("release")),
+        }
+    }
+
+    async fn call(&self, request: Request) -> Result<Reply, NetError> {
+        self.call_within(request, self.inner.config.request_timeout).await
+    }
+
+    async fn call_within(&self, request: Request, deadline: Duration) -> Result<Reply, NetError> {
+        let request = Arc::new(request);
+        self.with_link(deadline, |link| {
+            let request = request.clone();
+            async move { link.call(&request).await }
+        })
+        .await
+    }
+
+    /// Runs a request on the link, making one if need be; once more when the link broke under it.
+    pub(super) async fn with_link<T, F, Fut>(&self, timeout: Duration, run: F) -> Result<T, NetError>
+    where
+        F: Fn(Arc<Link>) -> Fut,
+        Fut: Future<Output = Result<T, NetError>>,
+    {
+        let started = Instant::now();
+        let deadline = started + timeout;
+        for again in [true, false] {
+            let link = self.link(deadline, timeout).await?;
+            match tokio::time::timeout_at(deadline, run(link.clone())).await {
+                Err(_) => {
+                    if link.last_frame() < started {
+                        self.give_up(&link);
+                    }
+                    return Err(NetError::Timeout(timeout));
+                }
+                Ok(Err(NetError::Disconnected(_))) if again => {}
+                Ok(Err(e @ NetError::Protocol(_))) => {
+                    self.give_up(&link);
+                    return Err(e);
+                }
+                Ok(result) => return result,
+            }
+        }
+        Err(NetError::Closed)
+    }
+
+    /// The peer is silent or mad: no stream of it is of use any more.
+    pub(super) fn give_up(&self, link: &Arc<Link>) {
+        link.close();
+        let (node, peer) = (self.inner.node.clone(), self.inner.peer);
+        tokio::spawn(async move { node.disconnect(peer).await });
+    }
+
+    pub(super) async fn link(&self, deadline: Instant, timeout: Duration) -> Result<Arc<Link>, NetError> {
+        let connect = async {
+            let mut slot = self.inner.link.lock().await;
+            if let Some(link) = slot.as_ref().filter(|link| link.is_open()) {
+                return Ok(link.clone());
+            }
+            self.check_backoff()?;
+            let result = self.connect().await;
+            self.note(&result);
+            let link = result?;
+            *self.inner.current.lock() = Arc::downgrade(&link);
+            *slot = Some(link.clone());
+            Ok(link)
+        };
+        match tokio::time::timeout_at(deadline, connect).await {
+            Ok(result) => result,
+            Err(_) => {
+                let error = NetError::Timeout(timeout);
+                self.note(&Err(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Arc<Link>, NetError> {
+        let timeout = self.inner.config.connect_timeout;
+        let addrs = self.inner.addrs.lock().clone();
+        let connecting = async {
+            self.inner.node.dial(self.inner.peer, &addrs, timeout).await?;
+            let link = Link::open(&self.inner.node, self.inner.peer).await?;
+            let keys = self.inner.keys.lock().clone();
+            for key in &keys {
+                link.authenticate(key).await?;
+            }
+            Ok(Arc::new(link))
+        };
+        tokio::time::timeout(timeout, connecting).await.map_err(|_| NetError::Timeout(timeout))?
+    }
+
+    fn check_backoff(&self) -> Result<(), NetError> {
+        let backoff = self.inner.backoff.lock();
+        match (&backoff.not_before, &backoff.error) {
+            (Some(time), Some(error)) if Instant::now() < *time => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn note(&self, result: &Result<Arc<Link>, NetError>) {
+        let mut backoff = self.inner.backoff.lock();
+        match result {
+            Ok(_) => *backoff = Backoff { failures: 0, not_before: None, error: None },
+            Err(error) => {
+                let config = &self.inner.config;
+                let factor = 1u32 << backoff.failures.min(10);
+                let pause = config.backoff_min.saturating_mul(factor).min(config.backoff_max);
+                backoff.failures = backoff.failures.saturating_add(1);
+                backoff.not_before = Some(Instant::now() + pause);
+                backoff.error = Some(error.clone());
+            }
+        }
+    }
+}
+
+pub(super) fn verified_receipt(bytes: &[u8], proposal: &SignedProposal) -> Result<SignedReceipt, NetError> {
+    let receipt = SignedReceipt::from_bytes(bytes)?;
+    receipt.matches(proposal)?;
+    Ok(receipt)
+}
+
+/// One read, cut into as many requests as the provider's limits ask for, all under way at once.
+async fn read_over(
+    link: &Link,
+    deal: DealId,
+    ranges: &[ByteRange],
+    lane: LaneKind,
+) -> Result<Vec<Bytes>, NetError> {
+    let batches = super::fetch::batches(ranges, link.limits.ranges, link.limits.read_bytes);
+    let reads = batches.into_iter().map(|batch| async move {
+        let want = batch.iter().map(|r| r.len as usize).sum();
+        let request = DataRequest::Read { deal, ranges: batch.clone() };
+        let mut bytes = link.read(lane, &request, want).await?;
+        Ok::<_, NetError>(batch.iter().map(|r| bytes.split_to(r.len as usize)).collect::<Vec<_>>())
+    });
+    let parts: Vec<Bytes> = futures::future::try_join_all(reads).await?.into_iter().flatten().collect();
+    Ok(super::fetch::rejoin(ranges, parts))
+}

@@ -1,0 +1,117 @@
+//! What a provider takes, from whom, and how much of it.
+
+use std::collections::HashSet;
+
+use libp2p::PeerId;
+
+/// Whose deals are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Allow {
+    /// Anybody's, within the quotas.
+    Anyone,
+    /// Only those of these peers. What a deal's key owns is served to whoever proves the key, from any peer.
+    Peers(HashSet<PeerId>),
+}
+
+impl Allow {
+    pub(super) fn allows(&self, peer: &PeerId) -> bool {
+        match self {
+            Allow::Anyone => true,
+            Allow::Peers(peers) => peers.contains(peer),
+        }
+    }
+}
+
+/// A provider's policy.
+#[derive(Debug, Clone)]
+pub struct ProviderConfig {
+    /// Bytes of slots that it takes in all, promised ones included.
+    pub capacity_bytes: u64,
+    /// Bytes that stay free on the disk in any case.
+    pub disk_reserve_bytes: u64,
+    /// Price for each GiB and 30 days, big endian without leading zeros; empty for nothing.
+    pub price: Vec<u8>,
+    /// Whose deals are taken.
+    pub allow: Allow,
+    /// Bounds on everything that others can cause.
+    pub limits: ProviderLimits,
+}
+
+impl ProviderConfig {
+    /// Takes so many bytes, for nothing, from anybody.
+    pub fn with_capacity(capacity_bytes: u64) -> ProviderConfig {
+        ProviderConfig {
+            capacity_bytes,
+            disk_reserve_bytes: 256 << 20,
+            price: Vec::new(),
+            allow: Allow::Anyone,
+            limits: ProviderLimits::default(),
+        }
+    }
+}
+
+/// Bounds of a provider.
+#[derive(Debug, Clone)]
+pub struct ProviderLimits {
+    /// The longest slot.
+    pub slot_bytes_max: u64,
+    /// The longest term from now.
+    pub term_seconds_max: u64,
+    /// Bytes of one client key.
+    pub key_bytes_max: u64,
+    /// Deals in all; each costs about half a KiB of memory.
+    pub deals_max: usize,
+    /// Deals of one key that were taken and not stored yet.
+    pub pending_per_key_max: usize,
+    /// How long space is kept for a push that does not come.
+    pub pending_seconds_max: u64,
+    /// After a deal's end, counted while the provider is up, before its space is freed.
+    pub grace_seconds: u64,
+    /// Records in all.
+    pub records_max: usize,
+    /// Records that one key may have begun.
+    pub records_per_key_max: usize,
+    /// Sessions at once.
+    pub sessions_max: usize,
+    /// Sessions of one peer.
+    pub sessions_per_peer_max: usize,
+    /// Data streams of a session.
+    pub streams_per_session_max: usize,
+    /// Requests under way on one stream.
+    pub inflight_max: u16,
+    /// Reads of one stream that are being answered at once; the others wait.
+    pub reads_per_stream_max: usize,
+    /// Bytes read from disk that wait to be sent, over all streams.
+    pub serving_bytes_max: usize,
+    /// Audits that are answered at once. They have their own: proving outranks serving.
+    pub audits_max: usize,
+    /// Pushes at once.
+    pub pushes_max: usize,
+    /// Seconds between looks at ended deals.
+    pub sweep_seconds: u64,
+}
+
+impl Default for ProviderLimits {
+    fn default() -> ProviderLimits {
+        ProviderLimits {
+            slot_bytes_max: 32 << 30,
+            term_seconds_max: 5 * 366 * 86_400,
+            key_bytes_max: u64::MAX,
+            deals_max: 1_000_000,
+            pending_per_key_max: 256,
+            pending_seconds_max: 3600,
+            grace_seconds: 7 * 86_400,
+            records_max: 65_536,
+            records_per_key_max: 16,
+            sessions_max: 1024,
+            sessions_per_peer_max: 16,
+            streams_per_session_max: 12,
+            inflight_max: 64,
+            reads_per_stream_max: 4,
+            serving_bytes_max: 64 << 20,
+            audits_max: 4,
+            pushes_max: 32,
+            sweep_seconds: 60,
+        }
+    }
+}

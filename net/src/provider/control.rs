@@ -1,0 +1,326 @@
+//! Control streams: a session from its hello to its end.
+
+use std::sync::Arc;
+
+use futures::AsyncReadExt;
+use libp2p::{PeerId, Stream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use super::session::ClientSession;
+use super::{Inner, audit, blocking};
+use crate::deal::{AnswerBody, DEAL_BYTES_MAX, DEAL_SUITE, DEAL_VERSION, SignedAnswer, SignedProposal, manifest_digest};
+use crate::error::ErrorCode;
+use crate::manifest::{MANIFEST_BYTES_MAX, SignedManifest};
+use crate::node::AGENT;
+use crate::settlement::SettlementError;
+use crate::wire::WIRE_VERSION;
+use crate::wire::frame::{FrameError, FrameKind, HEADER_BYTES};
+use crate::wire::io::{self, Outgoing};
+use crate::wire::limits::{
+    FRAME_PAYLOAD_BYTES_MAX, HELLO_TIMEOUT, HOLDINGS_MAX, IDLE_TIMEOUT, RANGES_MAX, READ_BYTES_MAX,
+};
+use crate::wire::message::{self, HoldingWire, ProviderInfo, Reply, Request, WireError};
+
+use crate::deal::DealId;
+use super::store::DealState;
+
+/// Replies waiting to be written.
+const OUTGOING_FRAMES_MAX: usize = 4;
+/// Clocks of clients may differ from ours by so many seconds.
+const CLOCK_SKEW_SECONDS: u64 = 600;
+/// Room in a page of holdings for what is not a deal.
+const PAGE_SLACK_BYTES: usize = 4096;
+
+/// Serves one control stream until it ends.
+pub(super) async fn serve(inner: &Arc<Inner>, peer: PeerId, mut stream: Stream) -> Result<(), FrameError> {
+    let counters = inner.node.counters();
+    let header = io::read_header(&mut stream, Some(HELLO_TIMEOUT)).await?;
+    let payload = io::read_payload(&mut stream, &header).await?;
+    let hello = (header.kind == FrameKind::Request).then(|| message::decode::<Request>(&payload));
+    let session = match hello {
+        Some(Ok(Request::Hello { v: WIRE_VERSION, .. })) => {
+            inner.sessions.begin(peer, &inner.env, &inner.config.limits, &inner.stop)
+        }
+        Some(Ok(Request::Hello { .. })) => {
+            Err(WireError::new(ErrorCode::Unsupported, format!("this is version {WIRE_VERSION}")))
+        }
+        _ => Err(WireError::new(ErrorCode::Malformed, "a session begins with hello")),
+    };
+    let session = match session {
+        Ok(session) => session,
+        Err(e) => return io::write_flush(&mut stream, &message::error_frame(header.request, &e), &counters).await,
+    };
+    let result = serve_session(inner, &session, stream, header.request).await;
+    inner.sessions.end(&session);
+    result
+}
+
+async fn serve_session(
+    inner: &Arc<Inner>,
+    session: &Arc<ClientSession>,
+    stream: Stream,
+    hello: u32,
+) -> Result<(), FrameError> {
+    let counters = inner.node.counters();
+    let inflight_max = inner.config.limits.inflight_max;
+    let (mut reader, mut writer) = stream.split();
+    let (replies, mut outgoing) = mpsc::channel::<Outgoing<()>>(OUTGOING_FRAMES_MAX);
+    let greeting = Reply::Hello {
+        agent: AGENT.into(),
+        inflight: inflight_max,
+        nonce: session.nonce,
+        ranges: RANGES_MAX,
+        read: READ_BYTES_MAX,
+        ticket: session.ticket,
+        v: WIRE_VERSION,
+    };
+    let greeting = message::frame_of(FrameKind::Reply, hello, &greeting);
+    let _ = replies.send(Outgoing { frame: greeting, _held: () }).await;
+    let inflight = Arc::new(Semaphore::new(usize::from(inflight_max)));
+    let read = async {
+        let mut tasks = JoinSet::new();
+        loop {
+            while tasks.try_join_next().is_some() {}
+            let header = match io::read_header(&mut reader, Some(IDLE_TIMEOUT)).await {
+                // Whoever waits for a long answer is not idle.
+                Err(FrameError::TooSlow) if !tasks.is_empty() => continue,
+                result => result?,
+            };
+            let payload = io::read_payload(&mut reader, &header).await?;
+            counters.add_received(payload.len() + HEADER_BYTES);
+            match header.kind {
+                FrameKind::Request => {}
+                // Every control request is short.
+                FrameKind::Cancel => continue,
+                kind => return Err(FrameError::Kind(kind as u8)),
+            }
+            // A client that keeps to what hello told never waits here; another one is not read any further.
+            let Ok(permit) = inflight.clone().acquire_owned().await else { return Ok(()) };
+            let (inner, session, replies) = (inner.clone(), session.clone(), replies.clone());
+            tasks.spawn(async move {
+                let reply = match message::decode::<Request>(&payload) {
+                    Ok(request) => answer(&inner, &session, request).await,
+                    Err(e) => Err(WireError::new(ErrorCode::Malformed, e.to_string())),
+                };
+                let frame = match reply {
+                    Ok(reply) => message::frame_of(FrameKind::Reply, header.request, &reply),
+                    Err(e) => message::error_frame(header.request, &e),
+                };
+                let _ = replies.send(Outgoing { frame, _held: () }).await;
+                drop(permit);
+            });
+        }
+    };
+    tokio::select! {
+        result = read => result,
+        result = io::write_all(&mut writer, &mut outgoing, &counters) => result,
+    }
+}
+
+async fn answer(inner: &Arc<Inner>, session: &Arc<ClientSession>, request: Request) -> Result<Reply, WireError> {
+    match request {
+        Request::Hello { .. } => Err(WireError::new(ErrorCode::Malformed, "a second hello")),
+        Request::Auth { key, sig } => {
+            session.prove(&inner.node.peer_id(), &key, &sig)?;
+            Ok(Reply::Ok {})
+        }
+        Request::Info {} => info(inner, session).await,
+        Request::Propose { proposal, manifest } => propose(inner, session, proposal, manifest).await,
+        Request::Receipt { deal } => receipt(inner, session, deal).await,
+        Request::Audit(request) => audit::answer(inner, session, request).await,
+        Request::Holdings { after, max } => holdings(inner, session, after, max).await,
+        Request::Put { key, value } => {
+            let Some(by) = session.keys().first().copied() else {
+                return Err(WireError::new(ErrorCode::Unauthorized, "no key was proven"));
+            };
+            if !inner.config.allow.allows(&session.peer) && inner.store.deals_of(&session.keys(), None, 1).is_empty() {
+                return Err(WireError::new(ErrorCode::NotAllowed, "not a client of this provider"));
+            }
+            let worker = inner.clone();
+            blocking(move || {
+                let limits = &worker.config.limits;
+                let kept = worker.store.records.put(worker.rules.as_ref(), limits, &key, value, by)?;
+                Ok(Reply::Put { kept: kept.map(serde_bytes::ByteBuf::from) })
+            })
+            .await
+        }
+        Request::Get { key } => {
+            let worker = inner.clone();
+            blocking(move || {
+                let value = worker.store.records.get(&key)?;
+                Ok(Reply::Record { value: value.map(serde_bytes::ByteBuf::from) })
+            })
+            .await
+        }
+        Request::Release { deal } => release(inner, session, deal).await,
+    }
+}
+
+async fn info(inner: &Arc<Inner>, session: &ClientSession) -> Result<Reply, WireError> {
+    let allowed = inner.config.allow.allows(&session.peer);
+    let worker = inner.clone();
+    let free = blocking(move || Ok(worker.store.room(&worker.config))).await?;
+    let config = &inner.config;
+    Ok(Reply::Info(ProviderInfo {
+        agent: AGENT.into(),
+        accepting: allowed && free > 0,
+        free,
+        len_max: config.limits.slot_bytes_max,
+        now: inner.env.clock.unix_seconds(),
+        price: config.price.clone(),
+        settlement: inner.settlement.backend(),
+        term_max: config.limits.term_seconds_max,
+    }))
+}
+
+async fn propose(
+    inner: &Arc<Inner>,
+    session: &ClientSession,
+    proposal: Vec<u8>,
+    manifest: Vec<u8>,
+) -> Result<Reply, WireError> {
+    if proposal.len() > DEAL_BYTES_MAX || manifest.len() > MANIFEST_BYTES_MAX {
+        return Err(WireError::new(ErrorCode::Malformed, "the proposal or its manifest is too long"));
+    }
+    let malformed = |e: crate::codec::CodecError| WireError::new(ErrorCode::Malformed, e.to_string());
+    let proposal = SignedProposal::from_bytes(&proposal).map_err(malformed)?;
+    let signed = SignedManifest::from_bytes(&manifest).map_err(malformed)?;
+    check_proposal(inner, session, &proposal, &signed)?;
+    let admitted = inner.settlement.admit(&proposal).await;
+    admitted.map_err(|e| match e {
+        SettlementError::WrongBackend { .. } => WireError::new(ErrorCode::Price, e.to_string()),
+        SettlementError::Refused(_) => WireError::new(ErrorCode::Settlement, e.to_string()),
+        SettlementError::Unavailable(_) => WireError::new(ErrorCode::Busy, e.to_string()),
+    })?;
+    let now = inner.env.clock.unix_seconds();
+    let push_until = now.saturating_add(inner.config.limits.pending_seconds_max);
+    let body = AnswerBody {
+        version: DEAL_VERSION,
+        suite: DEAL_SUITE,
+        deal: proposal.deal_id(),
+        accepted_at: now,
+        push_until,
+    };
+    let answer = SignedAnswer::sign(body, inner.node.identity())
+        .map_err(|e| WireError::new(ErrorCode::Storage, e.to_string()))?
+        .to_bytes();
+    let worker = inner.clone();
+    let answer =
+        blocking(move || worker.store.take(&worker.config, &proposal, &manifest, answer, push_until)).await?;
+    Ok(Reply::Answer { answer })
+}
+
+fn check_proposal(
+    inner: &Inner,
+    session: &ClientSession,
+    proposal: &SignedProposal,
+    manifest: &SignedManifest,
+) -> Result<(), WireError> {
+    let p = proposal.proposal();
+    let refuse = |code, text: &str| Err(WireError::new(code, text));
+    if !session.has(&p.client) {
+        return refuse(ErrorCode::Unauthorized, "the deal's key was not proven");
+    }
+    if p.provider != inner.node.peer_id().to_bytes() {
+        return refuse(ErrorCode::Malformed, "a proposal for another provider");
+    }
+    if p.manifest != manifest_digest(manifest.as_bytes()) {
+        return refuse(ErrorCode::Malformed, "another manifest than the proposal's");
+    }
+    let slots = &manifest.manifest().slots;
+    if !slots.iter().any(|slot| slot.piece_cid == p.piece_cid && slot.raw_len == p.raw_len) {
+        return refuse(ErrorCode::Malformed, "the manifest does not have this slot");
+    }
+    // What was promised already is answered again even if the policy has changed since.
+    if inner.store.entry(&proposal.deal_id()).is_some() {
+        return Ok(());
+    }
+    if !inner.config.allow.allows(&session.peer) {
+        return refuse(ErrorCode::NotAllowed, "this provider takes no deals from you");
+    }
+    let limits = &inner.config.limits;
+    let now = inner.env.clock.unix_seconds();
+    if p.raw_len > limits.slot_bytes_max {
+        return refuse(ErrorCode::Terms, "the slot is too long");
+    }
+    if p.end <= now || p.end > now.saturating_add(limits.term_seconds_max) {
+        return refuse(ErrorCode::Terms, "the deal has ended, or its term is too long");
+    }
+    if p.start > now.saturating_add(CLOCK_SKEW_SECONDS) {
+        return refuse(ErrorCode::Terms, "the deal begins in the future");
+    }
+    if is_less(&p.price, &inner.config.price) {
+        return refuse(ErrorCode::Price, "below the asking price");
+    }
+    Ok(())
+}
+
+/// Compares big-endian numbers without leading zeros.
+fn is_less(a: &[u8], b: &[u8]) -> bool {
+    (a.len(), a) < (b.len(), b)
+}
+
+async fn receipt(inner: &Arc<Inner>, session: &ClientSession, deal: DealId) -> Result<Reply, WireError> {
+    inner.stored(session, &deal)?;
+    let worker = inner.clone();
+    blocking(move || {
+        let receipt = worker.store.row(&deal)?.receipt;
+        let missing = || WireError::new(ErrorCode::NotStored, "the slot has not been stored");
+        Ok(Reply::Receipt { receipt: receipt.ok_or_else(missing)?.into_vec() })
+    })
+    .await
+}
+
+async fn holdings(
+    inner: &Arc<Inner>,
+    session: &ClientSession,
+    after: Option<DealId>,
+    max: u16,
+) -> Result<Reply, WireError> {
+    let keys = session.keys();
+    if keys.is_empty() {
+        return Err(WireError::new(ErrorCode::Unauthorized, "no key was proven"));
+    }
+    let worker = inner.clone();
+    blocking(move || {
+        let max = usize::from(max.clamp(1, HOLDINGS_MAX));
+        // One more than asked tells whether there is more.
+        let ids = worker.store.deals_of(&keys, after, max + 1);
+        let mut list: Vec<HoldingWire> = Vec::new();
+        let mut next = None;
+        let mut room = FRAME_PAYLOAD_BYTES_MAX - PAGE_SLACK_BYTES;
+        for id in ids {
+            let row = match worker.store.row(&id) {
+                Ok(row) => row,
+                // Ended since, or damaged: the others are told all the same.
+                Err(_) => continue,
+            };
+            let receipt = row.receipt.filter(|_| row.state == DealState::Stored);
+            let len = row.manifest.len() + row.proposal.len() + receipt.as_ref().map_or(0, |r| r.len()) + 128;
+            if list.len() >= max || len > room {
+                next = list.last().map(|h| h.deal);
+                break;
+            }
+            room -= len;
+            list.push(HoldingWire { deal: id, manifest: row.manifest, proposal: row.proposal, receipt });
+        }
+        Ok(Reply::Holdings { list, next })
+    })
+    .await
+}
+
+async fn release(inner: &Arc<Inner>, session: &ClientSession, deal: DealId) -> Result<Reply, WireError> {
+    inner.owned(session, &deal)?;
+    let pushing = inner.pushing.lock().get(&deal).cloned();
+    if let Some(push) = pushing {
+        push.cancel();
+    }
+    let worker = inner.clone();
+    blocking(move || worker.store.release(&deal)).await?;
+    // What the settlement cannot end now, it ends with the deal's term.
+    if let Err(e) = inner.settlement.end(deal).await {
+        tracing::warn!(%deal, "settlement did not take the release: {e}");
+    }
+    Ok(Reply::Ok {})
+}

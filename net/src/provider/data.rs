@@ -1,0 +1,396 @@
+//! Data streams: ranged reads and pushes.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{AsyncRead, AsyncReadExt};
+use libp2p::{PeerId, Stream};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::session::ClientSession;
+use super::store::{Begin, Entry, Incoming};
+use super::{Inner, blocking};
+use crate::deal::{ByteRange, DealId};
+use crate::error::ErrorCode;
+use crate::wire::frame::{Frame, FrameError, FrameKind, HEADER_BYTES, Header};
+use crate::wire::io::{self, Outgoing};
+use crate::wire::limits::{
+    DATA_FRAME_BYTES, HELLO_TIMEOUT, IDLE_TIMEOUT, PUSH_STALL_TIMEOUT, RANGES_MAX, READ_BYTES_MAX,
+};
+use crate::wire::message::{self, DataRequest, Reply, WireError};
+
+/// Frames read from disk ahead of the stream.
+const OUTGOING_FRAMES_MAX: usize = 4;
+/// Frames of a push ahead of the disk.
+const INCOMING_FRAMES_MAX: usize = 8;
+/// How long a push waits for an older one of the same deal to leave.
+const PREEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+const PREEMPT_POLL: Duration = Duration::from_millis(20);
+
+type Held = Option<OwnedSemaphorePermit>;
+type Replies = mpsc::Sender<Outgoing<Held>>;
+
+/// A request under way.
+struct UnderWay {
+    cancel: CancellationToken,
+    /// Of a push: where its data goes; `None` in it is the end.
+    data: Option<mpsc::Sender<Option<Bytes>>>,
+}
+
+type Table = Arc<Mutex<HashMap<u32, UnderWay>>>;
+
+/// Serves one data stream until it ends.
+pub(super) async fn serve(inner: &Arc<Inner>, peer: PeerId, mut stream: Stream) -> Result<(), FrameError> {
+    let counters = inner.node.counters();
+    let header = io::read_header(&mut stream, Some(HELLO_TIMEOUT)).await?;
+    let payload = io::read_payload(&mut stream, &header).await?;
+    let attach = (header.kind == FrameKind::Request).then(|| message::decode::<DataRequest>(&payload));
+    let refuse = |code, text: &str| message::error_frame(header.request, &WireError::new(code, text));
+    let session = match attach {
+        Some(Ok(DataRequest::Attach { ticket, .. })) => inner.sessions.find(&peer, &ticket),
+        _ => {
+            let frame = refuse(ErrorCode::Malformed, "a data stream begins with attach");
+            return io::write_flush(&mut stream, &frame, &counters).await;
+        }
+    };
+    let Some(session) = session else {
+        let frame = refuse(ErrorCode::Unauthorized, "no such session");
+        return io::write_flush(&mut stream, &frame, &counters).await;
+    };
+    let Ok(_permit) = session.streams.clone().try_acquire_owned() else {
+        let frame = refuse(ErrorCode::Busy, "too many streams in one session");
+        return io::write_flush(&mut stream, &frame, &counters).await;
+    };
+    io::write_flush(&mut stream, &message::frame_of(FrameKind::Reply, header.request, &Reply::Ok {}), &counters)
+        .await?;
+    tokio::select! {
+        result = serve_attached(inner, &session, stream) => result,
+        () = session.ended.cancelled() => Ok(()),
+    }
+}
+
+async fn serve_attached(
+    inner: &Arc<Inner>,
+    session: &Arc<ClientSession>,
+    stream: Stream,
+) -> Result<(), FrameError> {
+    let counters = inner.node.counters();
+    let (mut reader, mut writer) = stream.split();
+    let (replies, mut outgoing) = mpsc::channel::<Outgoing<Held>>(OUTGOING_FRAMES_MAX);
+    let stream = DataStream {
+        inner: inner.clone(),
+        session: session.clone(),
+        replies,
+        table: Table::default(),
+        inflight: Arc::new(Semaphore::new(usize::from(inner.config.limits.inflight_max))),
+        reads: Arc::new(Semaphore::new(inner.config.limits.reads_per_stream_max.max(1))),
+    };
+    let read = async {
+        let mut tasks = JoinSet::new();
+        loop {
+            while tasks.try_join_next().is_some() {}
+            let header = match io::read_header(&mut reader, Some(IDLE_TIMEOUT)).await {
+                Err(FrameError::TooSlow) if !tasks.is_empty() => continue,
+                result => result?,
+            };
+            stream.on_frame(&mut reader, &header, &mut tasks).await?;
+            counters.add_received(header.payload + HEADER_BYTES);
+        }
+    };
+    tokio::select! {
+        result = read => result,
+        result = io::write_all(&mut writer, &mut outgoing, &counters) => result,
+    }
+}
+
+struct DataStream {
+    inner: Arc<Inner>,
+    session: Arc<ClientSession>,
+    replies: Replies,
+    table: Table,
+    inflight: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+}
+
+impl DataStream {
+    async fn on_frame<R: AsyncRead + Unpin>(
+        &self,
+        reader: &mut R,
+        header: &Header,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<(), FrameError> {
+        let payload = Bytes::from(io::read_payload(reader, header).await?);
+        match header.kind {
+            FrameKind::Request => self.on_request(header.request, &payload, tasks).await,
+            FrameKind::Cancel => {
+                if let Some(request) = self.table.lock().get(&header.request) {
+                    request.cancel.cancel();
+                }
+                Ok(())
+            }
+            FrameKind::Data | FrameKind::End => {
+                let sink = match self.table.lock().get(&header.request) {
+                    Some(request) => Some(request.data.clone().ok_or(FrameError::Kind(header.kind as u8))?),
+                    // A push that was refused while its data was on the way.
+                    None => None,
+                };
+                if let Some(sink) = sink {
+                    // A full channel holds up the stream: that is the push's back-pressure. A closed one is a push
+                    // that has just ended.
+                    let _ = sink.send((header.kind == FrameKind::Data).then_some(payload)).await;
+                }
+                Ok(())
+            }
+            kind => Err(FrameError::Kind(kind as u8)),
+        }
+    }
+
+    async fn on_request(&self, id: u32, payload: &[u8], tasks: &mut JoinSet<()>) -> Result<(), FrameError> {
+        let Ok(permit) = self.inflight.clone().acquire_owned().await else { return Ok(()) };
+        let request = message::decode::<DataRequest>(payload);
+        let cancel = self.session.ended.child_token();
+        let (sender, receiver) = mpsc::channel(INCOMING_FRAMES_MAX);
+        let is_push = matches!(request, Ok(DataRequest::Push { .. }));
+        {
+            let mut table = self.table.lock();
+            if table.contains_key(&id) {
+                // Two requests under one number cannot be told apart.
+                return Err(FrameError::Kind(FrameKind::Request as u8));
+            }
+            table.insert(id, UnderWay { cancel: cancel.clone(), data: is_push.then_some(sender) });
+        }
+        let (inner, session, replies) = (self.inner.clone(), self.session.clone(), self.replies.clone());
+        let (table, reads) = (self.table.clone(), self.reads.clone());
+        tasks.spawn(async move {
+            let work = async {
+                match request {
+                    Ok(DataRequest::Read { deal, ranges }) => {
+                        let _turn = reads.acquire().await;
+                        read(&inner, &session, &replies, id, deal, ranges).await
+                    }
+                    Ok(DataRequest::Push { deal }) => push(&inner, &session, &replies, id, deal, receiver).await,
+                    Ok(DataRequest::Attach { .. }) => {
+                        Err(WireError::new(ErrorCode::Malformed, "the stream is attached"))
+                    }
+                    Err(e) => Err(WireError::new(ErrorCode::Malformed, e.to_string())),
+                }
+            };
+            let result = tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(WireError::new(ErrorCode::Cancelled, "cancelled")),
+                result = work => result,
+            };
+            let frame = match result {
+                Ok(frame) => frame,
+                Err(e) => message::error_frame(id, &e),
+            };
+            // The number is free again before the client can learn that.
+            table.lock().remove(&id);
+            let _ = replies.send(Outgoing { frame, _held: None }).await;
+            drop(permit);
+        });
+        Ok(())
+    }
+}
+
+/// Sends the ranges' bytes; returns the end.
+async fn read(
+    inner: &Arc<Inner>,
+    session: &ClientSession,
+    replies: &Replies,
+    id: u32,
+    deal: DealId,
+    ranges: Vec<ByteRange>,
+) -> Result<Frame, WireError> {
+    let entry = inner.stored(session, &deal)?;
+    check_ranges(&entry, &ranges)?;
+    let worker = inner.clone();
+    let file = Arc::new(blocking(move || worker.store.open_slot(&deal)).await?);
+    let mut rest = Rest { ranges: ranges.into(), first: 0, skip: 0 };
+    loop {
+        let parts = rest.take(DATA_FRAME_BYTES);
+        let bytes: usize = parts.iter().map(|part| part.len as usize).sum();
+        if bytes == 0 {
+            break;
+        }
+        let held = inner.serving.clone().acquire_many_owned(bytes as u32).await;
+        let held = held.map_err(|_| WireError::new(ErrorCode::ShuttingDown, "going down"))?;
+        let source = file.clone();
+        let frame = blocking(move || read_parts(&source, id, &parts, bytes)).await?;
+        inner.tallies.served.fetch_add(bytes as u64, Ordering::Relaxed);
+        let closed = |_| WireError::new(ErrorCode::Cancelled, "the stream ended");
+        replies.send(Outgoing { frame, _held: Some(held) }).await.map_err(closed)?;
+    }
+    Frame::new(FrameKind::End, id, &[]).ok_or_else(|| WireError::new(ErrorCode::Storage, "no end"))
+}
+
+fn check_ranges(entry: &Entry, ranges: &[ByteRange]) -> Result<(), WireError> {
+    if ranges.is_empty() || ranges.len() > usize::from(RANGES_MAX) {
+        return Err(WireError::new(ErrorCode::Malformed, "no ranges, or too many"));
+    }
+    if ranges.iter().any(|r| r.len == 0 || r.end().is_none_or(|end| end > entry.raw_len)) {
+        return Err(WireError::new(ErrorCode::OutOfRange, "a range outside the slot"));
+    }
+    let bytes: u64 = ranges.iter().map(|r| u64::from(r.len)).sum();
+    if bytes > u64::from(READ_BYTES_MAX) {
+        return Err(WireError::new(ErrorCode::Malformed, "too many bytes in one read"));
+    }
+    Ok(())
+}
+
+/// What of a read has not been sent.
+struct Rest {
+    ranges: Box<[ByteRange]>,
+    first: usize,
+    skip: u32,
+}
+
+impl Rest {
+    /// The next parts, at most `max` bytes.
+    fn take(&mut self, max: usize) -> Vec<ByteRange> {
+        let mut out = Vec::new();
+        let mut room = u32::try_from(max).unwrap_or(u32::MAX);
+        while room > 0
+            && let Some(range) = self.ranges.get(self.first)
+        {
+            let len = (range.len - self.skip).min(room);
+            out.push(ByteRange::new(range.offset + u64::from(self.skip), len));
+            room -= len;
+            self.skip += len;
+            if self.skip == range.len {
+                self.first += 1;
+                self.skip = 0;
+            }
+        }
+        out
+    }
+}
+
+/// Reads parts of a slot straight into a frame.
+fn read_parts(file: &File, id: u32, parts: &[ByteRange], bytes: usize) -> Result<Frame, WireError> {
+    let mut buffer = Frame::buffer(bytes);
+    buffer.resize(HEADER_BYTES + bytes, 0);
+    let mut rest = buffer.split_at_mut(HEADER_BYTES).1;
+    for part in parts {
+        let (place, after) = rest.split_at_mut(part.len as usize);
+        file.read_exact_at(place, part.offset).map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => WireError::new(ErrorCode::Corrupt, "the slot is cut short"),
+            _ => super::store::storage(&e),
+        })?;
+        rest = after;
+    }
+    Frame::finish(FrameKind::Data, id, buffer).ok_or_else(|| WireError::new(ErrorCode::Storage, "no frame"))
+}
+
+/// Receives a slot; returns the receipt.
+async fn push(
+    inner: &Arc<Inner>,
+    session: &ClientSession,
+    replies: &Replies,
+    id: u32,
+    deal: DealId,
+    data: mpsc::Receiver<Option<Bytes>>,
+) -> Result<Frame, WireError> {
+    inner.owned(session, &deal)?;
+    let Ok(_permit) = inner.pushes.clone().try_acquire_owned() else {
+        return Err(WireError::new(ErrorCode::Busy, "too many pushes"));
+    };
+    let turn = PushTurn::take(inner, deal).await?;
+    let receive = async {
+        let worker = inner.clone();
+        let begin = blocking(move || worker.store.begin(&deal, &|entry| worker.receipt(deal, entry))).await?;
+        match begin {
+            Begin::Receipt(receipt) => Ok(receipt),
+            Begin::Receive(incoming) => {
+                let go = message::frame_of(FrameKind::Go, id, &Reply::Go { offset: incoming.offset() });
+                let closed = |_| WireError::new(ErrorCode::Cancelled, "the stream ended");
+                replies.send(Outgoing { frame: go, _held: None }).await.map_err(closed)?;
+                receive(inner, deal, incoming, data).await
+            }
+        }
+    };
+    let receipt = tokio::select! {
+        biased;
+        () = turn.cancel.cancelled() => Err(WireError::new(ErrorCode::PushRunning, "a newer push took over")),
+        result = receive => result,
+    }?;
+    Ok(message::frame_of(FrameKind::Reply, id, &Reply::Receipt { receipt }))
+}
+
+/// The only push of its deal.
+struct PushTurn {
+    inner: Arc<Inner>,
+    deal: DealId,
+    cancel: CancellationToken,
+}
+
+impl PushTurn {
+    /// Ends an older push of the deal, whose client is perhaps long gone, and takes its place.
+    async fn take(inner: &Arc<Inner>, deal: DealId) -> Result<PushTurn, WireError> {
+        let patience = async {
+            loop {
+                {
+                    let mut pushing = inner.pushing.lock();
+                    match pushing.get(&deal) {
+                        None => {
+                            let cancel = inner.stop.child_token();
+                            pushing.insert(deal, cancel.clone());
+                            return PushTurn { inner: inner.clone(), deal, cancel };
+                        }
+                        Some(older) => older.cancel(),
+                    }
+                }
+                tokio::time::sleep(PREEMPT_POLL).await;
+            }
+        };
+        let busy = |_| WireError::new(ErrorCode::PushRunning, "another push of this deal is running");
+        tokio::time::timeout(PREEMPT_TIMEOUT, patience).await.map_err(busy)
+    }
+}
+
+impl Drop for PushTurn {
+    fn drop(&mut self) {
+        self.inner.pushing.lock().remove(&self.deal);
+    }
+}
+
+/// Moves frames to a thread that writes and hashes them.
+async fn receive(
+    inner: &Arc<Inner>,
+    deal: DealId,
+    mut incoming: Incoming,
+    mut data: mpsc::Receiver<Option<Bytes>>,
+) -> Result<Vec<u8>, WireError> {
+    let (to_disk, mut from_stream) = mpsc::channel::<Bytes>(INCOMING_FRAMES_MAX);
+    let worker = inner.clone();
+    let disk = blocking(move || {
+        while let Some(bytes) = from_stream.blocking_recv() {
+            incoming.write(&bytes)?;
+            worker.tallies.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        Ok(incoming)
+    });
+    let feed = async move {
+        loop {
+            match tokio::time::timeout(PUSH_STALL_TIMEOUT, data.recv()).await {
+                Err(_) => return Err(WireError::new(ErrorCode::Cancelled, "the push stalled")),
+                Ok(None) => return Err(WireError::new(ErrorCode::Cancelled, "the stream ended")),
+                Ok(Some(None)) => return Ok(()),
+                // The disk's own error is told by its thread.
+                Ok(Some(Some(bytes))) if to_disk.send(bytes).await.is_err() => return Ok(()),
+                Ok(Some(Some(_))) => {}
+            }
+        }
+    };
+    let (incoming, ()) = tokio::try_join!(disk, feed)?;
+    let worker = inner.clone();
+    blocking(move || incoming.finish(&|entry| worker.receipt(deal, entry))).await
+}

@@ -1,0 +1,282 @@
+//! The provider: keeps slots for others and proves it.
+//!
+//! ```text
+//! accept -> session (hello, keys) -> control requests          one task for each stream, one for each request
+//!                                 -> data streams: reads, pushes
+//! store: slots/ deals/ records/    blocking, on tokio's blocking threads
+//! sweep: ended deals, once a minute
+//! ```
+//!
+//! Everything that a client can make it do is bounded by [`ProviderLimits`]; audits have workers of their own, since
+//! a missed proof is worse than a slow read. Who has not proven a deal's key learns nothing of it, not even that it
+//! exists.
+
+mod audit;
+mod config;
+mod control;
+mod data;
+mod session;
+mod store;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use libp2p::{PeerId, Stream};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::deal::{DEAL_SUITE, DEAL_VERSION, DealId, ReceiptBody, SignedReceipt};
+use crate::env::Env;
+use crate::error::{ErrorCode, NetError};
+use crate::node::Node;
+use crate::record::RecordRules;
+use crate::settlement::Settlement;
+use crate::wire::message::WireError;
+use crate::wire::{CONTROL_PROTOCOL, DATA_PROTOCOL};
+
+pub use config::{Allow, ProviderConfig, ProviderLimits};
+pub use store::{DealState, StoreUsage};
+
+use session::{ClientSession, Sessions};
+use store::{Entry, Steps, Store};
+
+/// After a stop, requests under way may take this long.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a provider stands.
+#[derive(Debug, Clone, Default)]
+pub struct ProviderStatus {
+    /// What it keeps.
+    pub store: StoreUsage,
+    /// Its limit.
+    pub capacity_bytes: u64,
+    /// What it would still take.
+    pub free_bytes: u64,
+    /// Records kept.
+    pub records: usize,
+    /// Clients with a session.
+    pub sessions: usize,
+    /// Bytes of slots served since it started.
+    pub served_bytes: u64,
+    /// Bytes of slots received since it started.
+    pub received_bytes: u64,
+    /// Audits passed since it started.
+    pub audits_answered: u64,
+    /// Audits that it could not answer since it started: damaged or missing slots.
+    pub audits_failed: u64,
+}
+
+#[derive(Default)]
+struct Tallies {
+    served: AtomicU64,
+    received: AtomicU64,
+    audits_answered: AtomicU64,
+    audits_failed: AtomicU64,
+}
+
+struct Inner {
+    config: ProviderConfig,
+    node: Node,
+    env: Env,
+    store: Arc<Store>,
+    rules: Arc<dyn RecordRules>,
+    settlement: Arc<dyn Settlement>,
+    sessions: Sessions,
+    /// Bytes on their way from disk to stream.
+    serving: Arc<Semaphore>,
+    audits: Arc<Semaphore>,
+    pushes: Arc<Semaphore>,
+    /// Who is pushing what: a newer push of a deal ends the older one.
+    pushing: Mutex<HashMap<DealId, CancellationToken>>,
+    tallies: Tallies,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    uptime_before: u64,
+    started_ms: u64,
+}
+
+/// A provider. Clones are the same one.
+#[derive(Clone)]
+pub struct Provider {
+    inner: Arc<Inner>,
+}
+
+impl Provider {
+    /// Opens the folder (making it if need be) and ends what a crash left half done. Serves nobody before
+    /// [`run`](Self::run).
+    pub async fn open(
+        dir: &Path,
+        config: ProviderConfig,
+        node: Node,
+        env: Env,
+        rules: Arc<dyn RecordRules>,
+        settlement: Arc<dyn Settlement>,
+    ) -> Result<Provider, NetError> {
+        let dir = dir.to_path_buf();
+        let store = tokio::task::spawn_blocking(move || Store::open(&dir, Steps::default()))
+            .await
+            .map_err(|e| NetError::Local(e.to_string()))??;
+        let limits = &config.limits;
+        let inner = Inner {
+            serving: Arc::new(Semaphore::new(limits.serving_bytes_max.min(Semaphore::MAX_PERMITS))),
+            audits: Arc::new(Semaphore::new(limits.audits_max)),
+            pushes: Arc::new(Semaphore::new(limits.pushes_max)),
+            uptime_before: store.uptime(),
+            started_ms: env.clock.monotonic_ms(),
+            stop: node.stop_token().child_token(),
+            store: Arc::new(store),
+            sessions: Sessions::default(),
+            pushing: Mutex::default(),
+            tallies: Tallies::default(),
+            tasks: TaskTracker::new(),
+            config,
+            node,
+            env,
+            rules,
+            settlement,
+        };
+        Ok(Provider { inner: Arc::new(inner) })
+    }
+
+    /// Serves until [`stop`](Self::stop) or the node's shutdown; requests under way may end.
+    pub async fn run(&self) -> Result<(), NetError> {
+        let taken = |_| NetError::Invalid("this node already has a provider".into());
+        let mut control = self.inner.node.streams().accept(CONTROL_PROTOCOL).map_err(taken)?;
+        let mut data = self.inner.node.streams().accept(DATA_PROTOCOL).map_err(taken)?;
+        let mut sweep = tokio::time::interval(Duration::from_secs(self.inner.config.limits.sweep_seconds.max(1)));
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.inner.stop.cancelled() => break,
+                Some((peer, stream)) = control.next() => self.spawn(peer, stream, true),
+                Some((peer, stream)) = data.next() => self.spawn(peer, stream, false),
+                _ = sweep.tick() => {
+                    let provider = self.clone();
+                    self.inner.tasks.spawn(async move {
+                        if let Err(e) = provider.sweep().await {
+                            tracing::warn!("ended deals are not freed: {e}");
+                        }
+                    });
+                }
+            }
+        }
+        self.inner.tasks.close();
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, self.inner.tasks.wait()).await;
+        Ok(())
+    }
+
+    /// Ends [`run`](Self::run).
+    pub fn stop(&self) {
+        self.inner.stop.cancel();
+    }
+
+    /// Frees what has ended, as `run` does from time to time; returns how many deals went.
+    pub async fn sweep(&self) -> Result<usize, NetError> {
+        let inner = self.inner.clone();
+        let sweep = move || {
+            let up = inner.env.clock.monotonic_ms().saturating_sub(inner.started_ms) / 1000;
+            let uptime = inner.uptime_before.saturating_add(up);
+            inner.store.set_uptime(uptime)?;
+            inner.store.sweep(&inner.config, inner.env.clock.unix_seconds(), uptime)
+        };
+        let freed = tokio::task::spawn_blocking(sweep).await.map_err(|e| NetError::Local(e.to_string()))?;
+        freed.map_err(|e| NetError::Local(e.text))
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> ProviderStatus {
+        let inner = &self.inner;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ProviderStatus {
+            store: inner.store.usage(),
+            capacity_bytes: inner.config.capacity_bytes,
+            free_bytes: inner.store.room(&inner.config),
+            records: inner.store.records.len(),
+            sessions: inner.sessions.count(),
+            served_bytes: read(&inner.tallies.served),
+            received_bytes: read(&inner.tallies.received),
+            audits_answered: read(&inner.tallies.audits_answered),
+            audits_failed: read(&inner.tallies.audits_failed),
+        }
+    }
+
+    fn spawn(&self, peer: PeerId, stream: Stream, control: bool) {
+        // Streams that have not said hello are bounded as well: by the connections, and by this.
+        let streams_max = self.inner.config.limits.sessions_max.saturating_mul(4);
+        if self.inner.tasks.len() >= streams_max {
+            tracing::debug!(%peer, "too many streams");
+            return;
+        }
+        let inner = self.inner.clone();
+        self.inner.tasks.spawn(async move {
+            let stop = inner.stop.clone();
+            let serve = async {
+                if control { control::serve(&inner, peer, stream).await } else { data::serve(&inner, peer, stream).await }
+            };
+            tokio::select! {
+                result = serve => {
+                    if let Err(e) = result {
+                        tracing::debug!(%peer, "stream ended: {e}");
+                    }
+                }
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+}
+
+impl Inner {
+    /// A deal, if the session may know of it.
+    fn owned(&self, session: &ClientSession, deal: &DealId) -> Result<Entry, WireError> {
+        let entry = self.store.entry(deal).filter(|entry| session.has(&entry.client));
+        entry.ok_or_else(|| WireError::new(ErrorCode::NotFound, "no such deal"))
+    }
+
+    /// The same, if its slot is stored.
+    fn stored(&self, session: &ClientSession, deal: &DealId) -> Result<Entry, WireError> {
+        let entry = self.owned(session, deal)?;
+        match entry.state {
+            DealState::Stored => Ok(entry),
+            DealState::Taken => Err(WireError::new(ErrorCode::NotStored, "the slot has not been stored")),
+            DealState::Released => Err(WireError::new(ErrorCode::Ended, "the deal was given up or has ended")),
+        }
+    }
+
+    /// Signs for a slot.
+    fn receipt(&self, deal: DealId, entry: &Entry) -> Result<SignedReceipt, NetError> {
+        let piece_cid = entry.piece.to_cid().map_err(|e| NetError::Local(e.to_string()))?;
+        let body = ReceiptBody {
+            version: DEAL_VERSION,
+            suite: DEAL_SUITE,
+            deal,
+            piece_cid,
+            raw_len: entry.raw_len,
+            client: entry.client,
+            provider: self.node.peer_id().to_bytes(),
+            stored_at: self.env.clock.unix_seconds(),
+        };
+        SignedReceipt::sign(body, self.node.identity())
+    }
+}
+
+/// Runs blocking work; a panic there is a storage error here.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, WireError> + Send + 'static,
+) -> Result<T, WireError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(e) => {
+            tracing::error!("a worker of the provider failed: {e}");
+            Err(WireError::new(ErrorCode::Storage, "the provider failed"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Sessions as the provider sees them: who, which keys, and what they have under way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use libp2p::PeerId;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::config::ProviderLimits;
+use crate::deal::verify_key_signature;
+use crate::env::Env;
+use crate::error::ErrorCode;
+use crate::wire::limits::KEYS_MAX;
+use crate::wire::message::{Ticket, WireError, session_key_message};
+
+/// A client, from its hello to the end of its control stream.
+pub(super) struct ClientSession {
+    pub(super) peer: PeerId,
+    pub(super) nonce: [u8; 32],
+    pub(super) ticket: Ticket,
+    /// Cancelled when the control stream ends; its data streams follow.
+    pub(super) ended: CancellationToken,
+    /// Data streams that may still be opened.
+    pub(super) streams: Arc<Semaphore>,
+    keys: Mutex<Vec<[u8; 32]>>,
+}
+
+impl ClientSession {
+    /// Checks and remembers a key.
+    pub(super) fn prove(&self, provider: &PeerId, key: &[u8; 32], signature: &[u8]) -> Result<(), WireError> {
+        let bad = || WireError::new(ErrorCode::BadSignature, "the key was not proven");
+        let signature: &[u8; 64] = signature.try_into().map_err(|_| bad())?;
+        let message = session_key_message(&self.peer.to_bytes(), &provider.to_bytes(), &self.nonce, key);
+        verify_key_signature(key, &message, signature, "session").map_err(|_| bad())?;
+        let mut keys = self.keys.lock();
+        if !keys.contains(key) {
+            if keys.len() >= KEYS_MAX {
+                return Err(WireError::new(ErrorCode::Busy, "too many keys in one session"));
+            }
+            keys.push(*key);
+        }
+        Ok(())
+    }
+
+    /// Whether the key was proven.
+    pub(super) fn has(&self, key: &[u8; 32]) -> bool {
+        self.keys.lock().contains(key)
+    }
+
+    /// All that were.
+    pub(super) fn keys(&self) -> Vec<[u8; 32]> {
+        self.keys.lock().clone()
+    }
+}
+
+/// The living sessions.
+#[derive(Default)]
+pub(super) struct Sessions {
+    by_ticket: Mutex<HashMap<Ticket, Arc<ClientSession>>>,
+}
+
+impl Sessions {
+    /// Begins one, within the limits.
+    pub(super) fn begin(
+        &self,
+        peer: PeerId,
+        env: &Env,
+        limits: &ProviderLimits,
+        parent: &CancellationToken,
+    ) -> Result<Arc<ClientSession>, WireError> {
+        let mut sessions = self.by_ticket.lock();
+        let of_peer = sessions.values().filter(|s| s.peer == peer).count();
+        if sessions.len() >= limits.sessions_max || of_peer >= limits.sessions_per_peer_max {
+            return Err(WireError::new(ErrorCode::Busy, "too many sessions"));
+        }
+        let session = Arc::new(ClientSession {
+            peer,
+            nonce: env.random(),
+            ticket: Ticket(env.random()),
+            ended: parent.child_token(),
+            streams: Arc::new(Semaphore::new(limits.streams_per_session_max)),
+            keys: Mutex::default(),
+        });
+        sessions.insert(session.ticket, session.clone());
+        Ok(session)
+    }
+
+    /// Ends one.
+    pub(super) fn end(&self, session: &ClientSession) {
+        session.ended.cancel();
+        self.by_ticket.lock().remove(&session.ticket);
+    }
+
+    /// The session that a data stream of this peer wants to join.
+    pub(super) fn find(&self, peer: &PeerId, ticket: &Ticket) -> Option<Arc<ClientSession>> {
+        self.by_ticket.lock().get(ticket).filter(|s| s.peer == *peer && !s.ended.is_cancelled()).cloned()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.by_ticket.lock().len()
+    }
+}

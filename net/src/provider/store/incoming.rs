@@ -1,0 +1,221 @@
+//! A slot on its way in: written and hashed as it comes, synced, signed for.
+
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use holdfast_proofs::CommpHasher;
+
+use super::row::DealState;
+use super::{Entry, Outcome, Store, disk, ended, storage, tree_level};
+use crate::deal::{DealId, SignedReceipt};
+use crate::error::{ErrorCode, NetError};
+use crate::wire::message::WireError;
+
+const REHASH_BYTES: usize = 1 << 20;
+
+/// What a push finds.
+pub(in crate::provider) enum Begin {
+    /// The slot is stored: its receipt.
+    Receipt(Vec<u8>),
+    /// Send from [`Incoming::offset`].
+    Receive(Incoming),
+}
+
+/// A slot being received. Dropped, it keeps what it has for the next push.
+pub(in crate::provider) struct Incoming {
+    store: Arc<Store>,
+    id: DealId,
+    entry: Entry,
+    file: File,
+    hasher: CommpHasher,
+    offset: u64,
+}
+
+/// Marks the deal as being received until dropped.
+struct Receiving<'a> {
+    store: &'a Store,
+    id: DealId,
+    kept: bool,
+}
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.store.index.lock().change(&self.id, |entry| entry.receiving = false);
+        }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.store.index.lock().change(&self.id, |entry| entry.receiving = false);
+    }
+}
+
+impl Store {
+    /// Begins or resumes a push. `sign` makes the receipt if the slot turns out to be whole.
+    pub(in crate::provider) fn begin(
+        self: &Arc<Store>,
+        id: &DealId,
+        sign: &dyn Fn(&Entry) -> Result<SignedReceipt, NetError>,
+    ) -> Outcome<Begin> {
+        let entry = {
+            let mut index = self.index.lock();
+            let entry = index.deals.get_mut(id).filter(|e| !e.reserving);
+            let entry = entry.ok_or_else(|| WireError::new(ErrorCode::NotFound, "no such deal"))?;
+            match entry.state {
+                DealState::Released => return Err(ended()),
+                DealState::Stored => None,
+                DealState::Taken if entry.receiving => {
+                    return Err(WireError::new(ErrorCode::PushRunning, "another push of this deal is running"));
+                }
+                DealState::Taken => {
+                    entry.receiving = true;
+                    Some(entry.clone())
+                }
+            }
+        };
+        let Some(entry) = entry else {
+            let receipt = self.row(id)?.receipt.map(serde_bytes::ByteBuf::into_vec);
+            return receipt.map(Begin::Receipt).ok_or_else(|| WireError::new(ErrorCode::Storage, "no receipt"));
+        };
+        let mut receiving = Receiving { store: self, id: *id, kept: false };
+        if let Some(receipt) = self.finish_renamed(id, &entry, sign)? {
+            return Ok(Begin::Receipt(receipt));
+        }
+        let (file, hasher, offset) = self.resume(id, &entry).map_err(|e| storage(&e))?;
+        receiving.kept = true;
+        Ok(Begin::Receive(Incoming { store: self.clone(), id: *id, entry, file, hasher, offset }))
+    }
+
+    /// A crash between the rename and the row left a whole slot without its receipt.
+    fn finish_renamed(
+        &self,
+        id: &DealId,
+        entry: &Entry,
+        sign: &dyn Fn(&Entry) -> Result<SignedReceipt, NetError>,
+    ) -> Outcome<Option<Vec<u8>>> {
+        let path = self.slots.join(id.to_string());
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(storage(&e)),
+        };
+        match holdfast_proofs::rebuild_cache(&file, &entry.piece, tree_level(&entry.piece)) {
+            Ok(tree) => self.install(id, entry, &file, &tree, sign).map(Some),
+            Err(e) => {
+                tracing::warn!(deal = %id, "a slot without a receipt is not whole, receiving it again: {e}");
+                disk::remove(&path).map_err(|e| storage(&e))?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Opens what is there of a slot and hashes it. Its bytes were never synced: after a power cut they may be
+    /// anything, and the piece CID will tell.
+    fn resume(&self, id: &DealId, entry: &Entry) -> std::io::Result<(File, CommpHasher, u64)> {
+        let path = self.incoming.join(id.to_string());
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        if file.metadata()?.len() > entry.raw_len {
+            file.set_len(0)?;
+        }
+        let len = file.metadata()?.len();
+        let mut hasher = CommpHasher::with_cache(tree_level(&entry.piece));
+        let mut buffer = vec![0u8; REHASH_BYTES.min(usize::try_from(len).unwrap_or(REHASH_BYTES))];
+        let mut at = 0;
+        while at < len {
+            let want = usize::try_from(len - at).unwrap_or(usize::MAX).min(REHASH_BYTES);
+            let part = buffer.split_at_mut(want).0;
+            file.read_exact_at(part, at)?;
+            hasher.update(part);
+            at += want as u64;
+        }
+        Ok((file, hasher, len))
+    }
+
+    /// The last steps of storing: everything synced before the receipt is, the receipt synced before it is told.
+    fn install(
+        &self,
+        id: &DealId,
+        entry: &Entry,
+        file: &File,
+        tree: &[u8],
+        sign: &dyn Fn(&Entry) -> Result<SignedReceipt, NetError>,
+    ) -> Outcome<Vec<u8>> {
+        let name = id.to_string();
+        let durable = || -> std::io::Result<()> {
+            self.steps.edge("store.sync.before")?;
+            file.sync_all()?;
+            self.steps.edge("store.rename.before")?;
+            let from = self.incoming.join(&name);
+            match std::fs::rename(&from, self.slots.join(&name)) {
+                // It was renamed before a crash.
+                Err(e) if e.kind() == ErrorKind::NotFound && self.slots.join(&name).exists() => {}
+                result => result?,
+            }
+            self.steps.edge("store.rename.after")?;
+            disk::sync_dir(&self.slots)?;
+            self.steps.edge("store.row.before")
+        };
+        durable().map_err(|e| storage(&e))?;
+        if let Err(e) = self.write_tree(id, tree) {
+            tracing::warn!(deal = %id, "no tree cache, the first audit will make it: {e}");
+        }
+        let receipt = sign(entry).map_err(|e| WireError::new(ErrorCode::Storage, e.to_string()))?.to_bytes();
+        let stored = self.change_row(id, |row| {
+            // Given up while its last bytes came.
+            if row.state == DealState::Released {
+                return Err(ended());
+            }
+            row.state = DealState::Stored;
+            row.receipt = Some(serde_bytes::ByteBuf::from(receipt.clone()));
+            Ok(())
+        });
+        if let Err(e) = stored {
+            if e.code == ErrorCode::Ended.number() {
+                self.delete_slot(id).map_err(|e| storage(&e))?;
+            }
+            return Err(e);
+        }
+        self.steps.edge("store.row.after").map_err(|e| storage(&e))?;
+        Ok(receipt)
+    }
+}
+
+impl Incoming {
+    /// Where the next byte goes.
+    pub(in crate::provider) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Takes the next bytes.
+    pub(in crate::provider) fn write(&mut self, bytes: &[u8]) -> Outcome<()> {
+        let end = self.offset.saturating_add(bytes.len() as u64);
+        if end > self.entry.raw_len {
+            return Err(WireError::new(ErrorCode::Malformed, "more bytes than the slot has"));
+        }
+        self.file.write_all_at(bytes, self.offset).map_err(|e| storage(&e))?;
+        self.hasher.update(bytes);
+        self.offset = end;
+        Ok(())
+    }
+
+    /// All bytes came: checks them against the deal, makes them durable, signs.
+    pub(in crate::provider) fn finish(
+        mut self,
+        sign: &dyn Fn(&Entry) -> Result<SignedReceipt, NetError>,
+    ) -> Outcome<Vec<u8>> {
+        if self.offset != self.entry.raw_len {
+            return Err(WireError::new(ErrorCode::Malformed, "the push ended before the slot did"));
+        }
+        let (piece, tree) = std::mem::replace(&mut self.hasher, CommpHasher::new()).finish_with_cache();
+        if piece != self.entry.piece {
+            // The next push begins at zero.
+            self.file.set_len(0).map_err(|e| storage(&e))?;
+            return Err(WireError::new(ErrorCode::PieceMismatch, "the bytes do not have the deal's piece CID"));
+        }
+        self.store.install(&self.id, &self.entry, &self.file, &tree, sign)
+    }
+}
