@@ -14,8 +14,8 @@
 
 use bytes::Bytes;
 use cid::Cid;
-use holdfast_proofs::PieceCid;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use holdfast_proofs::PieceCid;
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
 use serde::{Deserialize, Serialize};
@@ -205,7 +205,8 @@ impl SignedProposal {
 
     /// The provider, as a peer id.
     pub fn provider(&self) -> Result<PeerId, CodecError> {
-        PeerId::from_bytes(&self.body.provider).map_err(|_| CodecError::Inconsistent("the provider's peer id"))
+        PeerId::from_bytes(&self.body.provider)
+            .map_err(|_| CodecError::Inconsistent("the provider's peer id"))
     }
 
     /// For storage and the wire.
@@ -338,8 +339,8 @@ impl SignedReceipt {
         if body.suite != DEAL_SUITE {
             return Err(CodecError::UnknownSuite(body.suite));
         }
-        let provider =
-            PeerId::from_bytes(&body.provider).map_err(|_| CodecError::Inconsistent("the provider's peer id"))?;
+        let provider = PeerId::from_bytes(&body.provider)
+            .map_err(|_| CodecError::Inconsistent("the provider's peer id"))?;
         let signature = verify_as_peer(&provider, RECEIPT_DOMAIN, &envelope, "receipt")?;
         Ok(SignedReceipt { body, signature })
     }

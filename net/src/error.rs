@@ -111,7 +111,11 @@ impl ErrorCode {
     pub fn is_fault(self) -> bool {
         matches!(
             self,
-            ErrorCode::NotFound | ErrorCode::NotStored | ErrorCode::Storage | ErrorCode::Corrupt | ErrorCode::OutOfRange
+            ErrorCode::NotFound
+                | ErrorCode::NotStored
+                | ErrorCode::Storage
+                | ErrorCode::Corrupt
+                | ErrorCode::OutOfRange
         )
     }
 }

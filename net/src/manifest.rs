@@ -198,7 +198,7 @@ mod tests {
 
     fn manifest() -> Manifest {
         let signer = signing_key(4).verifying_key().to_bytes();
-        Manifest::replicas([5; 16], 1000, vec![piece_cid(1), piece_cid(2), piece_cid(3)], signer)
+        Manifest::replicas([5; 16], 1 << 20, vec![piece_cid(1), piece_cid(2), piece_cid(3)], signer)
     }
 
     #[test]

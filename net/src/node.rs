@@ -157,7 +157,9 @@ impl Node {
     pub async fn start(config: NodeConfig) -> Result<Node, NetError> {
         let mut swarm = build_swarm(&config)?;
         for addr in &config.listen {
-            swarm.listen_on(addr.clone()).map_err(|e| NetError::Local(format!("cannot listen at {addr}: {e}")))?;
+            swarm
+                .listen_on(addr.clone())
+                .map_err(|e| NetError::Local(format!("cannot listen at {addr}: {e}")))?;
         }
         let peer_id = *swarm.local_peer_id();
         let control = swarm.behaviour().stream.new_control();
@@ -283,7 +285,9 @@ fn build_swarm(config: &NodeConfig) -> Result<Swarm<Behaviour>, NetError> {
                 .with_max_established_incoming(Some(limits.incoming_connections_max))
                 .with_max_established_per_peer(Some(limits.connections_per_peer_max)),
         ),
-        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
+        ping: ping::Behaviour::new(
+            ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
+        ),
         identify: identify::Behaviour::new(
             identify::Config::new(IDENTIFY_PROTOCOL.into(), key.public()).with_agent_version(AGENT.into()),
         ),
@@ -291,7 +295,8 @@ fn build_swarm(config: &NodeConfig) -> Result<Swarm<Behaviour>, NetError> {
     };
     let negotiating = limits.negotiating_streams_max;
     let tune = |c: libp2p::swarm::Config| {
-        c.with_idle_connection_timeout(IDLE_CONNECTION_TIMEOUT).with_max_negotiating_inbound_streams(negotiating)
+        c.with_idle_connection_timeout(IDLE_CONNECTION_TIMEOUT)
+            .with_max_negotiating_inbound_streams(negotiating)
     };
     // A machine without a resolver configuration can still dial numeric addresses.
     match with_tcp().map_err(|e| local(&e))?.with_dns() {
@@ -318,7 +323,8 @@ async fn wait_for_listeners(swarm: &mut Swarm<Behaviour>, count: usize) -> Resul
                 seen.insert(listener_id);
                 bound.push(address);
             }
-            SwarmEvent::ListenerClosed { reason: Err(e), .. } | SwarmEvent::ListenerError { error: e, .. } => {
+            SwarmEvent::ListenerClosed { reason: Err(e), .. }
+            | SwarmEvent::ListenerError { error: e, .. } => {
                 return Err(NetError::Local(format!("cannot listen: {e}")));
             }
             _ => {}
@@ -408,7 +414,9 @@ impl Task {
                 self.swarm.close_connection(connection);
             }
             SwarmEvent::NewListenAddr { address, .. } => self.with_listeners(|l| l.push(address)),
-            SwarmEvent::ExpiredListenAddr { address, .. } => self.with_listeners(|l| l.retain(|a| *a != address)),
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.with_listeners(|l| l.retain(|a| *a != address))
+            }
             _ => {}
         }
     }

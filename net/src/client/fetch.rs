@@ -80,7 +80,8 @@ impl Session {
         let mut asked = offset;
         let mut under_way = FuturesOrdered::new();
         loop {
-            while asked < end && under_way.len() as u64 * u64::from(FETCH_REQUEST_BYTES) < FETCH_WINDOW_BYTES {
+            while asked < end && under_way.len() as u64 * u64::from(FETCH_REQUEST_BYTES) < FETCH_WINDOW_BYTES
+            {
                 let part = u32::try_from(end - asked).unwrap_or(u32::MAX).min(FETCH_REQUEST_BYTES);
                 let range = ByteRange::new(asked, part);
                 under_way.push_back(async move {

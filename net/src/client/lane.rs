@@ -193,7 +193,11 @@ impl Lane {
     }
 
     fn error(&self) -> NetError {
-        self.table.lock().failed.clone().unwrap_or_else(|| NetError::Disconnected("the stream was closed".into()))
+        self.table
+            .lock()
+            .failed
+            .clone()
+            .unwrap_or_else(|| NetError::Disconnected("the stream was closed".into()))
     }
 }
 
@@ -384,7 +388,7 @@ pub(super) fn stream_error(error: FrameError) -> NetError {
     match error {
         FrameError::Ended => NetError::Disconnected("the peer closed the stream".into()),
         FrameError::Io(e) => NetError::Disconnected(codec::shorten(&e.to_string())),
-        FrameError::TooSlow => NetError::Disconnected("the stream stalled".into()),
+        FrameError::Idle | FrameError::TooSlow => NetError::Disconnected("the stream stalled".into()),
         e @ (FrameError::Kind(_) | FrameError::Length(_)) => NetError::Protocol(e.to_string()),
     }
 }
@@ -399,7 +403,7 @@ pub(super) async fn first_exchange<S: AsyncRead + AsyncWrite + Unpin>(
     let frame = Frame::new(FrameKind::Request, 0, request).ok_or(NetError::Closed)?;
     io::write_flush(stream, &frame, counters).await.map_err(stream_error)?;
     let header = io::read_header(stream, Some(wait)).await.map_err(|e| match e {
-        FrameError::TooSlow => NetError::Timeout(wait),
+        FrameError::Idle => NetError::Timeout(wait),
         e => stream_error(e),
     })?;
     let payload = io::read_payload(stream, &header).await.map_err(stream_error)?;

@@ -97,8 +97,13 @@ impl Client {
             return session;
         }
         sessions.retain(|_, s| s.strong_count() > 0);
-        let (session, weak) =
-            Session::create(self.inner.node.clone(), self.inner.env.clone(), self.inner.config.clone(), peer, addrs);
+        let (session, weak) = Session::create(
+            self.inner.node.clone(),
+            self.inner.env.clone(),
+            self.inner.config.clone(),
+            peer,
+            addrs,
+        );
         sessions.insert(peer, weak);
         session
     }

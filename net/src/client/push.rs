@@ -58,7 +58,9 @@ impl Session {
             };
             match &error {
                 // Perhaps what a power cut left of an earlier attempt; from zero it is ours alone.
-                NetError::Refused { code: ErrorCode::PieceMismatch, .. } if mismatches == 0 => mismatches += 1,
+                NetError::Refused { code: ErrorCode::PieceMismatch, .. } if mismatches == 0 => {
+                    mismatches += 1
+                }
                 // The provider has not noticed yet that our last connection is gone.
                 NetError::Disconnected(_)
                 | NetError::Refused { code: ErrorCode::PushRunning | ErrorCode::Busy, .. } => {
@@ -122,7 +124,8 @@ async fn push_over(
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<Vec<u8>, NetError> {
     let request = codec::encode(&DataRequest::Push { deal: proposal.deal_id() });
-    let (submitted, mut events) = timeout(stall, lane.push(request)).await.map_err(|_| NetError::Timeout(stall))??;
+    let (submitted, mut events) =
+        timeout(stall, lane.push(request)).await.map_err(|_| NetError::Timeout(stall))??;
     let len = proposal.proposal().raw_len;
     // A provider that resumes hashes what it has before it says go.
     let offset = match next_event(&mut events, receipt_time).await? {

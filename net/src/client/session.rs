@@ -23,8 +23,8 @@ use crate::node::Node;
 use crate::record::{RECORD_BYTES_MAX, RecordKey};
 use crate::wire::limits::HOLDINGS_MAX;
 use crate::wire::message::{
-    self, AUDIT_BODY_BYTES_MAX, AuditBody, AuditRequest, DataRequest, HoldingWire, Lane as LaneKind, ProviderInfo,
-    Reply, Request,
+    self, AUDIT_BODY_BYTES_MAX, AuditBody, AuditRequest, DataRequest, HoldingWire, Lane as LaneKind,
+    ProviderInfo, Reply, Request,
 };
 
 /// Who waits for a read.
@@ -242,7 +242,11 @@ impl Session {
     }
 
     /// Offers a deal; the answer's signature was verified. Repeating it is harmless.
-    pub async fn propose(&self, proposal: &SignedProposal, manifest: &[u8]) -> Result<SignedAnswer, NetError> {
+    pub async fn propose(
+        &self,
+        proposal: &SignedProposal,
+        manifest: &[u8],
+    ) -> Result<SignedAnswer, NetError> {
         let request = Request::Propose { proposal: proposal.to_bytes(), manifest: manifest.to_vec() };
         match self.call(request).await? {
             Reply::Answer { answer } => Ok(SignedAnswer::from_bytes(&answer, proposal)?),
@@ -336,7 +340,8 @@ impl Session {
     pub async fn holdings(&self, after: Option<DealId>) -> Result<HoldingsPage, NetError> {
         match self.call(Request::Holdings { after, max: HOLDINGS_MAX }).await? {
             Reply::Holdings { list, next } => {
-                let holdings = list.into_iter().map(|h| self.verified_holding(h)).collect::<Result<Vec<_>, _>>()?;
+                let holdings =
+                    list.into_iter().map(|h| self.verified_holding(h)).collect::<Result<Vec<_>, _>>()?;
                 let ascending = holdings.is_sorted_by(|a, b| a.proposal.deal_id() < b.proposal.deal_id());
                 let last = holdings.last().map(|h| h.proposal.deal_id());
                 // A list that does not move forward would be asked for ever.

@@ -10,10 +10,14 @@ pub(crate) fn provider_key(seed: u8) -> Keypair {
     crate::identity::keypair([seed; 32]).unwrap()
 }
 
-/// Some CID; the structures here carry it and do not look inside.
+/// The name of some slot of 1 MiB.
 pub(crate) fn piece_cid(seed: u8) -> Cid {
-    use multihash_codetable::{Code, MultihashDigest};
-    Cid::new_v1(0x55, Code::Sha2_256.digest(&[seed]))
+    piece_cid_of(1 << 20, seed)
+}
+
+fn piece_cid_of(len: u64, seed: u8) -> Cid {
+    // The root's last byte has two bits to spare.
+    PieceCid::new(len, [seed & 0x3f; 32]).unwrap().to_cid().unwrap()
 }
 
 fn proposal() -> DealProposal {
@@ -124,6 +128,8 @@ fn newer_versions_and_contradictions_are_refused() {
     assert_eq!(change(|p| p.suite = 7).unwrap_err(), CodecError::UnknownSuite(7));
     assert!(change(|p| p.end = 1).is_err());
     assert!(change(|p| p.raw_len = 0).is_err());
+    assert!(change(|p| p.raw_len -= 1).is_err());
+    assert!(change(|p| p.piece_cid = Cid::default()).is_err());
     assert!(change(|p| p.price = vec![0, 1]).is_err());
     assert!(change(|p| p.price = vec![1; 33]).is_err());
     assert!(change(|p| p.provider = vec![1, 2, 3]).is_err());
@@ -154,6 +160,7 @@ proptest! {
                             annex in proptest::collection::vec(any::<u8>(), 0..200), nonce: [u8; 16]) {
         let mut p = proposal();
         p.raw_len = raw_len;
+        p.piece_cid = piece_cid_of(raw_len, 1);
         p.start = u64::from(start);
         p.end = u64::from(start) + u64::from(length);
         p.settlement_data = annex;

@@ -9,7 +9,9 @@ use tokio::task::JoinSet;
 
 use super::session::ClientSession;
 use super::{Inner, audit, blocking};
-use crate::deal::{AnswerBody, DEAL_BYTES_MAX, DEAL_SUITE, DEAL_VERSION, SignedAnswer, SignedProposal, manifest_digest};
+use crate::deal::{
+    AnswerBody, DEAL_BYTES_MAX, DEAL_SUITE, DEAL_VERSION, SignedAnswer, SignedProposal, manifest_digest,
+};
 use crate::error::ErrorCode;
 use crate::manifest::{MANIFEST_BYTES_MAX, SignedManifest};
 use crate::node::AGENT;
@@ -22,8 +24,8 @@ use crate::wire::limits::{
 };
 use crate::wire::message::{self, HoldingWire, ProviderInfo, Reply, Request, WireError};
 
-use crate::deal::DealId;
 use super::store::DealState;
+use crate::deal::DealId;
 
 /// Replies waiting to be written.
 const OUTGOING_FRAMES_MAX: usize = 4;
@@ -49,7 +51,9 @@ pub(super) async fn serve(inner: &Arc<Inner>, peer: PeerId, mut stream: Stream) 
     };
     let session = match session {
         Ok(session) => session,
-        Err(e) => return io::write_flush(&mut stream, &message::error_frame(header.request, &e), &counters).await,
+        Err(e) => {
+            return io::write_flush(&mut stream, &message::error_frame(header.request, &e), &counters).await;
+        }
     };
     let result = serve_session(inner, &session, stream, header.request).await;
     inner.sessions.end(&session);
@@ -84,7 +88,7 @@ async fn serve_session(
             while tasks.try_join_next().is_some() {}
             let header = match io::read_header(&mut reader, Some(IDLE_TIMEOUT)).await {
                 // Whoever waits for a long answer is not idle.
-                Err(FrameError::TooSlow) if !tasks.is_empty() => continue,
+                Err(FrameError::Idle) if !tasks.is_empty() => continue,
                 result => result?,
             };
             let payload = io::read_payload(&mut reader, &header).await?;
@@ -118,7 +122,11 @@ async fn serve_session(
     }
 }
 
-async fn answer(inner: &Arc<Inner>, session: &Arc<ClientSession>, request: Request) -> Result<Reply, WireError> {
+async fn answer(
+    inner: &Arc<Inner>,
+    session: &Arc<ClientSession>,
+    request: Request,
+) -> Result<Reply, WireError> {
     match request {
         Request::Hello { .. } => Err(WireError::new(ErrorCode::Malformed, "a second hello")),
         Request::Auth { key, sig } => {
@@ -134,7 +142,9 @@ async fn answer(inner: &Arc<Inner>, session: &Arc<ClientSession>, request: Reque
             let Some(by) = session.keys().first().copied() else {
                 return Err(WireError::new(ErrorCode::Unauthorized, "no key was proven"));
             };
-            if !inner.config.allow.allows(&session.peer) && inner.store.deals_of(&session.keys(), None, 1).is_empty() {
+            if !inner.config.allow.allows(&session.peer)
+                && inner.store.deals_of(&session.keys(), None, 1).is_empty()
+            {
                 return Err(WireError::new(ErrorCode::NotAllowed, "not a client of this provider"));
             }
             let worker = inner.clone();

@@ -69,8 +69,12 @@ pub(super) async fn serve(inner: &Arc<Inner>, peer: PeerId, mut stream: Stream) 
         let frame = refuse(ErrorCode::Busy, "too many streams in one session");
         return io::write_flush(&mut stream, &frame, &counters).await;
     };
-    io::write_flush(&mut stream, &message::frame_of(FrameKind::Reply, header.request, &Reply::Ok {}), &counters)
-        .await?;
+    io::write_flush(
+        &mut stream,
+        &message::frame_of(FrameKind::Reply, header.request, &Reply::Ok {}),
+        &counters,
+    )
+    .await?;
     tokio::select! {
         result = serve_attached(inner, &session, stream) => result,
         () = session.ended.cancelled() => Ok(()),
@@ -98,7 +102,7 @@ async fn serve_attached(
         loop {
             while tasks.try_join_next().is_some() {}
             let header = match io::read_header(&mut reader, Some(IDLE_TIMEOUT)).await {
-                Err(FrameError::TooSlow) if !tasks.is_empty() => continue,
+                Err(FrameError::Idle) if !tasks.is_empty() => continue,
                 result => result?,
             };
             stream.on_frame(&mut reader, &header, &mut tasks).await?;
@@ -176,7 +180,9 @@ impl DataStream {
                         let _turn = reads.acquire().await;
                         read(&inner, &session, &replies, id, deal, ranges).await
                     }
-                    Ok(DataRequest::Push { deal }) => push(&inner, &session, &replies, id, deal, receiver).await,
+                    Ok(DataRequest::Push { deal }) => {
+                        push(&inner, &session, &replies, id, deal, receiver).await
+                    }
                     Ok(DataRequest::Attach { .. }) => {
                         Err(WireError::new(ErrorCode::Malformed, "the stream is attached"))
                     }
@@ -305,9 +311,7 @@ async fn push(
     };
     let turn = PushTurn::take(inner, deal).await?;
     let receive = async {
-        let worker = inner.clone();
-        let begin = blocking(move || worker.store.begin(&deal, &|entry| worker.receipt(deal, entry))).await?;
-        match begin {
+        match begin(inner, deal).await? {
             Begin::Receipt(receipt) => Ok(receipt),
             Begin::Receive(incoming) => {
                 let go = message::frame_of(FrameKind::Go, id, &Reply::Go { offset: incoming.offset() });
@@ -323,6 +327,21 @@ async fn push(
         result = receive => result,
     }?;
     Ok(message::frame_of(FrameKind::Reply, id, &Reply::Receipt { receipt }))
+}
+
+/// Opens what there is of the slot. The thread of a push that has just been ended may hold it for a moment.
+async fn begin(inner: &Arc<Inner>, deal: DealId) -> Result<Begin, WireError> {
+    let patience = tokio::time::Instant::now() + PREEMPT_TIMEOUT;
+    loop {
+        let worker = inner.clone();
+        let begun = blocking(move || worker.store.begin(&deal, &|entry| worker.receipt(deal, entry))).await;
+        match begun {
+            Err(e) if e.code == ErrorCode::PushRunning.number() && tokio::time::Instant::now() < patience => {
+                tokio::time::sleep(PREEMPT_POLL).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// The only push of its deal.
@@ -384,9 +403,12 @@ async fn receive(
                 Err(_) => return Err(WireError::new(ErrorCode::Cancelled, "the push stalled")),
                 Ok(None) => return Err(WireError::new(ErrorCode::Cancelled, "the stream ended")),
                 Ok(Some(None)) => return Ok(()),
-                // The disk's own error is told by its thread.
-                Ok(Some(Some(bytes))) if to_disk.send(bytes).await.is_err() => return Ok(()),
-                Ok(Some(Some(_))) => {}
+                Ok(Some(Some(bytes))) => {
+                    // The disk's own error is told by its thread.
+                    if to_disk.send(bytes).await.is_err() {
+                        return Ok(());
+                    }
+                }
             }
         }
     };

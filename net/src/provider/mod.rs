@@ -37,6 +37,7 @@ use crate::error::{ErrorCode, NetError};
 use crate::node::Node;
 use crate::record::RecordRules;
 use crate::settlement::Settlement;
+use crate::wire::limits::DATA_FRAME_BYTES;
 use crate::wire::message::WireError;
 use crate::wire::{CONTROL_PROTOCOL, DATA_PROTOCOL};
 
@@ -124,7 +125,9 @@ impl Provider {
             .map_err(|e| NetError::Local(e.to_string()))??;
         let limits = &config.limits;
         let inner = Inner {
-            serving: Arc::new(Semaphore::new(limits.serving_bytes_max.min(Semaphore::MAX_PERMITS))),
+            serving: Arc::new(Semaphore::new(
+                limits.serving_bytes_max.clamp(DATA_FRAME_BYTES, Semaphore::MAX_PERMITS),
+            )),
             audits: Arc::new(Semaphore::new(limits.audits_max)),
             pushes: Arc::new(Semaphore::new(limits.pushes_max)),
             uptime_before: store.uptime(),
@@ -149,7 +152,8 @@ impl Provider {
         let taken = |_| NetError::Invalid("this node already has a provider".into());
         let mut control = self.inner.node.streams().accept(CONTROL_PROTOCOL).map_err(taken)?;
         let mut data = self.inner.node.streams().accept(DATA_PROTOCOL).map_err(taken)?;
-        let mut sweep = tokio::time::interval(Duration::from_secs(self.inner.config.limits.sweep_seconds.max(1)));
+        let mut sweep =
+            tokio::time::interval(Duration::from_secs(self.inner.config.limits.sweep_seconds.max(1)));
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -217,7 +221,11 @@ impl Provider {
         self.inner.tasks.spawn(async move {
             let stop = inner.stop.clone();
             let serve = async {
-                if control { control::serve(&inner, peer, stream).await } else { data::serve(&inner, peer, stream).await }
+                if control {
+                    control::serve(&inner, peer, stream).await
+                } else {
+                    data::serve(&inner, peer, stream).await
+                }
             };
             tokio::select! {
                 result = serve => {
@@ -244,7 +252,9 @@ impl Inner {
         match entry.state {
             DealState::Stored => Ok(entry),
             DealState::Taken => Err(WireError::new(ErrorCode::NotStored, "the slot has not been stored")),
-            DealState::Released => Err(WireError::new(ErrorCode::Ended, "the deal was given up or has ended")),
+            DealState::Released => {
+                Err(WireError::new(ErrorCode::Ended, "the deal was given up or has ended"))
+            }
         }
     }
 

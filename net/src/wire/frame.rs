@@ -102,7 +102,10 @@ pub enum FrameError {
     /// The stream broke, or ended in the middle of a frame.
     #[error("the stream broke: {0}")]
     Io(std::io::Error),
-    /// A frame, or the next one, did not come in time.
+    /// No frame began in time.
+    #[error("the stream was idle")]
+    Idle,
+    /// A frame that had begun did not end in time, or could not be written.
     #[error("the stream stalled")]
     TooSlow,
     /// A kind of frame that does not exist.

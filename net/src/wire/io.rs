@@ -28,7 +28,7 @@ pub(crate) async fn read_header<R: AsyncRead + Unpin>(
     let mut bytes = [0u8; HEADER_BYTES];
     let (first, rest) = bytes.split_at_mut(1);
     let got = match idle {
-        Some(idle) => timeout(idle, stream.read(first)).await.map_err(|_| FrameError::TooSlow)?,
+        Some(idle) => timeout(idle, stream.read(first)).await.map_err(|_| FrameError::Idle)?,
         None => stream.read(first).await,
     };
     if got.map_err(FrameError::Io)? == 0 {
@@ -39,7 +39,10 @@ pub(crate) async fn read_header<R: AsyncRead + Unpin>(
 }
 
 /// Fills `buf`, in time.
-pub(crate) async fn read_exact<R: AsyncRead + Unpin>(stream: &mut R, buf: &mut [u8]) -> Result<(), FrameError> {
+pub(crate) async fn read_exact<R: AsyncRead + Unpin>(
+    stream: &mut R,
+    buf: &mut [u8],
+) -> Result<(), FrameError> {
     match timeout(frame_time(buf.len()), stream.read_exact(buf)).await {
         Err(_) => Err(FrameError::TooSlow),
         Ok(result) => result.map_err(FrameError::Io),
@@ -101,7 +104,10 @@ pub(crate) async fn write_all<W: AsyncWrite + Unpin, T>(
                 _ => break,
             }
         }
-        timeout(FRAME_TIMEOUT, stream.flush()).await.map_err(|_| FrameError::TooSlow)?.map_err(FrameError::Io)?;
+        timeout(FRAME_TIMEOUT, stream.flush())
+            .await
+            .map_err(|_| FrameError::TooSlow)?
+            .map_err(FrameError::Io)?;
     }
     let _ = timeout(FRAME_TIMEOUT, stream.close()).await;
     Ok(())

@@ -345,7 +345,9 @@ impl WireError {
     pub fn into_net_error(self) -> NetError {
         match ErrorCode::from_number(self.code) {
             Some(code) => NetError::Refused { code, message: codec::shorten(&self.text) },
-            None => NetError::Protocol(format!("unknown error {}: {}", self.code, codec::shorten(&self.text))),
+            None => {
+                NetError::Protocol(format!("unknown error {}: {}", self.code, codec::shorten(&self.text)))
+            }
         }
     }
 }
@@ -353,8 +355,9 @@ impl WireError {
 /// Puts a structure into a frame; too long a one becomes an error frame (only a reply of this program can be).
 pub fn frame_of<T: Serialize>(kind: FrameKind, request: u32, value: &T) -> Frame {
     let bytes = codec::encode(value);
-    Frame::new(kind, request, &bytes)
-        .unwrap_or_else(|| error_frame(request, &WireError::new(ErrorCode::Storage, "the answer is too long")))
+    Frame::new(kind, request, &bytes).unwrap_or_else(|| {
+        error_frame(request, &WireError::new(ErrorCode::Storage, "the answer is too long"))
+    })
 }
 
 /// An error frame.

@@ -69,7 +69,10 @@ impl Store {
                 DealState::Released => return Err(ended()),
                 DealState::Stored => None,
                 DealState::Taken if entry.receiving => {
-                    return Err(WireError::new(ErrorCode::PushRunning, "another push of this deal is running"));
+                    return Err(WireError::new(
+                        ErrorCode::PushRunning,
+                        "another push of this deal is running",
+                    ));
                 }
                 DealState::Taken => {
                     entry.receiving = true;
@@ -79,7 +82,9 @@ impl Store {
         };
         let Some(entry) = entry else {
             let receipt = self.row(id)?.receipt.map(serde_bytes::ByteBuf::into_vec);
-            return receipt.map(Begin::Receipt).ok_or_else(|| WireError::new(ErrorCode::Storage, "no receipt"));
+            return receipt
+                .map(Begin::Receipt)
+                .ok_or_else(|| WireError::new(ErrorCode::Storage, "no receipt"));
         };
         let mut receiving = Receiving { store: self, id: *id, kept: false };
         if let Some(receipt) = self.finish_renamed(id, &entry, sign)? {
@@ -214,7 +219,10 @@ impl Incoming {
         if piece != self.entry.piece {
             // The next push begins at zero.
             self.file.set_len(0).map_err(|e| storage(&e))?;
-            return Err(WireError::new(ErrorCode::PieceMismatch, "the bytes do not have the deal's piece CID"));
+            return Err(WireError::new(
+                ErrorCode::PieceMismatch,
+                "the bytes do not have the deal's piece CID",
+            ));
         }
         self.store.install(&self.id, &self.entry, &self.file, &tree, sign)
     }

@@ -15,7 +15,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use holdfast_proofs::{PieceCid, TreeLevel};
 use nix::fcntl::{Flock, FlockArg};
@@ -30,8 +29,8 @@ use crate::wire::message::WireError;
 
 pub(super) use incoming::{Begin, Incoming};
 pub(super) use records::Records;
-pub use row::DealState;
 pub(crate) use row::DealRow;
+pub use row::DealState;
 
 /// A tree cache of at most this size is kept for each slot.
 const TREE_BYTES_MAX: u64 = 1 << 20;
@@ -42,7 +41,7 @@ type Outcome<T> = Result<T, WireError>;
 #[derive(Clone, Default)]
 pub(super) struct Steps {
     #[cfg(test)]
-    pub(super) hook: Option<Arc<dyn Fn(&'static str) -> std::io::Result<()> + Send + Sync>>,
+    pub(super) hook: Option<std::sync::Arc<dyn Fn(&'static str) -> std::io::Result<()> + Send + Sync>>,
 }
 
 impl Steps {
@@ -110,7 +109,8 @@ impl Index {
 
     fn count(&mut self, entry: &Entry, add: bool) {
         let apply = |total: &mut u64| {
-            *total = if add { total.saturating_add(entry.raw_len) } else { total.saturating_sub(entry.raw_len) };
+            *total =
+                if add { total.saturating_add(entry.raw_len) } else { total.saturating_sub(entry.raw_len) };
         };
         if entry.state != DealState::Released {
             apply(&mut self.committed_bytes);
@@ -233,7 +233,9 @@ impl Store {
     pub(super) fn row(&self, id: &DealId) -> Outcome<DealRow> {
         let bytes = match std::fs::read(self.deals.join(id.to_string())) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Err(WireError::new(ErrorCode::NotFound, "no such deal")),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Err(WireError::new(ErrorCode::NotFound, "no such deal"));
+            }
             Err(e) => return Err(storage(&e)),
         };
         DealRow::decode(&bytes).map_err(|e| {
@@ -304,7 +306,8 @@ impl Store {
             };
         }
         let row = DealRow::taken(proposal, manifest.to_vec(), answer);
-        let (_, mut entry) = entry_of(&row).map_err(|e| WireError::new(ErrorCode::Malformed, e.to_string()))?;
+        let (_, mut entry) =
+            entry_of(&row).map_err(|e| WireError::new(ErrorCode::Malformed, e.to_string()))?;
         entry.push_until = push_until;
         entry.reserving = true;
         self.set_aside(config, id, entry)?;
@@ -518,7 +521,8 @@ impl Store {
 
     /// Writes the uptime down. Losing the last of it only lengthens a grace.
     pub(super) fn set_uptime(&self, seconds: u64) -> Outcome<()> {
-        disk::write_atomic(&self.root, "uptime", &codec::encode(&Uptime { seconds, v: 1 })).map_err(|e| storage(&e))
+        disk::write_atomic(&self.root, "uptime", &codec::encode(&Uptime { seconds, v: 1 }))
+            .map_err(|e| storage(&e))
     }
 }
 

@@ -45,7 +45,12 @@ fn messages_round_trip() {
         Reply::Record { value: None },
         Reply::Go { offset: 1 << 40 },
         Reply::Holdings {
-            list: vec![HoldingWire { deal: DealId([1; 32]), manifest: vec![1], proposal: vec![2], receipt: None }],
+            list: vec![HoldingWire {
+                deal: DealId([1; 32]),
+                manifest: vec![1],
+                proposal: vec![2],
+                receipt: None,
+            }],
             next: Some(DealId([1; 32])),
         },
     ];
@@ -72,10 +77,7 @@ fn golden() {
         format!("a16472656164a2646465616c5820{}6672616e67657381a2616c05616f190100", "01".repeat(32))
     );
     assert_eq!(hex(&codec::encode(&Reply::Ok {})), "a1626f6ba0");
-    assert_eq!(
-        hex(&codec::encode(&WireError::new(ErrorCode::Busy, "no"))),
-        "a264636f6465036474657874626e6f"
-    );
+    assert_eq!(hex(&codec::encode(&WireError::new(ErrorCode::Busy, "no"))), "a264636f6465036474657874626e6f");
 }
 
 #[test]
