@@ -95,7 +95,7 @@ pub fn unmount(cli: &Cli, args: &UnmountArgs) -> Outcome {
             (serde_json::to_value(&report).map_err(Failure::internal)?, report.render())
         }
         (Err(ClientError::Refused(error)), _) if !args.force => return Err(error.into()),
-        (Err(ClientError::NotRunning(_)), None) => without_daemon(&home)?,
+        (Err(ClientError::NotRunning(_)), None) => without_daemon(&home, args.free_mountpoint)?,
         (Err(_), Some(daemon)) if args.force => by_force(&home, &daemon)?,
         (Err(error), _) => return Err(error.into()),
     };
@@ -121,10 +121,13 @@ fn wait_for_end(daemon: Option<ProcessHandle>) -> Outcome {
 }
 
 /// No daemon: there may still be the dead mount of one that was killed.
-fn without_daemon(home: &Home) -> Result<(serde_json::Value, String), Failure> {
+fn without_daemon(home: &Home, freeing: bool) -> Result<(serde_json::Value, String), Failure> {
     let Some(path) = home.config().mountpoint.as_ref().filter(|path| mountpoint::is_ours(path)) else {
-        let failure = Failure::new(Exit::NotMounted, "the drive is not mounted");
-        return Err(failure);
+        // To make the bare folder ordinary again is a reason of its own to come here.
+        if freeing {
+            return Ok((serde_json::json!({"mountpoint": home.config().mountpoint}), String::new()));
+        }
+        return Err(Failure::new(Exit::NotMounted, "the drive is not mounted"));
     };
     mountpoint::detach(path)?;
     let text = format!(
