@@ -22,6 +22,7 @@ pub mod pdp;
 mod read_at;
 
 pub use commp::{CacheError, CommpHasher, PieceCid, PieceCidError, TreeCache, TreeLevel};
+pub use odds::AuditPlan;
 pub use pdp::{
     Challenge, PossessionProof, ProofError, ProveError, SeedInputs, Verdict, prove, rebuild_cache, verify,
 };
