@@ -250,3 +250,6 @@ impl Commit {
         })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

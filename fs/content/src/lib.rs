@@ -46,3 +46,17 @@ pub mod unixfs;
 pub use block::{Block, BlockAt, BlockSink, Link, PieceId, SinkError};
 pub use dagcbor::FormatError;
 pub use retrieve::{FetchError, Priority, Retriever};
+
+/// Golden vectors: what each format made of fixed input when it was fixed. A difference means that drives of today could
+/// not be read tomorrow. `HOLDFAST_BLESS=1` writes them anew, for a new format only.
+#[cfg(test)]
+mod golden {
+    pub(crate) fn check(name: &str, found: &str) {
+        let path = format!("{}/testdata/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("HOLDFAST_BLESS").is_some() {
+            assert!(std::fs::write(&path, format!("{found}\n")).is_ok(), "cannot write {path}");
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(found, golden.trim_end(), "{name}: the format has changed");
+    }
+}

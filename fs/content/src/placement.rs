@@ -342,3 +342,6 @@ pub fn checkpoint_put(entry: &PlacementEntry) -> Edit {
 pub fn checkpoint_delete(at: &SlotAt) -> Edit {
     Edit::delete(checkpoint_key(at))
 }
+
+#[cfg(test)]
+mod tests;

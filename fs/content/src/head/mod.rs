@@ -234,3 +234,6 @@ pub fn sealed_cid(sealed: &[u8]) -> cid::Cid {
 fn too_large(len: usize) -> FormatError {
     FormatError::TooLarge { what: WHAT, len, max: HEAD_BODY_BYTES_MAX }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,3 +20,6 @@ pub use derive::{
 };
 pub use keyring::{GENERATIONS_MAX, KEYRING_BYTES_MAX, Keyring, KeyringGeneration, RetiredHead};
 pub use words::{DriveName, Mnemonic, RootKey, WORD_COUNT, WordsError};
+
+#[cfg(test)]
+mod tests;

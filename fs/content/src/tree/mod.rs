@@ -160,3 +160,6 @@ impl<V: Variant> std::fmt::Debug for Tree<V> {
         f.write_str("Tree")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,6 +109,9 @@ pub struct LeafChange {
     pub len: u32,
 }
 
+/// Gives an inner node by CID.
+pub type ReadNode<'a> = dyn FnMut(&Cid) -> Result<Block, Box<dyn std::error::Error + Send + Sync>> + 'a;
+
 /// Replaces leaves of an existing DAG of the same number of leaves: reads and writes only the nodes above them.
 ///
 /// `read` gives an inner node by CID. A file that grew, shrank or lost a leaf is built anew ([`FileBuilder`]), which needs
@@ -116,7 +119,7 @@ pub struct LeafChange {
 pub fn update(
     dag: &FileDag,
     changes: &[LeafChange],
-    read: &mut dyn FnMut(&Cid) -> Result<Block, Box<dyn std::error::Error + Send + Sync>>,
+    read: &mut ReadNode<'_>,
     sink: &mut dyn BlockSink,
 ) -> Result<FileDag, UnixfsError> {
     let changes: BTreeMap<u64, FileBranchLink> = changes
@@ -150,7 +153,7 @@ fn update_node(
     height: usize,
     first: u64,
     changes: &BTreeMap<u64, FileBranchLink>,
-    read: &mut dyn FnMut(&Cid) -> Result<Block, Box<dyn std::error::Error + Send + Sync>>,
+    read: &mut ReadNode<'_>,
     sink: &mut dyn BlockSink,
 ) -> Result<FileBranchLink, UnixfsError> {
     if height == 0 {

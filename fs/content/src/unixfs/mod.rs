@@ -5,7 +5,7 @@
 
 mod file;
 
-pub use file::{BRANCH_LINKS, FileBuilder, FileDag, LeafChange, update};
+pub use file::{BRANCH_LINKS, FileBuilder, FileDag, LeafChange, ReadNode, update};
 
 use crate::block::{Block, BlockError, CODEC_DAG_PB, CODEC_RAW, Link, check_cid};
 use bytes::Bytes;
@@ -119,3 +119,6 @@ pub fn links(block: &Block) -> Result<Vec<Cid>, UnixfsError> {
         PbNode::from_bytes(block.bytes().clone()).map_err(|e| UnixfsError::Malformed(e.to_string()))?;
     Ok(node.links.into_iter().map(|link| link.cid).collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::keys::{Mnemonic, TreeDomain};
+use crate::tree::MemorySource;
+use proptest::prelude::*;
+
+fn owner() -> SigningKey {
+    Mnemonic::from_entropy([1; 32]).root_key().generation(1).keys().placement_signing().clone()
+}
+
+fn facts(n: u8, action: PlacementAction) -> PlacementFacts {
+    PlacementFacts {
+        action,
+        piece: [n; 16],
+        raw_len: 64 << 20,
+        slot: u16::from(n),
+        holder: vec![n; 38],
+        slot_cid: vec![2; 39],
+        deal: vec![3; 32],
+        receipt: vec![4; 300],
+        time: 1_800_000_000,
+    }
+}
+
+#[test]
+fn chains_merge_by_union() {
+    let (owner, friend, stranger) =
+        (owner(), SigningKey::from_bytes(&[7; 32]), SigningKey::from_bytes(&[8; 32]));
+    let mut end = ChainEnd::default();
+    let mut chain = Vec::new();
+    for n in 0..3 {
+        let entry = PlacementEntry::sign(facts(n, PlacementAction::Add), &end, &owner).unwrap();
+        end = entry.chain_end();
+        chain.push(entry);
+    }
+    chain.push(PlacementEntry::sign(facts(1, PlacementAction::Remove), &end, &owner).unwrap());
+    let added = PlacementEntry::sign(facts(9, PlacementAction::Add), &ChainEnd::default(), &friend).unwrap();
+
+    let keys = |key: &SigningKey| key.verifying_key().to_bytes();
+    let mut log = Log::new(keys(&owner), vec![keys(&friend)]);
+    assert_eq!(log.merge(chain[1].clone()), Err(LogError::Gap { have: 0, found: 1 }));
+    log.merge(added.clone()).unwrap();
+    for entry in &chain {
+        log.merge(entry.clone()).unwrap();
+    }
+    let placed = |log: &Log| log.placed().map(|(at, _)| at.slot).collect::<Vec<_>>();
+    assert_eq!(placed(&log), [0, 2, 9]);
+    for entry in chain.iter().chain([&added]) {
+        log.merge(entry.clone()).unwrap();
+    }
+    assert_eq!(placed(&log), [0, 2, 9], "merging twice changes nothing");
+
+    let mut other = Log::new(keys(&owner), vec![keys(&friend)]);
+    chain.iter().chain([&added]).for_each(|entry| other.merge(entry.clone()).unwrap());
+    assert!(log.placed().eq(other.placed()), "the order of chains does not matter");
+
+    let fork = PlacementEntry::sign(facts(5, PlacementAction::Add), &chain[2].chain_end(), &owner).unwrap();
+    assert_eq!(log.merge(fork), Err(LogError::Fork(3)));
+    let removal =
+        PlacementEntry::sign(facts(0, PlacementAction::Remove), &added.chain_end(), &friend).unwrap();
+    assert_eq!(log.merge(removal), Err(LogError::NotOwner));
+    let foreign =
+        PlacementEntry::sign(facts(0, PlacementAction::Add), &ChainEnd::default(), &stranger).unwrap();
+    assert_eq!(log.merge(foreign), Err(LogError::UnknownAuthor));
+}
+
+#[test]
+fn a_checkpoint_carries_the_log_on() {
+    let owner = owner();
+    let keys = Mnemonic::from_entropy([1; 32]).root_key().generation(1).keys();
+    let name = owner.verifying_key().to_bytes();
+    let mut log = Log::new(name, Vec::new());
+    for n in 0..200 {
+        let entry =
+            PlacementEntry::sign(facts(n, PlacementAction::Add), &log.chain_end(&name), &owner).unwrap();
+        log.merge(entry).unwrap();
+    }
+    let tree = PlacementTree::new(keys.tree(TreeDomain::Placement), 64);
+    let mut store = MemorySource::new();
+    let mut edits: Vec<Edit> = log.placed().map(|(_, entry)| checkpoint_put(entry)).collect();
+    edits.sort_by(|a, b| a.key.cmp(&b.key));
+    let root = tree.apply(&MemorySource::new(), None, edits, &mut store).unwrap().root;
+    let entries: Vec<PlacementEntry> = tree
+        .iter(&store, &root, &[], None)
+        .unwrap()
+        .map(|row| PlacementEntry::verify(&row.unwrap().value).unwrap())
+        .collect();
+    let mut restored = Log::from_checkpoint(name, Vec::new(), log.chains().clone(), entries);
+    assert!(restored.placed().eq(log.placed()));
+    let next =
+        PlacementEntry::sign(facts(200, PlacementAction::Add), &restored.chain_end(&name), &owner).unwrap();
+    restored.merge(next).unwrap();
+    assert_eq!(restored.placed().count(), 201);
+}
+
+#[test]
+fn golden_and_every_changed_byte() {
+    let entry = PlacementEntry::sign(facts(1, PlacementAction::Add), &ChainEnd::default(), &owner()).unwrap();
+    assert_eq!(PlacementEntry::verify(entry.bytes()).unwrap(), entry);
+    crate::golden::check("placement", &data_encoding::HEXLOWER.encode(entry.bytes()));
+    for at in 0..entry.bytes().len() {
+        let mut changed = entry.bytes().to_vec();
+        changed[at] ^= 1;
+        assert!(PlacementEntry::verify(&changed).is_err(), "byte {at}");
+    }
+    let long = PlacementFacts { receipt: vec![0; RECEIPT_BYTES_MAX + 1], ..facts(1, PlacementAction::Add) };
+    assert!(PlacementEntry::sign(long, &ChainEnd::default(), &owner()).is_err());
+}
+
+proptest! {
+    #[test]
+    fn verification_is_total(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(PlacementEntry::verify(&bytes).is_err());
+    }
+}
