@@ -116,21 +116,28 @@ impl EncodedCommit {
 /// A place and a key as DAG-CBOR: how structures name a block and what opens it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PlaceBody {
+pub struct PlaceBody {
+    /// The block.
     pub cid: Cid,
+    /// The piece that holds it.
     #[serde(with = "serde_bytes")]
     pub piece: [u8; 16],
+    /// First byte in the piece.
     pub offset: u64,
+    /// Length in bytes.
     pub len: u32,
+    /// What opens it.
     pub key: SecretKey32,
 }
 
 impl PlaceBody {
-    pub(crate) fn new(at: &BlockAt, key: &SecretKey32) -> Self {
+    /// Of a place and a key.
+    pub fn new(at: &BlockAt, key: &SecretKey32) -> Self {
         Self { cid: at.cid, piece: at.piece, offset: at.offset, len: at.len, key: key.clone() }
     }
 
-    pub(crate) fn at(&self) -> BlockAt {
+    /// The place alone.
+    pub fn at(&self) -> BlockAt {
         BlockAt { cid: self.cid, piece: self.piece, offset: self.offset, len: self.len }
     }
 }
@@ -138,9 +145,11 @@ impl PlaceBody {
 /// [`CommitRef`] as DAG-CBOR.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct CommitRefBody {
-    root: Cid,
-    at: PlaceBody,
+pub struct CommitRefBody {
+    /// The directory.
+    pub root: Cid,
+    /// The body.
+    pub at: PlaceBody,
 }
 
 impl From<&CommitRef> for CommitRefBody {

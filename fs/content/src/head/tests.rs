@@ -102,6 +102,7 @@ fn records_round_trip() {
 /// IPFS gateway conformance suite. Kinds that are to be refused have "broken" in their name or are of version 1 alone; a
 /// broken signature of version 1 is none of our business.
 #[test]
+#[allow(clippy::disallowed_methods)]
 fn published_records() {
     let Ok(folder) = std::env::var("HOLDFAST_IPNS_VECTORS") else { return };
     let mut met = 0;

@@ -10,7 +10,9 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 
-type Model = BTreeMap<Vec<u8>, (Vec<u8>, Vec<Link>)>;
+type Row = (Vec<u8>, Vec<Link>);
+type Model = BTreeMap<Vec<u8>, Row>;
+type Changes = BTreeMap<Vec<u8>, Option<Row>>;
 
 fn tree<V: Variant>() -> Tree<V> {
     let keys = Mnemonic::from_entropy([1; 32]).root_key().generation(1).keys();
@@ -31,15 +33,15 @@ fn row(n: u32, version: u32) -> (Vec<u8>, Vec<u8>, Vec<Link>) {
     (key, value, links)
 }
 
-fn edits_of(changes: &BTreeMap<Vec<u8>, Option<(Vec<u8>, Vec<Link>)>>) -> Vec<Edit> {
-    let edit = |(key, change): (&Vec<u8>, &Option<(Vec<u8>, Vec<Link>)>)| Edit {
+fn edits_of(changes: &Changes) -> Vec<Edit> {
+    let edit = |(key, change): (&Vec<u8>, &Option<Row>)| Edit {
         key: key.clone().into(),
         change: change.clone().map(|(value, links)| (value.into(), links)),
     };
     changes.iter().map(edit).collect()
 }
 
-fn apply_to_model(model: &mut Model, changes: &BTreeMap<Vec<u8>, Option<(Vec<u8>, Vec<Link>)>>) {
+fn apply_to_model(model: &mut Model, changes: &Changes) {
     for (key, change) in changes {
         match change {
             Some(change) => model.insert(key.clone(), change.clone()),

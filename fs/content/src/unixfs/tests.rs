@@ -83,7 +83,9 @@ fn a_foreign_walker_walks_a_directory_with_a_file() {
         builder.push(*leaf.cid(), leaf.len()).unwrap();
     }
     let file = builder.finish().unwrap().unwrap();
-    (0..400).for_each(|n| drop(store.put(leaf(n)).unwrap()));
+    for n in 0..400 {
+        store.put(leaf(n)).unwrap();
+    }
     let body = Block::raw(vec![5; 1000]).unwrap();
     let directory = Directory { body: Link::to_leaf(&body), links: vec![file.root, Link::to_leaf(&leaf(7))] };
     let (block, link) = directory.encode().unwrap();
