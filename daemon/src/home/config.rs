@@ -73,6 +73,8 @@ pub struct Limits {
     pub seal_after_seconds_max: u64,
     /// Every holder of every piece is asked for a proof at least this often.
     pub audit_interval_seconds: u64,
+    /// A provider that is silent for longer is given up and its copies are placed with others.
+    pub provider_silent_seconds_max: u64,
 }
 
 impl Default for Limits {
@@ -80,9 +82,10 @@ impl Default for Limits {
         Limits {
             local_pieces_bytes_max: 0,
             disk_free_bytes_min: 1 << 30,
-            seal_after_idle_seconds: 30,
-            seal_after_seconds_max: 240,
+            seal_after_idle_seconds: 15,
+            seal_after_seconds_max: 120,
             audit_interval_seconds: 3600,
+            provider_silent_seconds_max: 4 * 3600,
         }
     }
 }

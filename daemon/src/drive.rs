@@ -1,0 +1,273 @@
+//! A running drive: everything that its workers share.
+//!
+//! Owns [`Engine`]. Promises: workers meet through committed rows (the ledger, the drive's own), never by calling each
+//! other; `wake` only says "look again". Refuses to write once a second writer of the same drive was seen.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_content::keys::DriveKeys;
+use holdfast_fs::drive::Drive;
+use holdfast_net::Env;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::control::{DriveState, RestoredReport};
+use crate::retrieve::NetRetriever;
+use crate::worker::Supervisor;
+
+pub mod events;
+pub mod head;
+pub mod ledger;
+pub mod peers;
+pub mod policy;
+pub mod run;
+pub mod select;
+pub mod slots;
+
+pub use run::{check_mount_options, run, verify_unmounted};
+
+use events::Events;
+use head::HeadState;
+use ledger::{Ledger, LedgerError};
+use peers::Peers;
+use policy::Policy;
+
+/// What the workers of one drive share.
+pub struct Engine {
+    /// The file system side.
+    pub drive: Drive,
+    /// Where slots lie.
+    pub ledger: Arc<Ledger>,
+    /// Sessions with providers.
+    pub peers: Arc<Peers>,
+    /// Blocks from providers.
+    pub retriever: Arc<NetRetriever>,
+    /// The drive's keys.
+    pub keys: Arc<DriveKeys>,
+    /// The head as it was last published.
+    pub head: HeadState,
+    /// The owner's rules.
+    pub policy: Policy,
+    /// What happened lately.
+    pub events: Events,
+    /// The workers.
+    pub supervisor: Supervisor,
+    /// Time and randomness.
+    pub env: Env,
+    /// The home folder.
+    pub home: PathBuf,
+    /// The drive's name, as text.
+    pub drive_name: String,
+    /// The drive's name: its root public key.
+    pub drive_key: [u8; 32],
+    /// This machine's name in commits and heads.
+    pub device: [u8; 16],
+    /// Unix seconds.
+    pub started_at: u64,
+    /// Set on a drive that was restored from its words.
+    pub restored: Option<RestoredReport>,
+    /// One seal at a time.
+    pub sealing: tokio::sync::Mutex<()>,
+    /// Somebody committed a row that others may want to see.
+    pub wake: Notify,
+    place: Mutex<Place>,
+}
+
+#[derive(Default)]
+struct Place {
+    mountpoint: Option<PathBuf>,
+    unmounting: bool,
+    read_only: Option<String>,
+}
+
+/// Everything that [`Engine::new`] is given.
+pub struct Parts {
+    pub drive: Drive,
+    pub ledger: Arc<Ledger>,
+    pub peers: Arc<Peers>,
+    pub retriever: Arc<NetRetriever>,
+    pub keys: Arc<DriveKeys>,
+    pub head: HeadState,
+    pub policy: Policy,
+    pub env: Env,
+    pub home: PathBuf,
+    pub drive_name: String,
+    pub drive_key: [u8; 32],
+    pub device: [u8; 16],
+    pub restored: Option<RestoredReport>,
+}
+
+impl Engine {
+    /// Joins the parts; no worker runs yet.
+    pub fn new(parts: Parts) -> Self {
+        let started_at = parts.env.clock.unix_seconds();
+        Self {
+            drive: parts.drive,
+            ledger: parts.ledger,
+            peers: parts.peers,
+            retriever: parts.retriever,
+            keys: parts.keys,
+            head: parts.head,
+            policy: parts.policy,
+            events: Events::default(),
+            supervisor: Supervisor::new(),
+            env: parts.env,
+            home: parts.home,
+            drive_name: parts.drive_name,
+            drive_key: parts.drive_key,
+            device: parts.device,
+            started_at,
+            restored: parts.restored,
+            sealing: tokio::sync::Mutex::new(()),
+            wake: Notify::new(),
+            place: Mutex::default(),
+        }
+    }
+
+    /// Unix seconds.
+    pub fn now(&self) -> u64 {
+        self.env.clock.unix_seconds()
+    }
+
+    /// Runs what blocks (disk, hashing) on a thread that may.
+    pub async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, tokio::task::JoinError> {
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || work(&engine)).await
+    }
+
+    /// Takes every finished piece into the ledger; the ones that are there already stay as they are.
+    pub async fn adopt_pieces(self: &Arc<Self>) -> anyhow::Result<usize> {
+        self.blocking(|e| {
+            let mut added = 0;
+            for piece in e.drive.pieces()? {
+                if e.ledger.piece(&piece.id).is_none() {
+                    e.ledger.add_piece(piece.id, piece.raw_len, e.policy.copies())?;
+                    added += 1;
+                }
+            }
+            anyhow::Ok(added)
+        })
+        .await?
+    }
+
+    /// Where it is mounted.
+    pub fn mountpoint(&self) -> Option<PathBuf> {
+        self.place.lock().mountpoint.clone()
+    }
+
+    /// Notes where it is mounted.
+    pub fn set_mountpoint(&self, at: Option<PathBuf>) {
+        self.place.lock().mountpoint = at;
+    }
+
+    /// From now on `status` says so.
+    pub fn set_unmounting(&self) {
+        self.place.lock().unmounting = true;
+    }
+
+    /// Unmounting was refused: it is a mounted drive as before.
+    pub fn set_mounted_again(&self) {
+        self.place.lock().unmounting = false;
+    }
+
+    /// Stops publishing, for a reason that a person reads in `status`.
+    pub fn set_read_only(&self, reason: &str) {
+        let mut place = self.place.lock();
+        if place.read_only.is_none() {
+            self.events.add(self.now(), events::Level::Error, reason);
+        }
+        place.read_only = Some(reason.to_owned());
+    }
+
+    /// Why nothing is published any more, if so.
+    pub fn read_only(&self) -> Option<String> {
+        self.place.lock().read_only.clone()
+    }
+
+    /// What `status` calls it.
+    pub fn state(&self) -> (DriveState, Option<String>) {
+        let place = self.place.lock();
+        if place.unmounting {
+            return (DriveState::Unmounting, None);
+        }
+        if let Some(reason) = &place.read_only {
+            return (DriveState::ReadOnly, Some(reason.clone()));
+        }
+        if place.mountpoint.is_some() { (DriveState::Mounted, None) } else { (DriveState::Starting, None) }
+    }
+
+    /// Returns when a row changed that a worker may want to see, or after `at_most`.
+    pub async fn changed(&self, at_most: Duration) {
+        let mut ledger = self.ledger.watch();
+        let _ = ledger.borrow_and_update();
+        tokio::select! {
+            () = self.wake.notified() => {}
+            _ = ledger.changed() => {}
+            () = tokio::time::sleep(at_most) => {}
+        }
+    }
+
+    /// A provider answered: it counts (again).
+    pub fn provider_answered(&self, peer: &ledger::Peer) -> Result<(), LedgerError> {
+        let Some(row) = self.ledger.provider(peer) else { return Ok(()) };
+        let now = self.now();
+        // The row is written when its state changes or once a minute, not for every answer.
+        if row.answers() && now.saturating_sub(row.last_ok) < 60 {
+            return Ok(());
+        }
+        let back = !row.answers() && !matches!(row.state, ledger::ProviderState::Removed);
+        self.ledger.update_provider(peer, |row| {
+            row.last_ok = now;
+            if back {
+                row.state = ledger::ProviderState::Active;
+                row.reason = None;
+            }
+        })?;
+        if back {
+            let text = format!("provider {} answers again", peers::peer_short(peer));
+            self.events.add(now, events::Level::Info, text);
+        }
+        Ok(())
+    }
+
+    /// A provider did not answer: its copies stop counting now, and are replaced once it was silent for too long.
+    pub fn provider_silent(&self, peer: &ledger::Peer, why: &str) -> Result<(), LedgerError> {
+        use ledger::ProviderState::{Active, Failed, Suspect};
+        let Some(row) = self.ledger.provider(peer) else { return Ok(()) };
+        let now = self.now();
+        let short = peers::peer_short(peer);
+        let (state, level, text) = match row.state {
+            Active => (Suspect { since: now }, events::Level::Warning, format!("provider {short} does not answer: {why}")),
+            Suspect { since } if now.saturating_sub(since) >= self.policy.failed_after_seconds => {
+                let text = format!("provider {short} was silent for {} s; its copies are placed anew", now - since);
+                (Failed { since: now }, events::Level::Warning, text)
+            }
+            _ => return Ok(()),
+        };
+        self.ledger.update_provider(peer, |row| {
+            row.state = state;
+            row.reason = Some(text.clone());
+        })?;
+        self.events.add(now, level, text);
+        Ok(())
+    }
+
+    /// A provider was caught at something that is proven: no new copies for a while. The slot's own verdict is apart.
+    pub fn provider_caught(&self, peer: &ledger::Peer, what: &str) -> Result<(), LedgerError> {
+        let now = self.now();
+        let until = now.saturating_add(self.policy.barred_seconds);
+        let text = format!("provider {} was caught: {what}", peers::peer_short(peer));
+        self.ledger.update_provider(peer, |row| {
+            row.fault_at = Some(now);
+            row.barred_until = until;
+            row.reason = Some(text.clone());
+        })?;
+        self.events.add(now, events::Level::Warning, text);
+        Ok(())
+    }
+}

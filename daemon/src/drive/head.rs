@@ -1,0 +1,176 @@
+//! The drive's head: composing it from the newest commit and the placements, and remembering what was published.
+//!
+//! Owns the published head's row. Promises: sequences only go up, also over restarts and restores; what is published names
+//! only pieces of which at least one copy was confirmed. Refuses to go on when providers keep a higher head by another device.
+
+use std::collections::BTreeMap;
+
+use holdfast_content::commit::PlaceBody;
+use holdfast_content::head::{HeadBody, HeadRecord, ProviderAddresses, TAIL_ENTRIES_MAX};
+use holdfast_content::placement::{ChainEnd, PlacementEntry};
+use holdfast_content::tree::PhysicalRef;
+use holdfast_fs::drive::types::CommitInfo;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::ledger::{Ledger, ProviderState};
+use super::{Engine, ledger::Seconds};
+use crate::control::CommitReport;
+use crate::records::HeadValue;
+
+/// A record stays valid so long without its owner; providers keep it on disk in any case.
+const VALID_SECONDS: u64 = 10 * 365 * 24 * 3600;
+const NOTE: &str = "head";
+
+/// The note beside the published head, and the head itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Sequence of the record.
+    pub sequence: u64,
+    /// Term of the record.
+    pub term: u64,
+    /// The commit that it names.
+    pub commit_sequence: u64,
+    /// When that commit was cut.
+    pub commit_time: Seconds,
+    /// Its CID.
+    pub commit_cid: String,
+    /// Placement entries with a lower number are in it.
+    pub log_next: u64,
+    /// The pair as providers keep it, so that a new provider can be given it.
+    pub pair: ByteBuf,
+    /// The placement checkpoint that the head names.
+    pub checkpoint: Option<CheckpointRow>,
+}
+
+/// A placement checkpoint: a tree in a piece of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointRow {
+    /// The root's place and key, as the head's own encoding has them.
+    pub root: PlaceBody,
+    /// Entries with a lower number are in it.
+    pub covers: ChainEnd,
+    /// The piece that holds its newest nodes.
+    #[serde(with = "serde_bytes")]
+    pub piece: [u8; 16],
+}
+
+impl CheckpointRow {
+    /// The checkpoint that a head names. Its piece is the one where the root lies.
+    pub fn of(body: &HeadBody) -> Option<Self> {
+        let root = body.checkpoint.as_ref()?;
+        let covers = body.checkpoint_chains.values().next().copied().unwrap_or_default();
+        Some(Self { root: PlaceBody::new(&root.at, &root.key), covers, piece: root.at.piece })
+    }
+
+    /// The root of the tree.
+    pub fn root(&self) -> PhysicalRef {
+        PhysicalRef { at: self.root.at(), key: self.root.key.clone() }
+    }
+}
+
+/// What was published, in memory and in its row.
+pub struct HeadState {
+    published: Mutex<Option<Published>>,
+}
+
+impl HeadState {
+    /// Reads the row.
+    pub fn open(ledger: &Ledger) -> anyhow::Result<Self> {
+        let row = ledger.note(NOTE)?;
+        let published = row.map(|bytes| serde_ipld_dagcbor::from_slice(&bytes)).transpose()?;
+        Ok(Self { published: Mutex::new(published) })
+    }
+
+    /// What was published last.
+    pub fn published(&self) -> Option<Published> {
+        self.published.lock().clone()
+    }
+
+    /// The commit that a restore would bring.
+    pub fn published_sequence(&self) -> Option<u64> {
+        self.published.lock().as_ref().map(|p| p.commit_sequence)
+    }
+
+    /// The same, as `status` shows it.
+    pub fn published_report(&self) -> Option<CommitReport> {
+        self.published.lock().as_ref().map(|p| CommitReport {
+            sequence: p.commit_sequence,
+            at: p.commit_time,
+            cid: p.commit_cid.clone(),
+        })
+    }
+
+    /// Writes the row, then the memory.
+    pub fn set(&self, ledger: &Ledger, published: Published) -> anyhow::Result<()> {
+        ledger.set_note(NOTE, serde_ipld_dagcbor::to_vec(&published)?)?;
+        *self.published.lock() = Some(published);
+        Ok(())
+    }
+}
+
+/// The entries that a head's tail needs: of each slot the newest one, since an older holder no longer counts.
+pub fn tail(log: &[(u64, Vec<u8>)]) -> anyhow::Result<Vec<PlacementEntry>> {
+    let mut entries = Vec::new();
+    for (_, bytes) in log {
+        entries.push(PlacementEntry::verify(bytes)?);
+    }
+    Ok(entries)
+}
+
+impl Engine {
+    /// Signs the head for `commit`. The row is written before the head is shown to anybody: after a crash the same
+    /// sequence is never signed for something else.
+    pub fn compose_head(
+        &self,
+        commit: &CommitInfo,
+        keyring: &[u8],
+        checkpoint: Option<CheckpointRow>,
+    ) -> anyhow::Result<Published> {
+        let before = self.head.published().unwrap_or_default();
+        let chain = self.ledger.chain();
+        let covers = checkpoint.as_ref().map_or(0, |c| c.covers.length);
+        let log = self.ledger.log_from(covers)?;
+        anyhow::ensure!(log.len() <= TAIL_ENTRIES_MAX, "the placement log is too long for a head without a checkpoint");
+        let author = self.keys.placement_signing().verifying_key().to_bytes();
+        let checkpoint_chains =
+            checkpoint.as_ref().map(|c| BTreeMap::from([(author, c.covers)])).unwrap_or_default();
+        let providers = self.ledger.providers().into_iter();
+        let providers = providers
+            .filter(|(_, row)| !matches!(row.state, ProviderState::Removed))
+            .map(|(peer, row)| ProviderAddresses { peer: ByteBuf::from(peer), addresses: row.addrs })
+            .collect();
+        let sequence = before.sequence.saturating_add(1);
+        let term = before.term.max(1);
+        let body = HeadBody {
+            sequence,
+            term,
+            device: self.device,
+            time: self.now(),
+            commit: commit.commit.clone(),
+            complete: None,
+            location: commit.location_root.clone(),
+            checkpoint: checkpoint.as_ref().map(CheckpointRow::root),
+            checkpoint_chains,
+            tail: tail(&log)?,
+            providers,
+            keyring: holdfast_content::keys::Keyring::digest(keyring),
+        };
+        let sealed = body.seal(&self.keys)?;
+        let until = self.now().saturating_add(VALID_SECONDS);
+        let record = HeadRecord::sign(sealed.cid(), sequence, term, until, self.keys.head_signing())?;
+        let pair = HeadValue::new(record, sealed.bytes().to_vec())?.encode()?;
+        let published = Published {
+            sequence,
+            term,
+            commit_sequence: commit.sequence,
+            commit_time: commit.time,
+            commit_cid: commit.commit.root.to_string(),
+            log_next: chain.length,
+            pair: ByteBuf::from(pair),
+            checkpoint,
+        };
+        Ok(published)
+    }
+}

@@ -1,0 +1,152 @@
+//! The drive's sessions with its providers, and what was measured of each.
+//!
+//! Owns one shared session for each provider, authenticated with the key that the drive made for that provider.
+//! Promises: a provider that fails is asked later than the others within seconds; one good answer brings it back.
+//! Refuses to decide whether a provider is lost: the ledger and the audit worker do.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use data_encoding::HEXLOWER;
+use holdfast_content::keys::DriveKeys;
+use holdfast_net::client::{Client, Session};
+use holdfast_net::{Multiaddr, NetError, PeerId};
+use parking_lot::Mutex;
+
+use super::ledger::{Ledger, Peer};
+
+/// A provider that failed is passed over for reads for so long, if another one has the bytes.
+const DEMOTED: Duration = Duration::from_secs(10);
+/// A peer id's text when its bytes are no peer id.
+fn raw_text(peer: &[u8]) -> String {
+    HEXLOWER.encode(peer)
+}
+
+/// The usual text form of a peer id.
+pub fn peer_text(peer: &Peer) -> String {
+    PeerId::from_bytes(peer).map_or_else(|_| raw_text(peer), |p| p.to_string())
+}
+
+/// A peer id short enough for a sentence, long enough to be found in the list.
+pub fn peer_short(peer: &Peer) -> String {
+    let text = peer_text(peer);
+    let cut = text.len().saturating_sub(8);
+    format!("…{}", text.get(cut..).unwrap_or(&text))
+}
+
+#[derive(Clone)]
+struct Link {
+    session: Session,
+    authenticated: bool,
+    /// Smoothed time to the first answer of a read.
+    latency: Duration,
+    failed_at: Option<Instant>,
+    last_ok: Option<Instant>,
+}
+
+/// Every provider's session.
+pub struct Peers {
+    client: Client,
+    keys: Arc<DriveKeys>,
+    links: Mutex<HashMap<Peer, Link>>,
+}
+
+impl Peers {
+    /// Nothing is dialled yet.
+    pub fn new(client: Client, keys: Arc<DriveKeys>) -> Self {
+        Self { client, keys, links: Mutex::new(HashMap::new()) }
+    }
+
+    /// The node's client, for connections beside the shared ones.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The key that this drive shows to that provider and to nobody else.
+    pub fn key_for(&self, peer: &Peer) -> holdfast_net::SigningKey {
+        self.keys.provider_auth(peer)
+    }
+
+    /// The shared session, proven once; it reconnects and proves itself again by itself.
+    pub async fn session(&self, ledger: &Ledger, peer: &Peer) -> Result<Session, NetError> {
+        let row = ledger.provider(peer).ok_or_else(|| NetError::Invalid("unknown provider".into()))?;
+        let (session, authenticated) = {
+            let mut links = self.links.lock();
+            match links.get(peer) {
+                Some(link) => (link.session.clone(), link.authenticated),
+                None => {
+                    let (id, addrs) = parse(peer, &row.addrs)?;
+                    let session = self.client.session(id, addrs);
+                    links.insert(peer.clone(), Link::new(session.clone()));
+                    (session, false)
+                }
+            }
+        };
+        if !authenticated {
+            session.authenticate(self.key_for(peer)).await.inspect_err(|_| self.note(peer, None))?;
+            if let Some(link) = self.links.lock().get_mut(peer) {
+                link.authenticated = true;
+            }
+        }
+        Ok(session)
+    }
+
+    /// A session over a connection of its own, which shares nothing with the shared one: for the re-check.
+    pub async fn fresh(&self, ledger: &Ledger, peer: &Peer) -> Result<Session, NetError> {
+        let row = ledger.provider(peer).ok_or_else(|| NetError::Invalid("unknown provider".into()))?;
+        let (id, addrs) = parse(peer, &row.addrs)?;
+        let session = self.client.connect_fresh(id, addrs).await?;
+        session.authenticate(self.key_for(peer)).await?;
+        Ok(session)
+    }
+
+    /// Addresses changed: the next session is made anew.
+    pub fn forget(&self, peer: &Peer) {
+        self.links.lock().remove(peer);
+    }
+
+    /// What a read or a call showed: `Some(time)` it went well and took so long, `None` it failed.
+    pub fn note(&self, peer: &Peer, took: Option<Duration>) {
+        let mut links = self.links.lock();
+        let Some(link) = links.get_mut(peer) else { return };
+        match took {
+            Some(t) => {
+                link.latency = if link.last_ok.is_none() { t } else { (link.latency * 7 + t) / 8 };
+                link.last_ok = Some(Instant::now());
+                link.failed_at = None;
+            }
+            None => link.failed_at = Some(Instant::now()),
+        }
+    }
+
+    /// Smaller is better: recently failed last, then by measured latency; a peer not measured yet goes first once.
+    pub fn rank(&self, peer: &Peer) -> (bool, Duration) {
+        let links = self.links.lock();
+        let Some(link) = links.get(peer) else { return (false, Duration::ZERO) };
+        (link.failed_at.is_some_and(|t| t.elapsed() < DEMOTED), link.latency)
+    }
+
+    /// Whether it answered within the last two minutes and did not fail since.
+    pub fn is_connected(&self, peer: &Peer) -> bool {
+        let links = self.links.lock();
+        links.get(peer).is_some_and(|l| {
+            l.failed_at.is_none() && l.last_ok.is_some_and(|t| t.elapsed() < Duration::from_secs(120))
+        })
+    }
+}
+
+impl Link {
+    fn new(session: Session) -> Self {
+        Self { session, authenticated: false, latency: Duration::ZERO, failed_at: None, last_ok: None }
+    }
+}
+
+fn parse(peer: &Peer, addrs: &[String]) -> Result<(PeerId, Vec<Multiaddr>), NetError> {
+    let id = PeerId::from_bytes(peer).map_err(|e| NetError::Invalid(format!("peer id: {e}")))?;
+    let addrs: Vec<Multiaddr> = addrs.iter().filter_map(|a| a.parse().ok()).collect();
+    if addrs.is_empty() {
+        return Err(NetError::Unreachable("no usable address is known".into()));
+    }
+    Ok((id, addrs))
+}

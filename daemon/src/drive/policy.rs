@@ -1,0 +1,75 @@
+//! The owner's rules for the drive's workers: how many losses to survive, and how soon each step is taken.
+//!
+//! The owner's part of it stands in the home's `config` (`policy`, `limits`); the rest are constants of the design.
+
+/// How long deals are made for, unless the owner says otherwise.
+pub const DEAL_SECONDS: u64 = 180 * 24 * 3600;
+
+/// Named limits and intervals; units and qualifiers come last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The drive survives the loss of any so many providers; one more copy than that is placed.
+    pub survive_losses: u8,
+    /// A change is sealed once nothing was written for so long. 60 s from idle to Placed leave most of it to the uplink.
+    pub seal_idle_seconds: u64,
+    /// A drive that is never idle is sealed this often: Placed within 5 min, as the design promises, leaves 4 for the uplink.
+    pub seal_age_seconds_max: u64,
+    /// With more unsealed bytes than that a seal starts at once.
+    pub seal_bytes_max: u64,
+    /// Every copy is challenged this often.
+    pub audit_interval_seconds: u64,
+    /// Leaves asked in one challenge; proofs/SOUNDNESS.md says what they show.
+    pub audit_leaves: u16,
+    /// A provider that stays silent for so long is replaced.
+    pub failed_after_seconds: u64,
+    /// A provider that was caught gets no new copies for so long.
+    pub barred_seconds: u64,
+    /// Deals are made for this time and renewed in their last third.
+    pub deal_seconds: u64,
+    /// Local copies of what is safe are dropped above this; `None` keeps them all.
+    pub local_bytes_max: Option<u64>,
+    /// A local copy goes only if every holder proved possession within this time.
+    pub evict_proven_seconds_max: u64,
+    /// Slots on their way at once. Two keep a link busy while one waits for a receipt.
+    pub place_parallel: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            survive_losses: 2,
+            seal_idle_seconds: 10,
+            seal_age_seconds_max: 60,
+            seal_bytes_max: 256 << 20,
+            audit_interval_seconds: 3600,
+            audit_leaves: 64,
+            failed_after_seconds: 4 * 3600,
+            barred_seconds: 24 * 3600,
+            deal_seconds: DEAL_SECONDS,
+            local_bytes_max: None,
+            evict_proven_seconds_max: 24 * 3600,
+            place_parallel: 6,
+        }
+    }
+}
+
+impl Policy {
+    /// As the home's configuration has it.
+    pub fn of(config: &crate::home::Config) -> Self {
+        let limits = &config.limits;
+        Self {
+            survive_losses: config.policy.survive_losses,
+            seal_idle_seconds: limits.seal_after_idle_seconds,
+            seal_age_seconds_max: limits.seal_after_seconds_max,
+            audit_interval_seconds: limits.audit_interval_seconds,
+            failed_after_seconds: limits.provider_silent_seconds_max,
+            local_bytes_max: (limits.local_pieces_bytes_max > 0).then_some(limits.local_pieces_bytes_max),
+            ..Self::default()
+        }
+    }
+
+    /// Copies of every piece, each with another provider.
+    pub fn copies(&self) -> u16 {
+        u16::from(self.survive_losses) + 1
+    }
+}

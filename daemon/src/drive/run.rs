@@ -1,0 +1,335 @@
+//! A drive's life in one process: open (or attach), mount, work, unmount, close.
+//!
+//! Promises: `ready` is called only when a program may write; on any way out the mount is gone, the workers have ended and
+//! the log is synced and closed. Refuses to publish from a home that is known to be behind its drive.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use holdfast_content::head::HeadBody;
+use holdfast_fs::drive::types::{DriveOptions, RestorePoint};
+use holdfast_fs::drive::{Ambient, Drive};
+use holdfast_fs::fuse::{MountHandle, MountOptions};
+use holdfast_net::client::{Client, ClientConfig};
+use holdfast_net::node::{Node, NodeConfig};
+use holdfast_net::{Env, identity};
+use parking_lot::Mutex;
+use serde_bytes::ByteBuf;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::head::{HeadState, Published};
+use super::ledger::{Ledger, MemoryRows};
+use super::peers::Peers;
+use super::policy::Policy;
+use super::{Engine, Parts};
+use crate::control::{self, ControlError, ErrorKind, RestoredReport, UnmountReport, VerifyReport};
+use crate::handler::{Handler, ProviderList, UnmountRequest};
+use crate::home::{Home, ProviderAddr, Unlocked};
+use crate::restore::{self, Newest};
+use crate::retrieve::{NetRetriever, Sources};
+use crate::run::RunOptions;
+use crate::wiring::{JobRows, durability_of};
+use crate::workers;
+
+/// Workers end their step within this time, or are cut off (which loses nothing: a crash does the same).
+const STOP_PATIENCE: Duration = Duration::from_secs(8);
+/// How often the mount is looked at for having been taken down from outside (`fusermount3 -u`, `umount`).
+const MOUNT_LOOK: Duration = Duration::from_millis(300);
+
+/// Checks the words after `-o` before anything is begun.
+pub fn check_mount_options(words: &[String]) -> Result<(), holdfast_fs::fuse::MountOptionError> {
+    MountOptions::parse(words).map(|_| ())
+}
+
+/// The home's configuration, changed by the control socket while the drive runs.
+struct Providers(Mutex<Home>);
+
+impl ProviderList for Providers {
+    fn add(&self, provider: &ProviderAddr) -> anyhow::Result<()> {
+        Ok(self.0.lock().change_config(|c| ProviderAddr::merge(&mut c.providers, [provider.clone()]))?)
+    }
+    fn remove(&self, peer_id: &str) -> anyhow::Result<()> {
+        Ok(self.0.lock().change_config(|c| c.providers.retain(|p| p.peer_id != peer_id))?)
+    }
+    fn list(&self) -> Vec<ProviderAddr> {
+        self.0.lock().config().providers.clone()
+    }
+}
+
+/// Runs a drive until it is unmounted.
+pub async fn run(options: RunOptions) -> anyhow::Result<UnmountReport> {
+    let mount_options = MountOptions::parse(&options.mount_options)?;
+    let mut home = options.home;
+    let (engine, retriever) = open(&mut home, &options.unlocked).await?;
+    let providers = Arc::new(Providers(Mutex::new(home)));
+    drop(retriever);
+    engine.drive.set_durability_source(durability_of(&engine));
+    let mounted = {
+        let (mountpoint, mount_options) = (options.mountpoint.clone(), mount_options);
+        engine.blocking(move |e| e.drive.mount(&mountpoint, mount_options)).await?
+    };
+    let mount = match mounted {
+        Ok(mount) => mount,
+        Err(error) => {
+            close(&engine).await;
+            return Err(error).context(format!("mounting at {}", options.mountpoint.display()));
+        }
+    };
+    engine.set_mountpoint(Some(options.mountpoint.clone()));
+    start_workers(&engine, options.unlocked.keyring().to_vec());
+    let (ask, asked) = mpsc::channel(4);
+    let socket = providers.0.lock().socket_path();
+    let handler = Arc::new(Handler::new(engine.clone(), ask, providers));
+    let server = control::Server::start(&socket, handler)
+        .with_context(|| format!("listening at {}", socket.display()));
+    let result = match server {
+        Ok(server) => {
+            (options.ready)();
+            serve(&engine, mount, asked, &options.shutdown, options.mountpoint, server).await
+        }
+        Err(error) => {
+            drop(mount);
+            Err(error)
+        }
+    };
+    close(&engine).await;
+    result
+}
+
+fn start_workers(engine: &Arc<Engine>, keyring: Vec<u8>) {
+    let s = &engine.supervisor;
+    s.spawn(workers::seal::SealWorker::new(engine.clone()));
+    s.spawn(workers::place::PlaceWorker::new(engine.clone()));
+    s.spawn(workers::publish::PublishWorker::new(engine.clone(), keyring));
+    s.spawn(workers::audit::AuditWorker::new(engine.clone()));
+    s.spawn(workers::repair::RepairWorker::new(engine.clone()));
+    s.spawn(workers::evict::EvictWorker::new(engine.clone()));
+}
+
+/// Until something ends the mount. Answers the one who asked for it, if somebody did.
+async fn serve(
+    engine: &Arc<Engine>,
+    mount: MountHandle,
+    mut asked: mpsc::Receiver<UnmountRequest>,
+    shutdown: &CancellationToken,
+    mountpoint: PathBuf,
+    server: control::Server,
+) -> anyhow::Result<UnmountReport> {
+    let mut waiting = None;
+    loop {
+        let lazy = tokio::select! {
+            () = shutdown.cancelled() => true,
+            Some(request) = asked.recv() => {
+                let lazy = request.lazy;
+                waiting = Some(request.done);
+                lazy
+            }
+            () = tokio::time::sleep(MOUNT_LOOK) => {
+                if !mount.is_mounted() {
+                    break;
+                }
+                continue;
+            }
+        };
+        engine.set_unmounting();
+        let trying = mount.clone();
+        match tokio::task::spawn_blocking(move || trying.unmount(lazy)).await? {
+            Ok(()) => break,
+            Err(error) if lazy => {
+                tracing::warn!(%error, "the mount could not be detached");
+                break;
+            }
+            Err(error) => {
+                engine.set_mounted_again();
+                if let Some(done) = waiting.take() {
+                    let text = format!("{} is in use: {error}", mountpoint.display());
+                    let _ = done.send(Err(ControlError::new(ErrorKind::Busy, text)));
+                }
+            }
+        }
+    }
+    let report = report(engine, &mountpoint).await;
+    close(engine).await;
+    if let Some(done) = waiting {
+        let _ = done.send(Ok(report.clone()));
+        // The answer leaves through a task of the server's; it is given a moment before the process ends.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(server);
+    Ok(report)
+}
+
+async fn report(engine: &Arc<Engine>, mountpoint: &std::path::Path) -> UnmountReport {
+    let gathered = engine.blocking(crate::status::gather).await.map_err(anyhow::Error::from).and_then(|r| r);
+    let mountpoint = Some(mountpoint.to_owned());
+    match gathered {
+        Ok(status) => UnmountReport {
+            mountpoint,
+            unsafe_bytes: status.durability.unsafe_bytes(),
+            safe_bytes: status.durability.safe_bytes(),
+            oldest_unsafe_seconds: status.durability.oldest_unsafe_seconds,
+        },
+        Err(error) => {
+            tracing::error!(error = %format!("{error:#}"), "the drive's state cannot be read at its end");
+            UnmountReport { mountpoint, unsafe_bytes: 0, safe_bytes: 0, oldest_unsafe_seconds: None }
+        }
+    }
+}
+
+/// Workers end, the log is synced and closed. Safe to call twice.
+async fn close(engine: &Arc<Engine>) {
+    let late = engine.supervisor.stop(STOP_PATIENCE).await;
+    if !late.is_empty() {
+        tracing::info!(workers = ?late, "cut off in the middle of a step; it is done again at the next start");
+    }
+    match engine.blocking(|e| e.drive.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "closing the drive"),
+        Err(error) => tracing::error!(%error, "closing the drive"),
+    }
+    engine.peers.client().node().clone().shutdown().await;
+}
+
+fn drive_options(home: &Home, unlocked: &Unlocked, policy: &Policy) -> DriveOptions {
+    DriveOptions {
+        device: unlocked.device(),
+        survive_losses: policy.survive_losses,
+        quota_bytes: None,
+        disk_free_bytes_min: home.config().limits.disk_free_bytes_min,
+        ..DriveOptions::default()
+    }
+}
+
+/// Opens the home's drive, or attaches the newest head of one that is being restored.
+async fn open(home: &mut Home, unlocked: &Unlocked) -> anyhow::Result<(Arc<Engine>, Arc<NetRetriever>)> {
+    let env = Env::system();
+    let keys = Arc::new(unlocked.drive_keys());
+    let policy = Policy::of(home.config());
+    let node = Node::start(NodeConfig::client(client_identity(unlocked)?)).await.context("starting the network node")?;
+    let client = Client::new(node, env.clone(), ClientConfig::default());
+    let peers = Arc::new(Peers::new(client, keys.clone()));
+    let mask_key = *keys.mask.as_bytes();
+    let retriever = Arc::new(NetRetriever::new(tokio::runtime::Handle::current(), mask_key));
+    let options = drive_options(home, unlocked, &policy);
+    let place = (home.path().to_owned(), unlocked.store_keys());
+
+    let newest = if home.config().restore_pending {
+        Some(restore::newest(peers.client(), &keys, &home.config().providers).await?)
+    } else {
+        None
+    };
+    if let Some(newest) = &newest {
+        let tail = restore::from_tail(&keys, &newest.body, env.clock.unix_seconds(), policy.copies())?;
+        let ledger = Ledger::open(Arc::new(MemoryRows::default()))?;
+        ledger.import(tail)?;
+        retriever.join(Sources { ledger: Arc::new(ledger), peers: peers.clone() });
+    }
+    let point = newest.as_ref().map(|n| RestorePoint {
+        commit: n.body.commit.clone(),
+        location_root: n.body.location.clone(),
+    });
+    let drive = {
+        let (keys, retriever) = (keys.clone(), retriever.clone());
+        tokio::task::spawn_blocking(move || {
+            let (path, store_keys) = place;
+            let ambient = Ambient::system();
+            match point {
+                Some(point) => Drive::attach(&path, keys, store_keys, options, point, retriever, ambient),
+                None => Drive::open(&path, keys, store_keys, options, retriever, ambient),
+            }
+        })
+        .await??
+    };
+    let ledger = Arc::new(Ledger::open(Arc::new(JobRows(drive.jobs())))?);
+    let restored = match newest {
+        Some(newest) => Some(adopt(home, &ledger, &keys, &retriever, &policy, newest, &env).await?),
+        None => None,
+    };
+    for provider in &home.config().providers {
+        let (peer, _) = provider.parts()?;
+        ledger.add_provider(peer.to_bytes(), provider.addrs.clone(), env.clock.unix_seconds())?;
+    }
+    retriever.join(Sources { ledger: ledger.clone(), peers: peers.clone() });
+    let head = HeadState::open(&ledger)?;
+    let parts = Parts {
+        drive,
+        ledger,
+        peers,
+        retriever: retriever.clone(),
+        keys,
+        head,
+        policy,
+        env,
+        home: home.path().to_owned(),
+        drive_name: home.config().drive.clone(),
+        drive_key: *unlocked.drive().as_bytes(),
+        device: unlocked.device(),
+        restored,
+    };
+    Ok((Arc::new(Engine::new(parts)), retriever))
+}
+
+/// The restored head's placements and the head itself become rows; then the restore is no longer pending.
+async fn adopt(
+    home: &mut Home,
+    ledger: &Arc<Ledger>,
+    keys: &Arc<holdfast_content::keys::DriveKeys>,
+    retriever: &Arc<NetRetriever>,
+    policy: &Policy,
+    newest: Newest,
+    env: &Env,
+) -> anyhow::Result<RestoredReport> {
+    let now = env.clock.unix_seconds();
+    let imported = {
+        let (keys, body, retriever, copies) = (keys.clone(), newest.body.clone(), retriever.clone(), policy.copies());
+        tokio::task::spawn_blocking(move || restore::from_checkpoint(&keys, &body, &retriever, now, copies)).await??
+    };
+    let log_next = imported.chain.length;
+    ledger.import(imported)?;
+    let commit = commit_of(keys, retriever, &newest.body).await?;
+    let published = Published {
+        sequence: newest.body.sequence,
+        term: newest.body.term,
+        commit_sequence: commit.sequence,
+        commit_time: commit.time,
+        commit_cid: newest.body.commit.root.to_string(),
+        log_next,
+        pair: ByteBuf::from(newest.value),
+        checkpoint: super::head::CheckpointRow::of(&newest.body),
+    };
+    let sequence = published.commit_sequence;
+    HeadState::open(ledger)?.set(ledger, published)?;
+    home.change_config(|c| c.restore_pending = false)?;
+    Ok(RestoredReport { at: now, sequence, answered: newest.answered, asked: newest.asked })
+}
+
+async fn commit_of(
+    keys: &Arc<holdfast_content::keys::DriveKeys>,
+    retriever: &Arc<NetRetriever>,
+    body: &HeadBody,
+) -> anyhow::Result<holdfast_content::commit::Commit> {
+    use holdfast_content::retrieve::Priority;
+    let found = retriever.fetch_async(&[body.commit.at], Priority::Interactive, Duration::from_secs(30)).await;
+    let block = found.into_iter().next().context("no answer")?.context("fetching the commit")?;
+    Ok(holdfast_content::commit::Commit::decode(&block, &body.commit.key, keys)?)
+}
+
+/// The client's identity on the network: this device's own, from a secret that is in the keyfile only.
+fn client_identity(unlocked: &Unlocked) -> anyhow::Result<holdfast_net::Keypair> {
+    let seed = blake3::derive_key("holdfast 2026 device network identity v1", &unlocked.store_keys().index);
+    Ok(identity::keypair(seed)?)
+}
+
+/// `holdfast verify` on a drive that is not mounted: the local half.
+pub async fn verify_unmounted(home: Home, unlocked: Unlocked, deep: bool) -> anyhow::Result<VerifyReport> {
+    let mut home = home;
+    let (engine, _) = open(&mut home, &unlocked).await?;
+    let checked = engine.blocking(move |e| e.drive.check(holdfast_fs::check::CheckOptions { deep })).await;
+    let remote = engine.audit_everything().await;
+    close(&engine).await;
+    let (_, _, remote) = remote?;
+    Ok(crate::handler::verify_report(checked??, remote))
+}

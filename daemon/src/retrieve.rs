@@ -1,0 +1,281 @@
+//! Blocks from providers: the network side of the file system's `Retriever`.
+//!
+//! Owns the order in which holders are asked. Promises: what it returns hashes to the wanted CID; a holder that is late is
+//! joined by the next one (a hedge) before the reader notices, one that sends other bytes is reported and passed over;
+//! the deadline holds whatever the network does. Refuses to retry beyond the deadline: the reader decides.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use holdfast_content::block::{Block, BlockAt};
+use holdfast_content::retrieve::{FetchError, Priority, Retriever};
+use holdfast_net::{ByteRange, DealId, NetError, mask};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use crate::drive::ledger::{Holder, Ledger, PieceId};
+use crate::drive::peers::Peers;
+use crate::drive::slots;
+
+/// A hedge starts after this many times the holder's usual latency, within the two bounds below.
+const HEDGE_FACTOR: u32 = 3;
+/// Not sooner: a disk seek and a queue of a few requests are no failure.
+const HEDGE_MIN: Duration = Duration::from_millis(250);
+/// Not later: three holders fit into the 8 s that a FUSE read waits.
+const HEDGE_MAX: Duration = Duration::from_millis(2000);
+/// Ranges asked in one request; the provider's own limit is higher.
+const RANGES_MAX: usize = 64;
+
+/// Slots that gave bytes which do not match; the audit worker asks them next.
+pub type Suspicions = Mutex<HashSet<(PieceId, u16)>>;
+
+/// What the retriever needs once the drive is open.
+pub struct Sources {
+    /// Where slots lie.
+    pub ledger: Arc<Ledger>,
+    /// How to reach who keeps them.
+    pub peers: Arc<Peers>,
+}
+
+/// The `Retriever` of a mounted drive. Made before the drive is open, joined with its sources after.
+pub struct NetRetriever {
+    runtime: Handle,
+    mask_key: [u8; 32],
+    sources: ArcSwapOption<Sources>,
+    /// See [`Suspicions`].
+    pub suspicions: Suspicions,
+}
+
+impl NetRetriever {
+    /// Answers `NotFound` until it is joined.
+    pub fn new(runtime: Handle, mask_key: [u8; 32]) -> Self {
+        Self { runtime, mask_key, sources: ArcSwapOption::empty(), suspicions: Mutex::default() }
+    }
+
+    /// From now on it asks these.
+    pub fn join(&self, sources: Sources) {
+        self.sources.store(Some(Arc::new(sources)));
+    }
+
+    /// The async form, for workers.
+    pub async fn fetch_async(
+        &self,
+        wants: &[BlockAt],
+        priority: Priority,
+        deadline: Duration,
+    ) -> Vec<Result<Block, FetchError>> {
+        let Some(sources) = self.sources.load_full() else {
+            return wants.iter().map(|_| Err(FetchError::NotFound)).collect();
+        };
+        let until = Instant::now() + deadline;
+        let mut by_piece: BTreeMap<PieceId, Vec<(usize, BlockAt)>> = BTreeMap::new();
+        for (n, want) in wants.iter().enumerate() {
+            by_piece.entry(want.piece).or_default().push((n, *want));
+        }
+        let mut groups: FuturesUnordered<_> = by_piece
+            .into_iter()
+            .flat_map(|(piece, wants)| {
+                wants.chunks(RANGES_MAX).map(|c| (piece, c.to_vec())).collect::<Vec<_>>()
+            })
+            .map(|(piece, wants)| self.fetch_group(&sources, piece, wants, priority, until))
+            .collect();
+        let mut out: Vec<Result<Block, FetchError>> = wants.iter().map(|_| Err(FetchError::Timeout)).collect();
+        while let Some(results) = groups.next().await {
+            for (n, result) in results {
+                if let Some(place) = out.get_mut(n) {
+                    *place = result;
+                }
+            }
+        }
+        out
+    }
+
+    async fn fetch_group(
+        &self,
+        sources: &Sources,
+        piece: PieceId,
+        wants: Vec<(usize, BlockAt)>,
+        priority: Priority,
+        until: Instant,
+    ) -> Vec<(usize, Result<Block, FetchError>)> {
+        let mut holders = order(sources, &piece);
+        let mut group = Group { missing: wants, done: Vec::new(), worst: FetchError::NotFound };
+        let mut running = FuturesUnordered::new();
+        let mut hedge_at = Instant::now();
+        while !group.missing.is_empty() {
+            let now = Instant::now();
+            if now >= until {
+                group.worst = FetchError::Timeout;
+                break;
+            }
+            if (running.is_empty() || now >= hedge_at)
+                && let Some((slot, holder)) = holders.pop_front()
+            {
+                hedge_at = now + hedge_after(sources, &holder);
+                running.push(self.ask(sources, piece, slot, holder, group.missing.clone(), priority, until));
+            }
+            if running.is_empty() {
+                break;
+            }
+            let wake = if holders.is_empty() { until } else { hedge_at.min(until) };
+            tokio::select! {
+                Some(answer) = running.next() => {
+                    if !self.take(sources, &mut group, answer) {
+                        hedge_at = Instant::now();
+                    }
+                }
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+        }
+        group.finish()
+    }
+
+    /// One holder is asked for everything that is missing.
+    #[expect(clippy::too_many_arguments, reason = "the request and its place, named once")]
+    async fn ask(
+        &self,
+        sources: &Sources,
+        piece: PieceId,
+        slot: u16,
+        holder: Holder,
+        wants: Vec<(usize, BlockAt)>,
+        priority: Priority,
+        until: Instant,
+    ) -> Answer {
+        let started = Instant::now();
+        let ranges: Vec<ByteRange> = wants.iter().map(|(_, w)| ByteRange::new(w.offset, w.len)).collect();
+        let read = async {
+            let deal = DealId(
+                <[u8; 32]>::try_from(holder.deal.as_slice()).map_err(|_| NetError::Invalid("deal id".into()))?,
+            );
+            let session = sources.peers.session(&sources.ledger, &holder.provider).await?;
+            let left = until.saturating_duration_since(Instant::now());
+            session.read(deal, &ranges, net_priority(priority), left).await
+        };
+        let bytes = match tokio::time::timeout_at(until.into(), read).await {
+            Ok(result) => result,
+            Err(_) => Err(NetError::Timeout(until.saturating_duration_since(started))),
+        };
+        Answer { piece, slot, holder, wants, bytes, took: started.elapsed() }
+    }
+
+    /// Verifies an answer. `false`: the next holder should be asked without waiting.
+    fn take(&self, sources: &Sources, group: &mut Group, answer: Answer) -> bool {
+        let parts = match answer.bytes {
+            Ok(parts) if parts.len() == answer.wants.len() => parts,
+            Ok(_) => {
+                self.suspect(sources, &answer.piece, answer.slot, &answer.holder);
+                return false;
+            }
+            Err(error) => {
+                tracing::debug!(peer = %crate::drive::peers::peer_short(&answer.holder.provider), %error, "read failed");
+                sources.peers.note(&answer.holder.provider, None);
+                if error.is_fault_of_provider() {
+                    self.suspicions.lock().insert((answer.piece, answer.slot));
+                }
+                group.worst = match error {
+                    NetError::Timeout(_) => FetchError::Timeout,
+                    _ => FetchError::Unreachable,
+                };
+                return false;
+            }
+        };
+        let seed = slots::seed(&self.mask_key, answer.piece, answer.slot);
+        let mut clean = true;
+        for ((n, want), masked) in answer.wants.into_iter().zip(parts) {
+            match unmask(&seed, &want, masked) {
+                Some(block) => group.got(n, block),
+                None => clean = false,
+            }
+        }
+        if clean {
+            sources.peers.note(&answer.holder.provider, Some(answer.took));
+        } else {
+            group.worst = FetchError::Corrupt;
+            self.suspect(sources, &answer.piece, answer.slot, &answer.holder);
+        }
+        clean
+    }
+
+    fn suspect(&self, sources: &Sources, piece: &PieceId, slot: u16, holder: &Holder) {
+        sources.peers.note(&holder.provider, None);
+        self.suspicions.lock().insert((*piece, slot));
+    }
+}
+
+impl Retriever for NetRetriever {
+    fn fetch(&self, wants: &[BlockAt], priority: Priority, deadline: Duration) -> Vec<Result<Block, FetchError>> {
+        self.runtime.block_on(self.fetch_async(wants, priority, deadline))
+    }
+}
+
+struct Answer {
+    piece: PieceId,
+    slot: u16,
+    holder: Holder,
+    wants: Vec<(usize, BlockAt)>,
+    bytes: Result<Vec<Bytes>, NetError>,
+    took: Duration,
+}
+
+struct Group {
+    missing: Vec<(usize, BlockAt)>,
+    done: Vec<(usize, Result<Block, FetchError>)>,
+    worst: FetchError,
+}
+
+impl Group {
+    fn got(&mut self, n: usize, block: Block) {
+        let before = self.missing.len();
+        self.missing.retain(|(m, _)| *m != n);
+        // A hedge may bring a block a second time.
+        if self.missing.len() < before {
+            self.done.push((n, Ok(block)));
+        }
+    }
+
+    fn finish(mut self) -> Vec<(usize, Result<Block, FetchError>)> {
+        let worst = self.worst;
+        self.done.extend(self.missing.into_iter().map(|(n, _)| (n, Err(worst))));
+        self.done
+    }
+}
+
+fn unmask(seed: &mask::SlotSeed, want: &BlockAt, masked: Bytes) -> Option<Block> {
+    let mut plain = Vec::from(masked);
+    if plain.len() != usize::try_from(want.len).ok()? {
+        return None;
+    }
+    mask::apply(seed, want.offset, &mut plain).ok()?;
+    Block::verify(want.cid, Bytes::from(plain)).ok()
+}
+
+/// Holders of a piece, the best first; those that are known to have lost it are left out, silent ones come last.
+fn order(sources: &Sources, piece: &PieceId) -> VecDeque<(u16, Holder)> {
+    let Some(row) = sources.ledger.piece(piece) else { return VecDeque::new() };
+    let mut all: Vec<(u16, Holder)> =
+        row.holders().filter(|(_, h)| h.failed.is_none()).map(|(n, h)| (n, h.clone())).collect();
+    all.sort_by_cached_key(|(_, h)| {
+        let answers = sources.ledger.provider(&h.provider).is_some_and(|p| p.answers());
+        let (failed, latency) = sources.peers.rank(&h.provider);
+        (!answers, failed, latency)
+    });
+    all.into()
+}
+
+fn hedge_after(sources: &Sources, holder: &Holder) -> Duration {
+    let (_, usual) = sources.peers.rank(&holder.provider);
+    (usual * HEDGE_FACTOR).clamp(HEDGE_MIN, HEDGE_MAX)
+}
+
+fn net_priority(p: Priority) -> holdfast_net::client::Priority {
+    match p {
+        Priority::Interactive => holdfast_net::client::Priority::Interactive,
+        Priority::Readahead | Priority::Bulk => holdfast_net::client::Priority::Bulk,
+    }
+}

@@ -1,0 +1,268 @@
+//! What `holdfast status` says: gathered from the ledger, the drive and the workers; never waits for the network.
+
+use std::collections::HashMap;
+
+use holdfast_fs::drive::types::{DriveUsage, PieceInfo};
+
+use crate::control::{
+    Amount, CommitReport, CommitsReport, DriveState, DurabilityReport, PiecesReport, PolicyReport, ProviderReport,
+    ProviderState as Shown, STATUS_SCHEMA, Safety, StatusReport, StorageReport,
+};
+use crate::drive::Engine;
+use crate::drive::ledger::{Ledger, Peer, PieceId, PieceRow, ProviderRow, ProviderState, Seconds};
+
+/// Where one piece stands, for the totals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Only here.
+    Packed,
+    /// With providers, but it survives fewer losses than the policy asks for.
+    Below,
+    /// As the policy asks for.
+    Placed,
+    /// The same, and every holder answered its last audit in time.
+    Proven,
+}
+
+/// What decides over a piece's standing.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence {
+    /// Copies that count.
+    pub counting: usize,
+    /// The oldest of their proofs.
+    pub proven_at: Option<Seconds>,
+    /// A published head reaches the piece.
+    pub published: bool,
+    /// Copies that the policy wants.
+    pub wanted: usize,
+    /// An audit older than that is overdue.
+    pub proven_since: Seconds,
+}
+
+/// The ladder's upper rungs for one piece. Pure.
+pub fn standing(e: Evidence) -> Standing {
+    if !e.published || e.counting == 0 {
+        return Standing::Packed;
+    }
+    if e.counting < e.wanted {
+        return Standing::Below;
+    }
+    if e.proven_at.is_some_and(|t| t >= e.proven_since) { Standing::Proven } else { Standing::Placed }
+}
+
+/// Totals over all pieces.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Bytes by rung.
+    pub durability: DurabilityReport,
+    /// Counts.
+    pub pieces: PiecesReport,
+    /// Fewest losses that anything published survives.
+    pub survives: Option<usize>,
+    /// When the oldest piece that is not safe was finished.
+    pub oldest_unsafe: Option<Seconds>,
+}
+
+fn add(amount: &mut Amount, bytes: u64) {
+    amount.bytes = amount.bytes.saturating_add(bytes);
+}
+
+/// Adds up `pieces`; `usage` brings what is not in pieces yet.
+pub fn totals(engine: &Engine, pieces: &[PieceInfo], usage: &DriveUsage) -> Totals {
+    let ledger = &engine.ledger;
+    let published = engine.head.published_sequence().unwrap_or(0);
+    let wanted = usize::from(engine.policy.copies());
+    let proven_since = engine.now().saturating_sub(engine.policy.audit_interval_seconds.saturating_mul(2));
+    let head_copies = ledger.head_copies();
+    let mut t = Totals::default();
+    t.durability.staged.bytes = usage.staged_bytes;
+    for piece in pieces {
+        let (counting, proven_at) = ledger.counting(&piece.id);
+        let counting = counting.min(head_copies);
+        let reached = piece.checkpoint || (piece.commit_sequence != 0 && piece.commit_sequence <= published);
+        let at = standing(Evidence { counting, proven_at, published: reached, wanted, proven_since });
+        let rung = match at {
+            Standing::Packed => &mut t.durability.packed,
+            Standing::Below => &mut t.durability.placed_below_policy,
+            Standing::Placed => &mut t.durability.placed,
+            Standing::Proven => &mut t.durability.proven,
+        };
+        add(rung, piece.raw_len);
+        if matches!(at, Standing::Packed | Standing::Below) {
+            t.oldest_unsafe = Some(t.oldest_unsafe.map_or(piece.created, |o| o.min(piece.created)));
+        }
+        count(&mut t.pieces, ledger, piece, wanted);
+        if reached {
+            let survives = counting.saturating_sub(1);
+            t.survives = Some(t.survives.map_or(survives, |s| s.min(survives)));
+        }
+    }
+    t
+}
+
+fn count(report: &mut PiecesReport, ledger: &Ledger, piece: &PieceInfo, wanted: usize) {
+    let live = ledger.live_copies(&piece.id);
+    report.total += 1;
+    report.bytes = report.bytes.saturating_add(piece.raw_len);
+    report.local += u64::from(piece.local);
+    if live >= wanted {
+        report.full += 1;
+    } else if live > 0 || piece.local {
+        report.degraded += 1;
+    } else {
+        report.lost += 1;
+    }
+}
+
+fn provider(peer: &Peer, row: &ProviderRow, kept: (u64, u64, Option<u64>), connected: bool) -> ProviderReport {
+    let state = match row.state {
+        ProviderState::Active if row.last_ok == 0 => Shown::New,
+        ProviderState::Active => Shown::Ok,
+        ProviderState::Suspect { .. } => Shown::Suspect,
+        ProviderState::Failed { .. } => Shown::Failed,
+        ProviderState::Removed => Shown::Leaving,
+    };
+    ProviderReport {
+        peer_id: crate::drive::peers::peer_text(peer),
+        addrs: row.addrs.clone(),
+        state,
+        connected,
+        copies: kept.0,
+        bytes: kept.1,
+        last_audit_at: kept.2,
+        last_audit_passed: kept.2.map(|at| row.fault_at.is_none_or(|f| f < at)),
+        reason: row.reason.clone(),
+    }
+}
+
+/// Copies, bytes and the newest proof for each provider.
+fn kept(pieces: &[(PieceId, PieceRow)]) -> HashMap<Peer, (u64, u64, Option<u64>)> {
+    let mut all: HashMap<Peer, (u64, u64, Option<u64>)> = HashMap::new();
+    for (_, row) in pieces {
+        for (_, h) in row.holders().filter(|(_, h)| h.failed.is_none()) {
+            let entry = all.entry(h.provider.clone()).or_default();
+            entry.0 += 1;
+            entry.1 = entry.1.saturating_add(row.raw_len);
+            entry.2 = entry.2.max(Some(h.proven_at));
+        }
+    }
+    all
+}
+
+/// Every provider as a person sees it.
+pub fn providers(engine: &Engine) -> Vec<ProviderReport> {
+    let kept = kept(&engine.ledger.pieces());
+    let rows = engine.ledger.providers();
+    rows.iter()
+        .map(|(peer, row)| {
+            provider(peer, row, kept.get(peer).cloned().unwrap_or_default(), engine.peers.is_connected(peer))
+        })
+        .collect()
+}
+
+/// A commit as reports show it.
+pub fn commit_report(c: &holdfast_fs::drive::types::CommitInfo) -> CommitReport {
+    CommitReport { sequence: c.sequence, at: c.time, cid: c.commit.cid.to_string() }
+}
+
+/// The whole report. Reads memory and the local index only.
+pub fn gather(engine: &Engine) -> anyhow::Result<StatusReport> {
+    let usage = engine.drive.usage()?;
+    let pieces = engine.drive.pieces()?;
+    let dirty = engine.drive.dirty()?;
+    let totals = totals(engine, &pieces, &usage);
+    let mut durability = totals.durability;
+    let now = engine.now();
+    let dirty_age = dirty.oldest_change_age.map(|a| a.as_secs());
+    let piece_age = totals.oldest_unsafe.map(|at| now.saturating_sub(at));
+    durability.oldest_unsafe_seconds = dirty_age.max(piece_age);
+    durability.staged.files = Some(dirty.inodes);
+    let commits = CommitsReport {
+        latest: engine.drive.latest_commit()?.as_ref().map(commit_report),
+        published: engine.head.published_report(),
+        published_with: u32::try_from(engine.ledger.head_copies()).unwrap_or(u32::MAX),
+    };
+    let (state, state_reason) = engine.state();
+    Ok(StatusReport {
+        schema: STATUS_SCHEMA,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        now,
+        started_at: engine.started_at,
+        drive: engine.drive_name.clone(),
+        home: engine.home.clone(),
+        mountpoint: engine.mountpoint(),
+        state,
+        state_reason,
+        safety: Safety::default(),
+        policy: PolicyReport {
+            survive_losses: engine.policy.survive_losses,
+            copies_wanted: u8::try_from(engine.policy.copies()).unwrap_or(u8::MAX),
+        },
+        durability,
+        commits,
+        pieces: totals.pieces,
+        providers: providers(engine),
+        workers: engine.supervisor.reports(),
+        storage: StorageReport {
+            staging_bytes: usage.staged_bytes,
+            unsynced_bytes: usage.unsynced_bytes,
+            log_bytes: usage.log_bytes,
+            index_bytes: folder_bytes(&engine.home.join("index")),
+            pieces_bytes: usage.piece_bytes_local,
+            disk_free_bytes: disk_free(&engine.home),
+        },
+        events: engine.events.list(),
+        restored: engine.restored.clone(),
+    })
+}
+
+/// What a drive that cannot be asked says: the state and the reason, and nothing that could be mistaken for safety.
+pub fn unreadable(engine: &Engine, reason: String) -> StatusReport {
+    StatusReport {
+        schema: STATUS_SCHEMA,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        now: engine.now(),
+        started_at: engine.started_at,
+        drive: engine.drive_name.clone(),
+        home: engine.home.clone(),
+        mountpoint: engine.mountpoint(),
+        state: DriveState::ReadOnly,
+        state_reason: Some(reason),
+        safety: Safety::default(),
+        policy: PolicyReport { survive_losses: engine.policy.survive_losses, copies_wanted: 0 },
+        durability: DurabilityReport::default(),
+        commits: CommitsReport::default(),
+        pieces: PiecesReport::default(),
+        providers: providers(engine),
+        workers: engine.supervisor.reports(),
+        storage: StorageReport::default(),
+        events: engine.events.list(),
+        restored: engine.restored.clone(),
+    }
+}
+
+fn folder_bytes(folder: &std::path::Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
+}
+
+fn disk_free(folder: &std::path::Path) -> u64 {
+    nix::sys::statvfs::statvfs(folder).map_or(0, |s| s.blocks_available().saturating_mul(s.fragment_size()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_climbs_rung_by_rung_and_falls_again() {
+        let e = Evidence { counting: 3, proven_at: Some(50), published: true, wanted: 3, proven_since: 40 };
+        assert_eq!(standing(e), Standing::Proven);
+        assert_eq!(standing(Evidence { proven_at: Some(39), ..e }), Standing::Placed);
+        assert_eq!(standing(Evidence { counting: 2, ..e }), Standing::Below);
+        assert_eq!(standing(Evidence { counting: 0, ..e }), Standing::Packed);
+        assert_eq!(standing(Evidence { published: false, ..e }), Standing::Packed);
+    }
+}

@@ -1,0 +1,16 @@
+//! The drive's background work, one file for each kind.
+//!
+//! ```text
+//! seal ──commit row──► place ──placement rows──► publish ──head──►  (Placed)
+//!                        ▲                                │
+//!                        └──────verdict rows── audit ◄────┘      evict: drops local copies of what is safe
+//! ```
+//!
+//! Nobody calls anybody: each looks at rows, does one bounded step, commits rows.
+
+pub mod audit;
+pub mod evict;
+pub mod place;
+pub mod publish;
+pub mod repair;
+pub mod seal;

@@ -1,0 +1,302 @@
+//! The publish worker: leaves the newest head with every provider of the drive.
+//!
+//! Only what a head names comes back from the words, so this is the step that makes data Placed. *Must*: a head is published only
+//! when every piece that it needs has a confirmed copy, and a copy counts only once a published head names it. *Should*: heads
+//! follow placements within a second or two, and not more often.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use futures::StreamExt;
+use holdfast_content::block::BlockAt;
+use holdfast_content::commit::PlaceBody;
+use holdfast_content::keys::{DriveName, TreeDomain};
+use holdfast_content::placement::{PlacementEntry, PlacementTree, checkpoint_delete, checkpoint_put};
+use holdfast_content::tree::{Edit, NodeSource, Physical, PhysicalRef, SourceError};
+use holdfast_fs::drive::types::CommitInfo;
+use holdfast_net::client::PutOutcome;
+use holdfast_net::NetError;
+
+use crate::drive::Engine;
+use crate::drive::events::Level;
+use crate::drive::head::{CheckpointRow, Published};
+use crate::drive::ledger::{Peer, ProviderState};
+use crate::drive::peers::peer_short;
+use crate::records::{HeadValue, head_key, keyring_key};
+use crate::worker::{Context, Detail, Next, Worker};
+
+/// Placements come in bursts; a head waits for so long to carry several.
+const GATHER: Duration = Duration::from_millis(700);
+/// A head is offered again to providers that missed it at least this often.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Providers that are given a head at once.
+const AT_ONCE: usize = 16;
+/// One provider's answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Log entries in a head's tail before a checkpoint is written: with about 700 bytes each the record stays under the
+/// 512 KiB that providers take.
+const TAIL_MAX: u64 = 400;
+
+/// See the module.
+pub struct PublishWorker {
+    engine: Arc<Engine>,
+    keyring: Vec<u8>,
+    /// Who keeps the head as it stands now.
+    with: BTreeSet<Peer>,
+    /// Who keeps the keyring.
+    keyring_with: BTreeSet<Peer>,
+    offered: Option<u64>,
+    pending: Option<CheckpointRow>,
+    detail: Detail,
+}
+
+/// What one provider said to a head.
+enum Said {
+    Keeps,
+    /// It keeps a higher one.
+    Higher(Vec<u8>),
+    Silent(String),
+}
+
+impl PublishWorker {
+    /// A worker that publishes for `engine`; `keyring` is the signed keyring.
+    pub fn new(engine: Arc<Engine>, keyring: Vec<u8>) -> Self {
+        Self {
+            engine,
+            keyring,
+            with: BTreeSet::new(),
+            keyring_with: BTreeSet::new(),
+            offered: None,
+            pending: None,
+            detail: Detail::default(),
+        }
+    }
+
+    /// The newest commit of which every piece has a live copy, if the published head is behind it or behind the log.
+    fn wanted(&self) -> anyhow::Result<Option<CommitInfo>> {
+        let engine = &self.engine;
+        let published = engine.head.published();
+        let placed_up_to = self.placed_up_to()?;
+        let after = published.as_ref().map_or(0, |p| p.commit_sequence);
+        let candidates = engine.drive.commits_after(after.saturating_sub(1))?;
+        let Some(commit) = candidates.into_iter().filter(|c| c.sequence <= placed_up_to).next_back() else {
+            return Ok(None);
+        };
+        let news = published.is_none_or(|p| {
+            p.commit_sequence < commit.sequence || p.log_next < engine.ledger.chain().length
+        });
+        Ok(news.then_some(commit))
+    }
+
+    /// Commits up to this one have a live copy of every piece.
+    fn placed_up_to(&self) -> anyhow::Result<u64> {
+        let engine = &self.engine;
+        let mut up_to = u64::MAX;
+        for piece in engine.drive.pieces()? {
+            if piece.commit_sequence != 0 && engine.ledger.live_copies(&piece.id) == 0 {
+                up_to = up_to.min(piece.commit_sequence.saturating_sub(1));
+            }
+        }
+        Ok(up_to)
+    }
+
+    async fn publish(&mut self, commit: &CommitInfo) -> anyhow::Result<()> {
+        let engine = self.engine.clone();
+        let checkpoint = self.checkpoint().await?;
+        let (commit, keyring) = (commit.clone(), self.keyring.clone());
+        let published = engine.clone().blocking(move |e| e.compose_head(&commit, &keyring, checkpoint)).await??;
+        engine.blocking({
+            let published = published.clone();
+            move |e| e.head.set(&e.ledger, published)
+        })
+        .await??;
+        self.with.clear();
+        self.offered = Some(published.sequence);
+        self.offer(&published).await
+    }
+
+    /// Gives the head to everybody who does not keep it yet.
+    async fn offer(&mut self, published: &Published) -> anyhow::Result<()> {
+        let engine = self.engine.clone();
+        let missing: Vec<Peer> = engine
+            .ledger
+            .providers()
+            .into_iter()
+            .filter(|(p, row)| !matches!(row.state, ProviderState::Removed) && !self.with.contains(p))
+            .map(|(p, _)| p)
+            .collect();
+        let (keyring, known) = (&self.keyring, &self.keyring_with);
+        let said: Vec<(Peer, Said)> = futures::stream::iter(missing)
+            .map(|peer| {
+                let engine = engine.clone();
+                async move {
+                    let said = give(&engine, &peer, published, (!known.contains(&peer)).then_some(keyring)).await;
+                    (peer, said)
+                }
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        for (peer, said) in said {
+            match said {
+                Said::Keeps => {
+                    self.with.insert(peer.clone());
+                    self.keyring_with.insert(peer.clone());
+                    engine.provider_answered(&peer)?;
+                }
+                Said::Higher(pair) => self.met_higher(&peer, published, &pair),
+                Said::Silent(why) => tracing::debug!(peer = %peer_short(&peer), why, "head not taken"),
+            }
+        }
+        engine.ledger.set_published(published.log_next, self.with.clone());
+        Ok(())
+    }
+
+    /// A provider keeps a higher head than ours. By another device: this one stops. By this device (a home that was put back
+    /// from a copy): the sequence goes on from there.
+    fn met_higher(&self, peer: &Peer, ours: &Published, pair: &[u8]) {
+        let engine = &self.engine;
+        let key = engine.keys.head_signing().verifying_key().to_bytes();
+        let Ok(theirs) = HeadValue::verify(pair, &key) else {
+            tracing::warn!(peer = %peer_short(peer), "answered with a head that is not ours");
+            return;
+        };
+        if theirs.record().sequence() <= ours.sequence && theirs.record().term() <= ours.term {
+            return;
+        }
+        match holdfast_content::head::HeadBody::open(theirs.sealed(), &engine.keys) {
+            Ok(body) if body.device == engine.device => engine.set_read_only(
+                "providers keep a newer head of this very machine: the home folder is an old copy. Nothing is published from it; \
+                 restore the drive from its words into a new home folder, what is only here stays readable here",
+            ),
+            _ => engine.set_read_only(
+                "another machine writes this drive now. Nothing of this one is published any more; what is only here stays \
+                 readable here: copy it out, then restore the drive from its words",
+            ),
+        }
+    }
+
+    /// The checkpoint that the next head names: the published one, or a newer one whose piece has a copy by now.
+    async fn checkpoint(&mut self) -> anyhow::Result<Option<CheckpointRow>> {
+        let engine = self.engine.clone();
+        if let Some(row) = &self.pending
+            && engine.ledger.live_copies(&row.piece) > 0
+        {
+            return Ok(self.pending.take());
+        }
+        let current = engine.head.published().and_then(|p| p.checkpoint);
+        let covered = current.as_ref().map_or(0, |c| c.covers.length);
+        if self.pending.is_none() && engine.ledger.chain().length.saturating_sub(covered) > TAIL_MAX {
+            let base = current.clone();
+            let row = engine.clone().blocking(move |e| write_checkpoint(e, base.as_ref())).await??;
+            engine.adopt_pieces().await?;
+            engine.wake.notify_waiters();
+            self.pending = Some(row);
+        }
+        Ok(current)
+    }
+}
+
+async fn give(engine: &Engine, peer: &Peer, published: &Published, keyring: Option<&Vec<u8>>) -> Said {
+    let name = engine.keys.head_signing().verifying_key().to_bytes();
+    let giving = async {
+        let session = engine.peers.session(&engine.ledger, peer).await?;
+        if let Some(keyring) = keyring {
+            session.put_record(&keyring_key(&DriveName::from_bytes(engine.drive_key)), keyring).await?;
+        }
+        session.put_record(&head_key(&name), &published.pair).await
+    };
+    match tokio::time::timeout(PATIENCE, giving).await {
+        Ok(Ok(PutOutcome::Stored)) => Said::Keeps,
+        Ok(Ok(PutOutcome::Superseded(kept))) if kept.as_ref() == published.pair.as_slice() => Said::Keeps,
+        Ok(Ok(PutOutcome::Superseded(kept))) => Said::Higher(kept.to_vec()),
+        Ok(Err(error)) => {
+            if matches!(error, NetError::Unreachable(_) | NetError::Disconnected(_)) {
+                engine.peers.note(peer, None);
+            }
+            Said::Silent(error.to_string())
+        }
+        Err(_) => Said::Silent("no answer in time".into()),
+    }
+}
+
+struct Blocks<'a>(&'a Engine);
+
+impl NodeSource<Physical> for Blocks<'_> {
+    fn node(&self, node: &PhysicalRef) -> Result<holdfast_content::block::Block, SourceError> {
+        self.0.drive.read_block(&node.at).map_err(|e| SourceError::Unavailable(e.to_string()))
+    }
+}
+
+/// Folds the log since `base` into the placement tree, in a piece of its own.
+fn write_checkpoint(engine: &Engine, base: Option<&CheckpointRow>) -> anyhow::Result<CheckpointRow> {
+    let from = base.map_or(0, |b| b.covers.length);
+    let covers = engine.ledger.chain();
+    let mut edits: std::collections::BTreeMap<Vec<u8>, Edit> = std::collections::BTreeMap::new();
+    let mut newest: std::collections::BTreeMap<([u8; 16], u16), PlacementEntry> = std::collections::BTreeMap::new();
+    // Which holders the older checkpoint names for the slots that changed: those rows go.
+    for (_, bytes) in engine.ledger.log_from(0)? {
+        let entry = PlacementEntry::verify(&bytes)?;
+        let slot = (entry.body().piece, entry.body().slot);
+        let number = entry.body().number;
+        if let Some(old) = newest.insert(slot, entry)
+            && number >= from
+        {
+            let delete = checkpoint_delete(&old.slot_at());
+            edits.insert(delete.key.to_vec(), delete);
+        }
+    }
+    for entry in newest.values().filter(|e| e.body().number >= from) {
+        let put = checkpoint_put(entry);
+        edits.insert(put.key.to_vec(), put);
+    }
+    let tree = PlacementTree::new(engine.keys.tree(TreeDomain::Placement), 64);
+    let root = base.map(CheckpointRow::root);
+    let source = Blocks(engine);
+    let (piece, root) = engine.drive.put_checkpoint_piece(|sink| {
+        tree.apply(&source, root.as_ref(), edits.into_values(), sink)
+            .map(|applied| applied.root)
+            .map_err(|e| holdfast_fs::drive::DriveError::from(e))
+    })?;
+    Ok(CheckpointRow { root: place(&root.at, &root.key), covers, piece: piece.id })
+}
+
+fn place(at: &BlockAt, key: &holdfast_content::keys::SecretKey32) -> PlaceBody {
+    PlaceBody::new(at, key)
+}
+
+#[async_trait]
+impl Worker for PublishWorker {
+    fn name(&self) -> &'static str {
+        "publish"
+    }
+
+    fn status(&self) -> Detail {
+        self.detail.clone()
+    }
+
+    async fn work(&mut self, context: &Context) -> anyhow::Result<Next> {
+        if self.engine.read_only().is_some() {
+            return Ok(Next::Idle);
+        }
+        if let Some(commit) = self.wanted()? {
+            tokio::time::sleep(GATHER).await;
+            let commit = self.wanted()?.unwrap_or(commit);
+            context.report(Detail { doing: format!("publishing commit {}", commit.sequence), ..Detail::default() });
+            self.publish(&commit).await.context("publishing the head")?;
+        } else if let Some(published) = self.engine.head.published() {
+            self.offer(&published).await?;
+        }
+        let providers = self.engine.ledger.providers();
+        let missing = providers.iter().filter(|(p, r)| r.answers() && !self.with.contains(p)).count();
+        self.detail = Detail { queue: missing as u64, ..Detail::default() };
+        Ok(if missing > 0 { Next::After(AGAIN) } else { Next::Idle })
+    }
+
+    async fn wait(&mut self) {
+        self.engine.changed(Duration::from_secs(30)).await;
+    }
+}

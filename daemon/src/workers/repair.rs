@@ -1,0 +1,95 @@
+//! The repair worker: turns evidence of a lost copy into the row that the place worker picks up.
+//!
+//! The single edge backward of the pipeline. A copy is lost when its holder failed an audit, when its provider was silent for
+//! too long or was taken out, or when its deal is about to end. The old holder stays in the row until the new one is confirmed,
+//! so that a copy which is merely about to be replaced still counts and still serves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::drive::Engine;
+use crate::drive::events::Level;
+use crate::drive::ledger::{Holder, Lost, PieceId, ProviderState};
+use crate::drive::peers::peer_short;
+use crate::worker::{Context, Detail, Next, Worker};
+
+/// See the module.
+pub struct RepairWorker {
+    engine: Arc<Engine>,
+    detail: Detail,
+}
+
+impl RepairWorker {
+    /// A worker over `engine`'s ledger.
+    pub fn new(engine: Arc<Engine>) -> Self {
+        Self { engine, detail: Detail::default() }
+    }
+
+    /// Why a copy has to be replaced, if it has to.
+    fn why(&self, holder: &Holder) -> Option<String> {
+        let engine = &self.engine;
+        let short = peer_short(&holder.provider);
+        if let Some(fault) = &holder.failed {
+            return Some(format!("provider {short} lost ({fault})"));
+        }
+        let row = engine.ledger.provider(&holder.provider);
+        match row.map(|r| r.state) {
+            None | Some(ProviderState::Removed) => return Some(format!("provider {short} kept before it was taken out")),
+            Some(ProviderState::Failed { .. }) => return Some(format!("provider {short} kept before it fell silent")),
+            Some(ProviderState::Active | ProviderState::Suspect { .. }) => {}
+        }
+        let left = holder.ends_at.saturating_sub(engine.now());
+        (left < engine.policy.deal_seconds / 3).then(|| format!("provider {short} keeps until its deal ends"))
+    }
+
+    fn look(&self) -> (Vec<(PieceId, u16, Option<String>)>, u64) {
+        let mut changes = Vec::new();
+        let mut open = 0;
+        for (id, row) in self.engine.ledger.pieces() {
+            for (slot, n) in row.slots.iter().zip(0u16..) {
+                let Some(holder) = &slot.holder else { continue };
+                let why = self.why(holder);
+                open += u64::from(why.is_some());
+                if why.is_some() != slot.lost.is_some() {
+                    changes.push((id, n, why));
+                }
+            }
+        }
+        (changes, open)
+    }
+}
+
+#[async_trait]
+impl Worker for RepairWorker {
+    fn name(&self) -> &'static str {
+        "repair"
+    }
+
+    fn status(&self) -> Detail {
+        self.detail.clone()
+    }
+
+    async fn work(&mut self, _: &Context) -> anyhow::Result<Next> {
+        let (changes, open) = self.look();
+        let lost = changes.iter().filter(|(_, _, why)| why.is_some()).count();
+        let now = self.engine.now();
+        for (id, slot, why) in changes {
+            self.engine.ledger.set_lost(id, slot, why.map(|why| Lost { at: now, why }))?;
+        }
+        if lost > 0 {
+            let text = format!("{lost} copies have to be made anew; the data is read from the others meanwhile");
+            self.engine.events.add(now, Level::Warning, text);
+        }
+        let doing = if open > 0 { format!("{open} copies are being replaced") } else { String::new() };
+        self.detail = Detail { doing, queue: open, progress: None };
+        Ok(Next::Idle)
+    }
+
+    async fn wait(&mut self) {
+        self.engine.changed(Duration::from_secs(10)).await;
+        // Rows come in bursts (one for each verdict): one look serves them all.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
