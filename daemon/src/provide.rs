@@ -4,7 +4,7 @@
 //!   DIR/ 0700
 //!     config         JSON: version, capacity, addresses to listen at
 //!     identity       the provider's key (net)         slots/ deals/ records/   what it stores (net)
-//!     lock, provider.pid, address, provider.log
+//!     provider.lock, provider.pid, address, provider.log
 //! ```
 //!
 //! Owns: the folder's configuration and its life. Promises: one process for each folder; the same identity and port after
@@ -36,6 +36,8 @@ use crate::{
 };
 
 const CONFIG_FILE: &str = "config";
+/// Not `lock`: that is the net room's, for the slots.
+const LOCK_FILE: &str = "provider.lock";
 const IDENTITY_FILE: &str = "identity";
 const CONFIG_VERSION: u64 = 1;
 const CAPACITY_DEFAULT: u64 = 100 << 30;
@@ -92,7 +94,7 @@ impl Folder {
         let dir = dir.canonicalize().map_err(|error| HomeError::io("open", dir, error))?;
         let path = dir.join(CONFIG_FILE);
         let known = read_config(&dir, &path)?;
-        let lock = LockGuard::take(&dir.join("lock")).map_err(|error| match error {
+        let lock = LockGuard::take(&dir.join(LOCK_FILE)).map_err(|error| match error {
             HomeError::InUse { path, pid } => ProvideError::InUse { dir: path, pid },
             other => other.into(),
         })?;
@@ -146,12 +148,13 @@ pub async fn run(
 ) -> Result<(), ProvideError> {
     let env = Env::system();
     let key = identity::load_or_create(&folder.dir.join(IDENTITY_FILE), &env)?;
+    check_ports_free(&folder)?;
     let node = Node::start(NodeConfig::listening(key, folder.listen.clone()))
         .await
         .map_err(|error| listen_failed(&folder, &error))?;
     let bound = node.listeners();
     folder.keep_ports(&bound)?;
-    let config = ProviderConfig { capacity_bytes: folder.config.capacity_bytes, ..ProviderConfig::default() };
+    let config = ProviderConfig::with_capacity(folder.config.capacity_bytes);
     let (rules, settlement) = (Arc::new(DriveRecords), Arc::new(NoSettlement));
     let provider = Provider::open(&folder.dir, config, node.clone(), env, rules, settlement).await?;
 
@@ -170,20 +173,20 @@ pub async fn run(
     };
     tracing::info!(peer = %node.peer_id(), "providing");
 
+    let serving = provider.run();
+    tokio::pin!(serving);
     let served = tokio::select! {
-        served = async { announce(&started); provider.run().await } => served.map_err(ProvideError::from),
-        () = shutdown.cancelled() => Ok(()),
+        served = async { announce(&started); (&mut serving).await } => served,
+        () = shutdown.cancelled() => {
+            provider.stop();
+            // What is being received may finish; what does not is resumed by its client.
+            tokio::time::timeout(Duration::from_secs(STOP_SECONDS_MAX), serving).await.unwrap_or(Ok(()))
+        }
     };
-    let stopping = async {
-        provider.stop().await;
-        node.shutdown().await;
-    };
-    if tokio::time::timeout(Duration::from_secs(STOP_SECONDS_MAX), stopping).await.is_err() {
-        tracing::warn!("ended before everything was closed");
-    }
+    node.shutdown().await;
     let _ = fs::remove_file(folder.dir.join(PID_FILE));
     tracing::info!("stopped");
-    served
+    Ok(served?)
 }
 
 fn read_config(dir: &Path, path: &Path) -> Result<Option<FolderConfig>, HomeError> {
@@ -204,7 +207,7 @@ fn read_config(dir: &Path, path: &Path) -> Result<Option<FolderConfig>, HomeErro
 
 /// A folder without a configuration must be empty, but for what an earlier start may have left.
 fn check_new(dir: &Path) -> Result<(), HomeError> {
-    let ours = [LOG_FILE, "lock", "config.new", IDENTITY_FILE];
+    let ours = [LOG_FILE, LOCK_FILE, "config.new", IDENTITY_FILE];
     for entry in fs::read_dir(dir).map_err(|error| HomeError::io("read", dir, error))? {
         let name = entry.map_err(|error| HomeError::io("read", dir, error))?.file_name();
         if !ours.iter().any(|known| name == *known) {
@@ -220,6 +223,24 @@ fn parse_listen(texts: &[String]) -> Result<Vec<Multiaddr>, ProvideError> {
         addr.ok_or_else(|| ProvideError::Address(text.clone()))
     };
     texts.iter().map(parse).collect()
+}
+
+/// libp2p shares ports on purpose (SO_REUSEPORT), so two providers of one user would listen at the same one and each get
+/// half of the connections. A plain bind tells.
+fn check_ports_free(folder: &Folder) -> Result<(), ProvideError> {
+    for addr in &folder.listen {
+        let ip: std::net::IpAddr = match addr.iter().next() {
+            Some(Protocol::Ip4(ip)) => ip.into(),
+            Some(Protocol::Ip6(ip)) => ip.into(),
+            _ => continue,
+        };
+        let Some(port) = tcp_port(addr).filter(|port| *port != 0) else { continue };
+        if let Err(error) = std::net::TcpListener::bind((ip, port)) {
+            let port_in_use = error.kind() == std::io::ErrorKind::AddrInUse;
+            return Err(ProvideError::Listen { addrs: addr.to_string(), reason: error.to_string(), port_in_use });
+        }
+    }
+    Ok(())
 }
 
 fn tcp_port(addr: &Multiaddr) -> Option<u16> {

@@ -30,7 +30,13 @@ pub enum ProviderAddrError {
 
 impl ProviderAddr {
     pub fn new(peer: PeerId, addrs: &[Multiaddr]) -> ProviderAddr {
-        ProviderAddr { peer_id: peer.to_string(), addrs: addrs.iter().map(|a| a.to_string()).collect() }
+        // libp2p reports addresses with and without the identity at the end; ours never have it.
+        let plain = |addr: &Multiaddr| {
+            addr.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect::<Multiaddr>().to_string()
+        };
+        let mut plain: Vec<String> = addrs.iter().map(plain).collect();
+        plain.truncate(ADDRS_MAX);
+        ProviderAddr { peer_id: peer.to_string(), addrs: plain }
     }
 
     /// Its parts as libp2p knows them. It cannot fail for a value that was parsed or deserialized.
