@@ -19,11 +19,20 @@
 //!   cli::verify   drive::verify_unmounted(Home, Unlocked, deep: bool) -> anyhow::Result<control::VerifyReport>
 //! ```
 
+pub mod cli;
 pub mod control;
+pub mod drive;
+pub mod handler;
 pub mod home;
 pub mod local_network;
 pub mod process;
 pub mod progress;
+pub mod provide;
 pub mod records;
+pub mod restore;
+pub mod retrieve;
 pub mod run;
+pub mod status;
+pub mod wiring;
 pub mod worker;
+pub mod workers;
