@@ -11,6 +11,7 @@
 
 mod crash;
 mod inputs;
+mod ipfs;
 mod itself;
 mod providers;
 mod roundtrip;
@@ -31,6 +32,8 @@ enum Needs {
     Fuse,
     /// A program in the PATH.
     Program(&'static str),
+    /// Something that the runner can fetch or make, before the test has a network of its own.
+    Prepared(fn() -> Result<()>),
 }
 
 struct Test {
@@ -52,6 +55,7 @@ const fn test(
 }
 
 const FUSE: &[Needs] = &[Needs::Fuse];
+const HELIA: &[Needs] = &[Needs::Fuse, Needs::Program("npm"), Needs::Prepared(ipfs::install)];
 const TOOLS: &[Needs] = &[Needs::Fuse, Needs::Program("git"), Needs::Program("restic")];
 
 /// In the order in which they run: the quick ones that say most come first.
@@ -65,15 +69,10 @@ const TESTS: &[Test] = &[
     test("a_lying_fsync_is_noticed", FUSE, 300, crash::lying_fsync),
     test("two_of_five_providers_are_lost", FUSE, 600, providers::two_of_five_lost),
     test("a_provider_that_flips_bits_is_replaced", FUSE, 600, providers::flipped_bits),
+    test("silent_and_lying_providers_cost_bounded_time", FUSE, 600, providers::gone_bad),
     test("a_stranger_finds_nothing", FUSE, 300, stranger::finds_nothing),
+    test("helia_walks_the_drive", HELIA, 300, ipfs::walked_by_helia),
 ];
-
-/// A test that finds out that it cannot run here ends with this.
-#[derive(Debug, thiserror::Error)]
-#[error("skipped: {0}")]
-pub struct Skip(pub String);
-
-const EXIT_SKIPPED: u8 = 77;
 
 struct Arguments {
     full: bool,
@@ -156,6 +155,10 @@ fn missing(test: &Test) -> Option<String> {
     test.needs.iter().find_map(|need| match need {
         Needs::Fuse => (!Path::new("/dev/fuse").exists()).then(|| "no /dev/fuse".to_owned()),
         Needs::Program(name) => (!in_path(name)).then(|| format!("no {name}")),
+        Needs::Prepared(prepare) => prepare().err().map(|error| {
+            let text = format!("{error:#}");
+            text.lines().next().unwrap_or_default().to_owned()
+        }),
     })
 }
 
@@ -199,9 +202,6 @@ fn run_one(test: &Test, arguments: &Arguments) -> Result<Outcome> {
             Outcome::Failed(format!("not done within {} s", limit.as_secs()))
         }
         Some(status) if status.success() => Outcome::Passed,
-        Some(status) if status.code() == Some(i32::from(EXIT_SKIPPED)) => {
-            Outcome::Skipped(std::fs::read_to_string(dir.join("skipped")).unwrap_or_default())
-        }
         Some(status) => Outcome::Failed(format!("{status}")),
     };
     let keep = arguments.keep && matches!(outcome, Outcome::Failed(_));
@@ -235,16 +235,10 @@ fn exec(name: &str, dir: &Path, full: bool) -> ExitCode {
     let result = Context::new(dir, full).and_then(|ctx| (test.run)(&ctx));
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => match error.downcast_ref::<Skip>() {
-            Some(Skip(why)) => {
-                let _ = std::fs::write(dir.join("skipped"), why);
-                ExitCode::from(EXIT_SKIPPED)
-            }
-            None => {
-                println!("    error: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Err(error) => {
+            println!("    error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

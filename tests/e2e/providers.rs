@@ -3,11 +3,14 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use holdfast_tests::compare::Tree;
-use holdfast_tests::harness::{Context, Drive, InitOptions, Network, RestoreFrom, wait_until};
+use holdfast_tests::harness::{
+    Context, Drive, InitOptions, Network, ProviderHandle, RestoreFrom, wait_until,
+};
 use serde_json::{Value, json};
 
 use crate::{ensure_same, inputs, remove_tree};
@@ -104,18 +107,7 @@ pub fn two_of_five_lost(ctx: &Context) -> Result<()> {
         remove_tree(&network.folder(number))?;
     }
     ctx.note("providers 2 and 4 are killed, their folders deleted");
-    let mut slowest = Duration::ZERO;
-    for path in tree.entries.keys().filter(|path| path.starts_with("data")) {
-        let full = drive.mountpoint.join(path);
-        if full.is_file() {
-            let start = Instant::now();
-            std::fs::read(&full)
-                .with_context(|| format!("reading {}\n{}", path.display(), drive.daemon_log()))?;
-            slowest = slowest.max(start.elapsed());
-        }
-    }
-    ctx.note(format!("all files read, the slowest in {:.2} s", slowest.as_secs_f64()));
-    ensure!(slowest < ONE_FILE, "one file took {:.1} s", slowest.as_secs_f64());
+    read_all(ctx, &drive, &tree)?;
     ensure_same("with two providers gone", &tree.differences(&Tree::read(&drive.mountpoint)?))?;
     wait_repaired(ctx, &drive, &lost)?;
     // The drive goes on: what is written now is Placed with those that are left.
@@ -145,6 +137,59 @@ pub fn flipped_bits(ctx: &Context) -> Result<()> {
     ensure_same("after the repair", &tree.differences(&Tree::read(&drive.mountpoint)?))?;
     drive.unmount()?;
     Ok(())
+}
+
+/// Reads every large file, each within its bound, whatever providers do.
+fn read_all(ctx: &Context, drive: &Drive, tree: &Tree) -> Result<()> {
+    let mut slowest = Duration::ZERO;
+    for path in tree.entries.keys().filter(|path| path.starts_with("data")) {
+        let full = drive.mountpoint.join(path);
+        if full.is_file() {
+            let start = Instant::now();
+            std::fs::read(&full)
+                .with_context(|| format!("reading {}\n{}", path.display(), drive.daemon_log()))?;
+            slowest = slowest.max(start.elapsed());
+        }
+    }
+    ctx.note(format!("all files read, the slowest in {:.2} s", slowest.as_secs_f64()));
+    ensure!(slowest < ONE_FILE, "one file took {:.1} s", slowest.as_secs_f64());
+    Ok(())
+}
+
+/// Three providers that held copies turn silent, send garbage, or lie in valid frames, under their own identities and
+/// addresses: reads go on, each within its bound, and all three are replaced.
+pub fn gone_bad(ctx: &Context) -> Result<()> {
+    let network = Network::start(ctx, 6)?;
+    let (drive, tree) = cold_drive(ctx, &network)?;
+    let mut bad = Vec::new();
+    let mut lost = Vec::new();
+    // Two at a time: more would be more than the drive is asked to survive.
+    for (number, mode) in [(1, "silent"), (2, "garbage"), (3, "liar")] {
+        network.stop(number)?;
+        bad.push(turn(ctx, &network, number, mode)?);
+        lost.push(network.peer(number)?);
+        ctx.note(format!("provider {number} is now {mode}"));
+        if number == 1 {
+            continue;
+        }
+        read_all(ctx, &drive, &tree)?;
+        wait_repaired(ctx, &drive, &lost)?;
+    }
+    ensure_same("with bad providers", &tree.differences(&Tree::read(&drive.mountpoint)?))?;
+    std::fs::write(drive.mountpoint.join("after"), b"still a drive")?;
+    ctx.note(format!("sync --wait took {:.1} s", drive.sync_wait(SYNC)?.as_secs_f64()));
+    drive.unmount()?;
+    Ok(())
+}
+
+/// A hostile process in the place of a stopped provider.
+fn turn(ctx: &Context, network: &Network, number: usize, mode: &str) -> Result<ProviderHandle> {
+    let address = network.addresses.get(number - 1).context("no such provider")?;
+    let listen = address.rsplit_once("/p2p/").context("an address without identity")?.0;
+    let mut command = Command::new(ctx.bin("hostile-provider")?);
+    command.arg("--identity").arg(network.folder(number).join("identity"));
+    command.args(["--listen", listen, "--mode", mode]);
+    ProviderHandle::start(ctx, &mut command, &ctx.dir.join(format!("hostile-{number}.log")))
 }
 
 /// One bit in each 4 KiB of every file.
