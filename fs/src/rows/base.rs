@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_store::{Snapshot, Store, StoreError, Table};
+use holdfast_store::{Direction, KeyRange, Reads, StoreError, Table};
 
 use super::RowError;
 
@@ -42,35 +42,20 @@ pub enum BaseError {
     Damaged(String),
 }
 
-/// Where rows are read from: the live store or a snapshot of it.
-pub trait RowSource {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
-    fn range(&self, table: Table, start: &[u8], end: &[u8], limit: usize) -> Result<RowList, StoreError>;
-}
-
-impl RowSource for Store {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        Store::get(self, table, key)
-    }
-
-    fn range(&self, table: Table, start: &[u8], end: &[u8], limit: usize) -> Result<RowList, StoreError> {
-        Store::scan(self, table, start..end, limit)
-    }
-}
-
-impl RowSource for Snapshot {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        Snapshot::get(self, table, key)
-    }
-
-    fn range(&self, table: Table, start: &[u8], end: &[u8], limit: usize) -> Result<RowList, StoreError> {
-        Snapshot::scan(self, table, start..end, limit)
-    }
+/// Rows of the store itself with `start <= key < end`, at most `limit`.
+pub(crate) fn stored(
+    source: &impl Reads,
+    table: Table,
+    start: &[u8],
+    end: &[u8],
+    limit: usize,
+) -> Result<RowList, StoreError> {
+    source.scan(table, &KeyRange::between(start, end), limit, Direction::Forward)
 }
 
 /// One row, falling through to the base.
 pub(super) fn get(
-    source: &impl RowSource,
+    source: &impl Reads,
     base: Option<&Arc<dyn BaseTree>>,
     table: Table,
     key: &[u8],
@@ -89,7 +74,7 @@ pub(super) fn get(
 ///
 /// Fewer than `limit` rows mean that the range ends; so pages are filled across runs of tombstones.
 pub(super) fn range(
-    source: &impl RowSource,
+    source: &impl Reads,
     base: Option<&Arc<dyn BaseTree>>,
     table: Table,
     start: &[u8],
@@ -97,14 +82,14 @@ pub(super) fn range(
     limit: usize,
 ) -> Result<RowList, RowError> {
     let Some(base) = base else {
-        return Ok(source.range(table, start, end, limit)?);
+        return Ok(stored(source, table, start, end, limit)?);
     };
     let mut out = RowList::new();
     let mut from = start.to_vec();
     while out.len() < limit && from.as_slice() < end {
         // One more than asked for, so that `limit` 1 makes progress past a tombstone in one step.
         let page = limit.saturating_sub(out.len()).saturating_add(1).max(16);
-        let upper = source.range(table, &from, end, page)?;
+        let upper = stored(source, table, &from, end, page)?;
         let lower = base.range(table, &from, end, page)?;
         // Beyond the last key of a full page one side is unknown: merge only up to there.
         let upper_end = (upper.len() >= page).then(|| upper.last().map(|(key, _)| key.clone())).flatten();

@@ -21,13 +21,15 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use holdfast_store::{Snapshot, Store, StoreError, Table};
+use holdfast_store::{Reads, Snapshot, Store, StoreError, Table};
 
-pub use base::{BaseError, BaseTree, RowList, RowSource, TOMBSTONE, is_tombstone};
+pub use base::{BaseError, BaseTree, RowList, TOMBSTONE, is_tombstone};
 pub use inode::{Ino, InodeRow, Kind, ROOT_INO, Time, inode_flags};
 pub use keys::{NameKey, Tag};
 pub use txn::RowTxn;
-pub use values::{ChunkRow, EntryRow, ExtentRow, ExtentSource, NAME_BYTES_MAX, OrphanRow, XattrRow, is_valid_name};
+pub use values::{
+    ChunkRow, EntryRow, ExtentRow, ExtentSource, NAME_BYTES_MAX, OrphanRow, XattrRow, is_valid_name,
+};
 
 /// First byte of every row.
 pub const ROW_VERSION: u8 = 1;
@@ -115,7 +117,7 @@ pub struct View<'a, S> {
     source: &'a S,
 }
 
-impl<S: RowSource> View<'_, S> {
+impl<S: Reads> View<'_, S> {
     /// One row, still encoded.
     pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, RowError> {
         let base = self.rows.base.load();
@@ -172,8 +174,7 @@ impl<S: RowSource> View<'_, S> {
     /// Extents that begin at or after `from`. Never in the base: what is committed is in chunks.
     pub fn extents(&self, ino: Ino, from: u64, limit: usize) -> Result<Vec<(u64, ExtentRow)>, RowError> {
         let (_, end) = keys::of_inode(ino);
-        self.source
-            .range(Table::Extent, &keys::extent(ino, from), &end, limit)?
+        base::stored(self.source, Table::Extent, &keys::extent(ino, from), &end, limit)?
             .into_iter()
             .map(|(key, value)| Ok((keys::decode_pair(&key)?.1, ExtentRow::decode(&value)?)))
             .collect()
@@ -184,7 +185,13 @@ impl<S: RowSource> View<'_, S> {
     }
 
     /// Chunks `from <= n < to`, at most `limit`.
-    pub fn chunks(&self, ino: Ino, from: u64, to: u64, limit: usize) -> Result<Vec<(u64, ChunkRow)>, RowError> {
+    pub fn chunks(
+        &self,
+        ino: Ino,
+        from: u64,
+        to: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, ChunkRow)>, RowError> {
         let (_, after) = keys::of_inode(ino);
         let end = keys::chunk(ino, to);
         let end = if to == u64::MAX { after.as_slice() } else { end.as_slice() };
@@ -196,8 +203,7 @@ impl<S: RowSource> View<'_, S> {
 
     /// Orphans from `from` on. Local work, never in the base.
     pub fn orphans(&self, from: Ino, limit: usize) -> Result<Vec<(Ino, OrphanRow)>, RowError> {
-        self.source
-            .range(Table::Orphan, &keys::inode(from), &[0xff; 9], limit)?
+        base::stored(self.source, Table::Orphan, &keys::inode(from), &[0xff; 9], limit)?
             .into_iter()
             .map(|(key, value)| Ok((keys::decode_inode(&key)?, OrphanRow::decode(&value)?)))
             .collect()

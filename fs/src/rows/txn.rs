@@ -35,15 +35,15 @@ impl<'a> RowTxn<'a> {
 
     fn put(&mut self, table: Table, key: &[u8], value: impl Into<Bytes>) {
         self.mark(table, key);
-        self.txn.put(table, key.to_vec(), value);
+        self.txn.put(table, key, value);
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) {
         self.mark(table, key);
         if self.rows.has_base() {
-            self.txn.put(table, key.to_vec(), Bytes::from_static(&TOMBSTONE));
+            self.txn.put(table, key, Bytes::from_static(&TOMBSTONE));
         } else {
-            self.txn.delete(table, key.to_vec());
+            self.txn.delete(table, key);
         }
     }
 
@@ -52,12 +52,12 @@ impl<'a> RowTxn<'a> {
         let key = keys::inode(ino);
         self.mark(Table::Inode, &key);
         let row = row.clone();
-        self.txn.put_with_lsn(Table::Inode, key.to_vec(), move |lsn| row.encode(lsn));
+        self.txn.put_with_lsn(Table::Inode, key, move |lsn| row.encode(lsn));
     }
 
     /// Puts an inode with the `lsn` that it has, without marking it changed (times that were only read, seals).
     pub fn put_inode_unchanged(&mut self, ino: Ino, row: &InodeRow) {
-        self.txn.put(Table::Inode, keys::inode(ino).to_vec(), row.encode(row.lsn));
+        self.txn.put(Table::Inode, keys::inode(ino), row.encode(row.lsn));
     }
 
     /// Deletes an inode. A commit takes its xattrs and chunks out of the tree by this mark alone.
@@ -85,25 +85,25 @@ impl<'a> RowTxn<'a> {
 
     /// Puts a piece of an extent that exists already, under its old LSN.
     pub fn put_extent(&mut self, ino: Ino, off: u64, row: &ExtentRow) {
-        self.txn.put(Table::Extent, keys::extent(ino, off).to_vec(), row.encode());
+        self.txn.put(Table::Extent, keys::extent(ino, off), row.encode());
     }
 
     /// Puts an extent of this record's own payload, from its byte `skip` on.
     pub fn put_new_extent(&mut self, ino: Ino, off: u64, len: u64, skip: u64) {
-        self.txn.put_with_lsn(Table::Extent, keys::extent(ino, off).to_vec(), move |lsn| {
+        self.txn.put_with_lsn(Table::Extent, keys::extent(ino, off), move |lsn| {
             ExtentRow { len, lsn, source: ExtentSource::Payload { payload: lsn, skip } }.encode()
         });
     }
 
     /// Puts an extent that this record makes from an older payload, or of zeros.
     pub fn put_shared_extent(&mut self, ino: Ino, off: u64, len: u64, source: ExtentSource) {
-        self.txn.put_with_lsn(Table::Extent, keys::extent(ino, off).to_vec(), move |lsn| {
+        self.txn.put_with_lsn(Table::Extent, keys::extent(ino, off), move |lsn| {
             ExtentRow { len, lsn, source }.encode()
         });
     }
 
     pub fn delete_extent(&mut self, ino: Ino, off: u64) {
-        self.txn.delete(Table::Extent, keys::extent(ino, off).to_vec());
+        self.txn.delete(Table::Extent, keys::extent(ino, off));
     }
 
     pub fn put_chunk(&mut self, ino: Ino, n: u64, row: &ChunkRow) {
@@ -115,24 +115,41 @@ impl<'a> RowTxn<'a> {
         let key = keys::chunk(ino, n);
         self.mark(Table::Chunk, &key);
         let row = row.clone();
-        self.txn.put_with_lsn(Table::Chunk, key.to_vec(), move |lsn| ChunkRow { cut: lsn, ..row }.encode());
+        self.txn.put_with_lsn(Table::Chunk, key, move |lsn| ChunkRow { cut: lsn, ..row }.encode());
     }
 
     pub fn delete_chunk(&mut self, ino: Ino, n: u64) {
         self.delete(Table::Chunk, &keys::chunk(ino, n));
     }
 
+    /// Puts a chunk that a seal made. The mark bears the chunk's cut, so that the commit of that cut takes it away, and a
+    /// seal that a crash interrupts finds it again.
+    pub fn put_chunk_sealed(&mut self, ino: Ino, n: u64, row: &ChunkRow) {
+        let key = keys::chunk(ino, n);
+        self.txn.put(Table::Changed, keys::changed(Table::Chunk, &key), row.cut.to_be_bytes().to_vec());
+        self.txn.put(Table::Chunk, key, row.encode());
+    }
+
+    /// Takes a chunk away that as of `cut` is a hole; marked like [`RowTxn::put_chunk_sealed`].
+    pub fn delete_chunk_sealed(&mut self, ino: Ino, n: u64, cut: Lsn) {
+        let key = keys::chunk(ino, n);
+        self.delete(Table::Chunk, &key);
+        let mark = keys::changed(Table::Chunk, &key);
+        self.changed.remove(&mark);
+        self.txn.put(Table::Changed, mark, cut.to_be_bytes().to_vec());
+    }
+
     /// Drops a row of an inode that is deleted in the same record or was in an earlier one: no tombstone, no mark.
     pub fn forget(&mut self, table: Table, key: &[u8]) {
-        self.txn.delete(table, key.to_vec());
+        self.txn.delete(table, key);
     }
 
     pub fn put_orphan(&mut self, ino: Ino, row: OrphanRow) {
-        self.txn.put(Table::Orphan, keys::inode(ino).to_vec(), row.encode());
+        self.txn.put(Table::Orphan, keys::inode(ino), row.encode());
     }
 
     pub fn delete_orphan(&mut self, ino: Ino) {
-        self.txn.delete(Table::Orphan, keys::inode(ino).to_vec());
+        self.txn.delete(Table::Orphan, keys::inode(ino));
     }
 
     pub fn put_next_ino(&mut self, next: Ino) {

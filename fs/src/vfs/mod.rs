@@ -1,3 +1,336 @@
-//! POSIX over rows.
+//! POSIX over rows: what ext4 does for a program, unmounted and offline.
+//!
+//! Owns: every rule of the file system (`../../SEMANTICS.md`), inodes in memory, their locks. Promises: each call that
+//! changes something is one record of the log, written when the call returns; what `fsync` returned from is durable.
+//! Refuses: to check permissions. The kernel does that under `default_permissions`, which the edge always asks for; what
+//! follows from who calls (setgid folders, clearing of setuid bits) is done here.
+//!
+//!     call ──► nodes (cache, loaded from rows) ──► locks in ascending order of inode ──► one RowTxn ──► memory
+//!
+//! Lock order: the rename lock, then inode locks ascending ([`node::lock_many`]), then nothing. No inode is loaded
+//! while a lock is held. Network reads of chunks happen with no lock held.
 
+pub(crate) mod acl;
+mod attr;
+mod copy;
+mod create;
+mod data;
+mod dir;
+mod error;
+mod extents;
+mod node;
+mod remove;
+mod rename;
+mod sealing;
 pub mod seams;
+mod space;
+#[cfg(test)]
+mod tests;
+mod xattr;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::rows::{Ino, InodeRow, Kind, ROOT_INO, Rows, Time};
+
+pub use attr::{Attr, SetAttr, TimeSet};
+pub use create::NewNode;
+pub use data::WriteMode;
+pub use dir::DirEntry;
+pub use error::FsError;
+pub use rename::RenameMode;
+pub use seams::{ChunkError, ChunkSource, Hooks, NoChunks, Now, PlainHooks, SealedFile, Space, SystemTime};
+pub use space::{AllocateMode, SeekTo};
+pub use xattr::SetMode;
+
+use node::{Node, NodeCache, State};
+
+/// Largest file: that of ext4 with 4 KiB blocks (2^32 - 1 of them).
+pub const FILE_BYTES_MAX: u64 = ((1 << 32) - 1) << 12;
+/// Most names of one file, as on ext4.
+pub const LINKS_MAX: u32 = 65_000;
+/// Inode numbers reserved at once.
+const INO_BLOCK: u64 = 1024;
+
+/// Bounds and defaults of a [`Vfs`].
+#[derive(Debug, Clone)]
+pub struct VfsOptions {
+    /// Inodes kept in memory (about 400 bytes each).
+    pub nodes_max: usize,
+    /// Extents and directory slots kept in memory (about 100 bytes each).
+    pub details_max: usize,
+    /// Directories up to this many entries are read whole at the first look-up.
+    pub dir_load_entries_max: u64,
+    /// Directories are kept whole in memory up to this many entries.
+    pub dir_keep_entries_max: usize,
+    /// log2 of the chunk size of new files.
+    pub chunk_log2: u8,
+    /// Owner and group of the root when the drive is new.
+    pub root_owner: (u32, u32),
+    /// Refuse every change.
+    pub read_only: bool,
+    /// Never note when something was read.
+    pub no_atime: bool,
+}
+
+impl Default for VfsOptions {
+    fn default() -> Self {
+        Self {
+            nodes_max: 131_072,
+            details_max: 1_000_000,
+            dir_load_entries_max: 4_096,
+            dir_keep_entries_max: 65_536,
+            chunk_log2: crate::rows::inode::CHUNK_LOG2_DEFAULT,
+            root_owner: (0, 0),
+            read_only: false,
+            no_atime: false,
+        }
+    }
+}
+
+/// On whose behalf a call is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+    /// Has CAP_FSETID, as far as the edge can tell: setuid bits survive its writes.
+    pub privileged: bool,
+}
+
+impl Caller {
+    pub fn root() -> Self {
+        Self { uid: 0, gid: 0, privileged: true }
+    }
+}
+
+/// A file system over the rows of one drive. Share it by `Arc`; every method takes `&self`.
+pub struct Vfs {
+    rows: Rows,
+    chunks: Arc<dyn ChunkSource>,
+    hooks: Mutex<Arc<dyn Hooks>>,
+    clock: Arc<dyn Now>,
+    options: VfsOptions,
+    nodes: NodeCache,
+    inos: Mutex<InoBlock>,
+    /// Held while a directory changes its parent: then parents can be walked.
+    renames: Mutex<()>,
+    /// Orphans whose rows wait for [`Vfs::reclaim`].
+    reclaimable: Mutex<Vec<Ino>>,
+    /// Inodes whose atime is newer in memory than at rest.
+    atimes: Mutex<Vec<Ino>>,
+    read_only: AtomicBool,
+}
+
+struct InoBlock {
+    next: Ino,
+    end: Ino,
+}
+
+impl Vfs {
+    /// Opens the file system: makes a root if there is none, ends truncations that a crash interrupted, and lists
+    /// orphans for [`Vfs::reclaim`].
+    pub fn open(
+        rows: Rows,
+        chunks: Arc<dyn ChunkSource>,
+        hooks: Arc<dyn Hooks>,
+        clock: Arc<dyn Now>,
+        options: VfsOptions,
+    ) -> Result<Self, FsError> {
+        let vfs = Self {
+            nodes: NodeCache::new(options.nodes_max, options.details_max),
+            read_only: AtomicBool::new(options.read_only),
+            rows,
+            chunks,
+            hooks: Mutex::new(hooks),
+            clock,
+            options,
+            inos: Mutex::new(InoBlock { next: 0, end: 0 }),
+            renames: Mutex::new(()),
+            reclaimable: Mutex::new(Vec::new()),
+            atimes: Mutex::new(Vec::new()),
+        };
+        if vfs.rows.live().inode(ROOT_INO)?.is_none() {
+            vfs.make_root()?;
+        }
+        vfs.recover_orphans()?;
+        Ok(vfs)
+    }
+
+    fn make_root(&self) -> Result<(), FsError> {
+        let now = self.now();
+        let (uid, gid) = self.options.root_owner;
+        let row =
+            InodeRow { nlink: 2, parent: ROOT_INO, ..blank(Kind::Dir, 0o755, uid, gid, now, &self.options) };
+        let mut txn = self.rows.begin();
+        txn.put_inode(ROOT_INO, &row);
+        txn.commit()?;
+        Ok(())
+    }
+
+    /// The rows beneath, for whoever seals, restores or checks.
+    pub fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// Replaces the hooks (the daemon attaches its durability source once it has one).
+    pub fn set_hooks(&self, hooks: Arc<dyn Hooks>) {
+        *self.hooks.lock() = hooks;
+    }
+
+    pub(crate) fn hooks(&self) -> Arc<dyn Hooks> {
+        self.hooks.lock().clone()
+    }
+
+    /// Turns changes away from now on (a broken invariant, a higher term) or lets them in again.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Ordering::Relaxed);
+    }
+
+    fn require_writable(&self) -> Result<(), FsError> {
+        if self.read_only.load(Ordering::Relaxed) { Err(FsError::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Refuses to begin what may need `bytes` more room than there is.
+    fn require_space(&self, bytes: u64) -> Result<(), FsError> {
+        if self.hooks().space().free < bytes.max(1) { Err(FsError::NoSpace) } else { Ok(()) }
+    }
+
+    fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    fn node(&self, ino: Ino) -> Result<Arc<Node>, FsError> {
+        self.nodes.get(&self.rows, ino)
+    }
+
+    /// Whether answering for this inode (or looking `name` up in it) may have to wait for the network.
+    pub fn may_block(&self, ino: Ino, name: Option<&[u8]>) -> bool {
+        if !self.rows.has_base() {
+            return false;
+        }
+        let Some(node) = self.nodes.peek(ino) else { return true };
+        let Some(name) = name else { return false };
+        let state = node.read();
+        match self.find_in_memory(&state, ino, name) {
+            None => true,
+            Some(None) => false,
+            Some(Some(child)) => self.nodes.peek(child).is_none(),
+        }
+    }
+
+    /// A number that no inode ever had.
+    fn new_ino(&self) -> Result<Ino, FsError> {
+        let mut block = self.inos.lock();
+        if block.next == block.end {
+            let next = self.rows.live().next_ino()?;
+            let mut txn = self.rows.begin();
+            txn.put_next_ino(next + INO_BLOCK);
+            txn.commit()?;
+            *block = InoBlock { next, end: next + INO_BLOCK };
+        }
+        let ino = block.next;
+        block.next += 1;
+        Ok(ino)
+    }
+
+    /// Keeps an inode's rows while a file is open, whatever becomes of its names.
+    pub fn open_file(&self, ino: Ino) -> Result<Attr, FsError> {
+        let node = self.node(ino)?;
+        let state = node.read();
+        if state.dead {
+            return Err(FsError::NotFound);
+        }
+        node.opens.fetch_add(1, Ordering::Relaxed);
+        Ok(Attr::of(ino, &state.row))
+    }
+
+    /// Ends what [`Vfs::open_file`] began; the last one out takes an orphan's rows away.
+    pub fn release_file(&self, ino: Ino) -> Result<(), FsError> {
+        let node = self.node(ino)?;
+        let orphan = {
+            // Under the lock, so that an unlink either sees this file closed or leaves the orphan to us.
+            let state = node.write();
+            node.opens.fetch_sub(1, Ordering::Relaxed) == 1 && state.row.nlink == 0 && !state.dead
+        };
+        if orphan { self.reclaim_orphan(&node) } else { Ok(()) }
+    }
+
+    /// The kernel let go of an inode: what is dead leaves memory.
+    pub fn forget(&self, ino: Ino) {
+        self.nodes.forget_dead(ino);
+    }
+
+    /// Returns when everything that this inode is or was is on disk, its name included.
+    pub fn fsync(&self, ino: Ino) -> Result<(), FsError> {
+        let lsn = self.node(ino)?.read().row.lsn;
+        self.rows.store().sync(lsn)?;
+        Ok(())
+    }
+
+    /// Whether [`Vfs::fsync`] would return at once.
+    pub fn is_durable(&self, ino: Ino) -> Result<bool, FsError> {
+        let lsn = self.node(ino)?.read().row.lsn;
+        Ok(self.rows.store().durable_lsn() >= lsn)
+    }
+
+    /// Returns when everything that was answered before is on disk.
+    pub fn sync_all(&self) -> Result<(), FsError> {
+        self.write_atimes()?;
+        let store = self.rows.store();
+        store.sync(store.last_lsn())?;
+        Ok(())
+    }
+
+    /// Room on the drive.
+    pub fn statfs(&self) -> Space {
+        self.hooks().space()
+    }
+}
+
+/// An inode row with nothing in it yet.
+fn blank(kind: Kind, perm: u16, uid: u32, gid: u32, now: Time, options: &VfsOptions) -> InodeRow {
+    InodeRow {
+        kind,
+        perm,
+        uid,
+        gid,
+        nlink: 1,
+        size: 0,
+        allocated: 0,
+        rdev: 0,
+        atime: now,
+        mtime: now,
+        ctime: now,
+        btime: now,
+        generation: 0,
+        chunk_log2: options.chunk_log2,
+        flags: 0,
+        parent: 0,
+        lsn: 0,
+        target: bytes::Bytes::new(),
+    }
+}
+
+/// Refuses names that no directory can hold.
+fn check_name(name: &[u8]) -> Result<(), FsError> {
+    if name.len() > crate::rows::NAME_BYTES_MAX {
+        return Err(FsError::NameTooLong);
+    }
+    if name.is_empty() {
+        return Err(FsError::NotFound);
+    }
+    if name.contains(&0) || name.contains(&b'/') {
+        return Err(FsError::Invalid);
+    }
+    Ok(())
+}
+
+/// Marks a directory changed by the coming or going of names.
+fn touch_dir(state: &State, now: Time) -> InodeRow {
+    let mut row = state.row.clone();
+    row.mtime = now;
+    row.ctime = now;
+    row
+}

@@ -1,0 +1,102 @@
+//! Why a call failed, and the errno that says so.
+
+use holdfast_store::StoreError;
+
+use crate::rows::{BaseError, RowError};
+
+use super::seams::ChunkError;
+
+/// One variant for each meaning; [`FsError::errno`] is the only place where errno numbers are chosen.
+#[derive(Debug, thiserror::Error)]
+pub enum FsError {
+    #[error("no such file or directory")]
+    NotFound,
+    #[error("exists already")]
+    Exists,
+    #[error("not a directory")]
+    NotDir,
+    #[error("is a directory")]
+    IsDir,
+    #[error("directory not empty")]
+    NotEmpty,
+    #[error("not permitted")]
+    NotPermitted,
+    #[error("invalid argument")]
+    Invalid,
+    #[error("name too long")]
+    NameTooLong,
+    #[error("too many links")]
+    TooManyLinks,
+    #[error("file too large")]
+    TooBig,
+    #[error("no space left on the drive")]
+    NoSpace,
+    #[error("read-only")]
+    ReadOnly,
+    #[error("no such attribute")]
+    NoAttribute,
+    #[error("result does not fit")]
+    Range,
+    #[error("not supported")]
+    Unsupported,
+    #[error("no data there")]
+    NoSuchOffset,
+    #[error("no provider answered in time")]
+    TimedOut,
+    #[error("damaged: {0}")]
+    Damaged(String),
+    #[error(transparent)]
+    Rows(RowError),
+}
+
+impl FsError {
+    /// The errno of this error, as ext4 would choose it.
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::NotFound => libc::ENOENT,
+            Self::Exists => libc::EEXIST,
+            Self::NotDir => libc::ENOTDIR,
+            Self::IsDir => libc::EISDIR,
+            Self::NotEmpty => libc::ENOTEMPTY,
+            Self::NotPermitted => libc::EPERM,
+            Self::Invalid => libc::EINVAL,
+            Self::NameTooLong => libc::ENAMETOOLONG,
+            Self::TooManyLinks => libc::EMLINK,
+            Self::TooBig => libc::EFBIG,
+            Self::NoSpace => libc::ENOSPC,
+            Self::ReadOnly => libc::EROFS,
+            Self::NoAttribute => libc::ENODATA,
+            Self::Range => libc::ERANGE,
+            Self::Unsupported => libc::EOPNOTSUPP,
+            Self::NoSuchOffset => libc::ENXIO,
+            Self::TimedOut => libc::ETIMEDOUT,
+            Self::Damaged(_) | Self::Rows(_) => libc::EIO,
+        }
+    }
+}
+
+impl From<RowError> for FsError {
+    fn from(error: RowError) -> Self {
+        match error {
+            RowError::Base(BaseError::Unreachable(_)) => Self::TimedOut,
+            RowError::Store(StoreError::NoSpace { .. }) => Self::NoSpace,
+            RowError::Store(StoreError::ReadOnly { .. }) => Self::ReadOnly,
+            other => Self::Rows(other),
+        }
+    }
+}
+
+impl From<StoreError> for FsError {
+    fn from(error: StoreError) -> Self {
+        RowError::Store(error).into()
+    }
+}
+
+impl From<ChunkError> for FsError {
+    fn from(error: ChunkError) -> Self {
+        match error {
+            ChunkError::Unreachable => Self::TimedOut,
+            ChunkError::Damaged(what) | ChunkError::Local(what) => Self::Damaged(what),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Inodes in memory: one lock each, and a bounded cache that never holds two of one number.
+//!
+//! Lock order: locks of several inodes are taken in ascending order of their numbers ([`lock_many`]), nothing
+//! else of this crate is taken under a cache shard's mutex, and a shard's mutex is never held while an inode's
+//! lock is waited for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::rows::{ChunkRow, Ino, InodeRow, Kind, Rows, Tag, inode_flags};
+
+use super::error::FsError;
+use super::extents::ExtentMap;
+
+/// A slot of a directory that is wholly in memory. `ino` 0: a collision tombstone.
+#[derive(Debug, Clone)]
+pub(crate) struct Slot {
+    pub(crate) ino: Ino,
+    pub(crate) kind: Kind,
+    pub(crate) name: Bytes,
+}
+
+/// All slots of a directory, so that what is absent here is absent.
+pub(crate) type DirMap = BTreeMap<Tag, Slot>;
+
+/// What is known of one inode. Everything but `row` is a cache of rows.
+pub(crate) struct State {
+    pub(crate) row: InodeRow,
+    /// The rows are gone; the inode lives on in memory for whoever still looks at it.
+    pub(crate) dead: bool,
+    /// All extents, once they were needed.
+    pub(crate) extents: Option<ExtentMap>,
+    /// All slots, if the directory is small enough.
+    pub(crate) dir: Option<DirMap>,
+    /// The last few chunk rows that were read (`None`: a hole). Emptied by whoever changes chunks.
+    pub(crate) chunks: Mutex<BTreeMap<u64, Option<ChunkRow>>>,
+    /// `row.atime` is newer than the row at rest.
+    pub(crate) atime_dirty: bool,
+    /// What [`NodeCache::recount`] last counted here.
+    pub(crate) counted: usize,
+}
+
+impl State {
+    pub(crate) fn new(row: InodeRow) -> Self {
+        Self {
+            row,
+            dead: false,
+            extents: None,
+            dir: None,
+            chunks: Mutex::new(BTreeMap::new()),
+            atime_dirty: false,
+            counted: 0,
+        }
+    }
+
+    /// Refuses what has no name left, for calls that need one.
+    pub(crate) fn require_live_dir(&self) -> Result<(), FsError> {
+        match (self.row.kind, self.row.nlink) {
+            (Kind::Dir, 0) => Err(FsError::NotFound),
+            (Kind::Dir, _) => Ok(()),
+            _ => Err(FsError::NotDir),
+        }
+    }
+}
+
+/// One inode.
+pub(crate) struct Node {
+    pub(crate) ino: Ino,
+    loaded: AtomicBool,
+    /// Open files; while there are any, the node stays in the cache and its rows at rest.
+    pub(crate) opens: AtomicU32,
+    /// Directories: `row.parent`, readable without the lock. Changes only under the rename lock.
+    pub(crate) parent: AtomicU64,
+    state: RwLock<State>,
+}
+
+impl Node {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read()
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write()
+    }
+
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.loaded.load(Ordering::Acquire)
+    }
+}
+
+/// Shards; a power of two well above the number of threads.
+const SHARDS: usize = 16;
+/// How many nodes in use the evictor passes over before it lets the cache be too big for a while.
+const EVICT_TRIES: usize = 8;
+
+/// All nodes in memory.
+pub(crate) struct NodeCache {
+    shards: Vec<Mutex<LruCache<Ino, Arc<Node>>>>,
+    nodes_max: usize,
+    /// Extents and slots held by all nodes; counted as they are loaded and grow, so approximate.
+    details: AtomicUsize,
+    details_max: usize,
+}
+
+impl NodeCache {
+    pub(crate) fn new(nodes_max: usize, details_max: usize) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::new(LruCache::unbounded())).collect();
+        Self { shards, nodes_max: nodes_max.div_ceil(SHARDS), details: AtomicUsize::new(0), details_max }
+    }
+
+    fn shard(&self, ino: Ino) -> &Mutex<LruCache<Ino, Arc<Node>>> {
+        let at = usize::try_from(ino).unwrap_or_default() % self.shards.len().max(1);
+        // `at` is below the length; the first shard stands in for a case that cannot occur.
+        self.shards.get(at).unwrap_or(&self.shards[0])
+    }
+
+    /// The node if it is in memory and loaded.
+    pub(crate) fn peek(&self, ino: Ino) -> Option<Arc<Node>> {
+        self.shard(ino).lock().get(&ino).filter(|node| node.is_loaded()).cloned()
+    }
+
+    /// The node, loaded from its row if need be.
+    pub(crate) fn get(&self, rows: &Rows, ino: Ino) -> Result<Arc<Node>, FsError> {
+        let node = {
+            let mut shard = self.shard(ino).lock();
+            match shard.get(&ino) {
+                Some(node) => node.clone(),
+                None => {
+                    let node = Arc::new(Node {
+                        ino,
+                        loaded: AtomicBool::new(false),
+                        opens: AtomicU32::new(0),
+                        parent: AtomicU64::new(0),
+                        state: RwLock::new(State::new(placeholder())),
+                    });
+                    shard.push(ino, node.clone());
+                    self.evict(&mut shard);
+                    node
+                }
+            }
+        };
+        if !node.is_loaded() {
+            self.load(rows, &node)?;
+        }
+        Ok(node)
+    }
+
+    fn load(&self, rows: &Rows, node: &Arc<Node>) -> Result<(), FsError> {
+        let mut state = node.write();
+        if node.is_loaded() {
+            return Ok(());
+        }
+        match rows.live().inode(node.ino)? {
+            Some(mut row) => {
+                // A commit's rows were cut before its chunks were installed, so the tree's flag may lag behind.
+                if rows.has_base() && row.kind == Kind::File && row.size > 0 {
+                    row.flags |= inode_flags::HAS_CHUNKS;
+                }
+                node.parent.store(row.parent, Ordering::Relaxed);
+                *state = State::new(row);
+                node.loaded.store(true, Ordering::Release);
+                Ok(())
+            }
+            None => {
+                let mut shard = self.shard(node.ino).lock();
+                if shard.peek(&node.ino).is_some_and(|held| Arc::ptr_eq(held, node)) {
+                    shard.pop(&node.ino);
+                }
+                Err(FsError::NotFound)
+            }
+        }
+    }
+
+    /// Adds an inode that was just created.
+    pub(crate) fn insert(&self, ino: Ino, state: State) -> Arc<Node> {
+        let node = Arc::new(Node {
+            ino,
+            loaded: AtomicBool::new(true),
+            opens: AtomicU32::new(0),
+            parent: AtomicU64::new(state.row.parent),
+            state: RwLock::new(state),
+        });
+        let mut shard = self.shard(ino).lock();
+        shard.push(ino, node.clone());
+        self.evict(&mut shard);
+        node
+    }
+
+    /// Drops a node of which nothing is at rest any more, once nobody uses it.
+    pub(crate) fn forget_dead(&self, ino: Ino) {
+        let mut shard = self.shard(ino).lock();
+        let unused = shard.peek(&ino).is_some_and(|node| {
+            Arc::strong_count(node) == 1
+                && node.opens.load(Ordering::Relaxed) == 0
+                && node.state.try_read().is_some_and(|state| state.dead)
+        });
+        if unused && let Some(node) = shard.pop(&ino) {
+            self.details.fetch_sub(node.read().counted, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts what a node's state holds now; called after its maps were loaded or changed.
+    pub(crate) fn recount(&self, state: &mut State) {
+        let held =
+            state.extents.as_ref().map_or(0, BTreeMap::len) + state.dir.as_ref().map_or(0, BTreeMap::len);
+        let before = std::mem::replace(&mut state.counted, held);
+        self.details.fetch_add(held, Ordering::Relaxed);
+        self.details.fetch_sub(before, Ordering::Relaxed);
+    }
+
+    fn evict(&self, shard: &mut LruCache<Ino, Arc<Node>>) {
+        let mut tries = EVICT_TRIES;
+        while tries > 0
+            && (shard.len() > self.nodes_max || self.details.load(Ordering::Relaxed) > self.details_max)
+        {
+            let Some((ino, node)) = shard.pop_lru() else { return };
+            // Only this cache hands out references, under this mutex: a count of one stays one.
+            let keep = Arc::strong_count(&node) > 1
+                || node.opens.load(Ordering::Relaxed) > 0
+                || node.state.try_read().is_none_or(|state| state.atime_dirty);
+            if keep {
+                shard.push(ino, node);
+                tries -= 1;
+            } else {
+                self.details.fetch_sub(node.read().counted, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn placeholder() -> InodeRow {
+    use crate::rows::Time;
+    InodeRow {
+        kind: Kind::File,
+        perm: 0,
+        uid: 0,
+        gid: 0,
+        nlink: 0,
+        size: 0,
+        allocated: 0,
+        rdev: 0,
+        atime: Time::default(),
+        mtime: Time::default(),
+        ctime: Time::default(),
+        btime: Time::default(),
+        generation: 0,
+        chunk_log2: crate::rows::inode::CHUNK_LOG2_DEFAULT,
+        flags: 0,
+        parent: 0,
+        lsn: 0,
+        target: Bytes::new(),
+    }
+}
+
+/// Write locks of several inodes, taken in ascending order.
+pub(crate) struct Locked<'a> {
+    guards: Vec<(Ino, RwLockWriteGuard<'a, State>)>,
+}
+
+/// Locks the given nodes; one that is given twice is locked once.
+pub(crate) fn lock_many<'a>(nodes: &[&'a Arc<Node>]) -> Locked<'a> {
+    let mut sorted: Vec<&'a Arc<Node>> = nodes.to_vec();
+    sorted.sort_by_key(|node| node.ino);
+    sorted.dedup_by_key(|node| node.ino);
+    Locked { guards: sorted.into_iter().map(|node| (node.ino, node.write())).collect() }
+}
+
+impl Locked<'_> {
+    /// The state of a node that was among those given.
+    pub(crate) fn get(&mut self, ino: Ino) -> Result<&mut State, FsError> {
+        self.guards
+            .iter_mut()
+            .find(|(held, _)| *held == ino)
+            .map(|(_, guard)| &mut **guard)
+            .ok_or_else(|| FsError::Damaged(format!("inode {ino} is not locked")))
+    }
+}

@@ -1,0 +1,290 @@
+//! Names that go, and inodes that go with their last name.
+//!
+//! An inode whose last name goes while it is open, or which has too many rows for one record, first becomes an
+//! orphan: `nlink` 0 and an orphan row, in the record that removes the name. Its rows follow in bounded records;
+//! a crash between two of them is made good at the next start.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use holdfast_store::Table;
+
+use crate::rows::base::stored;
+use crate::rows::{Ino, InodeRow, Kind, OrphanRow, RowTxn, SCAN_PAGE_ROWS, keys};
+
+use super::error::FsError;
+use super::node::{DirMap, Node, State, lock_many};
+use super::{Vfs, check_name, touch_dir};
+
+/// Rows that one record removes at most, so that neither the record nor the wait for it grows with a file.
+pub(super) const REMOVE_ROWS_MAX: usize = 2048;
+/// Tries before giving up on a name that changes its inode faster than it can be locked.
+pub(super) const RACE_TRIES: usize = 1024;
+
+/// What becomes of an inode in the record that takes its last name.
+pub(super) enum Fate {
+    /// All its rows go with the name.
+    Dies,
+    /// It is an orphan until [`Vfs::reclaim_orphan`].
+    Orphan,
+    /// It has other names.
+    Lives,
+}
+
+impl Vfs {
+    pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<(), FsError> {
+        self.remove(parent, name, false)
+    }
+
+    pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<(), FsError> {
+        match name {
+            b"." => Err(FsError::Invalid),
+            b".." => Err(FsError::NotEmpty),
+            _ => self.remove(parent, name, true),
+        }
+    }
+
+    fn remove(&self, parent: Ino, name: &[u8], want_dir: bool) -> Result<(), FsError> {
+        self.require_writable()?;
+        check_name(name)?;
+        let dir = self.node(parent)?;
+        for _ in 0..RACE_TRIES {
+            let ino = self.find(&dir, name)?.ok_or(FsError::NotFound)?;
+            let node = match self.node(ino) {
+                Err(FsError::NotFound) => continue,
+                other => other?,
+            };
+            if let Some(fate) = self.try_remove(&dir, &node, name, want_dir)? {
+                if let Fate::Orphan = fate
+                    && node.opens.load(Ordering::Relaxed) == 0
+                {
+                    self.reclaimable.lock().push(ino);
+                    self.reclaim(REMOVE_ROWS_MAX)?;
+                }
+                return Ok(());
+            }
+        }
+        Err(FsError::Damaged(format!("an entry of directory {parent} leads nowhere")))
+    }
+
+    /// Removes the name if it still stands for `node`; `None` if it does not.
+    fn try_remove(
+        &self,
+        dir: &Arc<Node>,
+        node: &Arc<Node>,
+        name: &[u8],
+        want_dir: bool,
+    ) -> Result<Option<Fate>, FsError> {
+        let (parent, ino) = (dir.ino, node.ino);
+        let mut locked = lock_many(&[dir, node]);
+        let tag = match self.find_slot(locked.get(parent)?, parent, name)?.here() {
+            Some((tag, found, _)) if found == ino => tag,
+            _ => return Ok(None),
+        };
+        let now = self.now();
+        let state = locked.get(ino)?;
+        match (state.row.kind == Kind::Dir, want_dir) {
+            (true, false) => return Err(FsError::IsDir),
+            (false, true) => return Err(FsError::NotDir),
+            (true, true) if state.row.size > 0 => return Err(FsError::NotEmpty),
+            _ => {}
+        }
+        let mut txn = self.rows.begin();
+        let mut row = state.row.clone();
+        row.ctime = now;
+        let fate = self.write_unlink(&mut txn, node, state, &mut row)?;
+        let state = locked.get(parent)?;
+        let tombstone = self.write_slot_removal(&mut txn, state, parent, tag)?;
+        let mut dir_row = touch_dir(state, now);
+        dir_row.size = dir_row.size.saturating_sub(1);
+        if want_dir {
+            dir_row.nlink = dir_row.nlink.saturating_sub(1);
+        }
+        txn.put_inode(parent, &dir_row);
+        let lsn = txn.commit()?;
+        dir_row.lsn = lsn;
+        state.row = dir_row;
+        state.atime_dirty = false;
+        self.apply_slot_removal(state, tag, tombstone);
+        row.lsn = lsn;
+        self.apply_unlink(locked.get(ino)?, row, &fate);
+        Ok(Some(fate))
+    }
+
+    /// Writes what becomes of an inode that loses one name (of a directory: its only one). `row` is its row to be.
+    pub(super) fn write_unlink(
+        &self,
+        txn: &mut RowTxn<'_>,
+        node: &Arc<Node>,
+        state: &mut State,
+        row: &mut InodeRow,
+    ) -> Result<Fate, FsError> {
+        row.nlink = if row.kind == Kind::Dir { 0 } else { row.nlink.saturating_sub(1) };
+        if row.nlink > 0 {
+            txn.put_inode(node.ino, row);
+            return Ok(Fate::Lives);
+        }
+        // A file that is only just being opened holds its lock, or sees `nlink` 0 and stays an orphan's guest.
+        if node.opens.load(Ordering::Relaxed) == 0 && self.write_death(txn, node.ino, state)? {
+            return Ok(Fate::Dies);
+        }
+        txn.put_inode(node.ino, row);
+        txn.put_orphan(node.ino, OrphanRow::Unlinked);
+        Ok(Fate::Orphan)
+    }
+
+    /// The same in memory, once the record is committed.
+    pub(super) fn apply_unlink(&self, state: &mut State, row: InodeRow, fate: &Fate) {
+        state.row = row;
+        state.atime_dirty = false;
+        if let Fate::Dies = fate {
+            bury(state);
+            self.nodes.recount(state);
+        }
+    }
+
+    /// Writes the removal of all rows of an inode, if they are few enough for one record.
+    fn write_death(&self, txn: &mut RowTxn<'_>, ino: Ino, state: &mut State) -> Result<bool, FsError> {
+        if state.row.kind == Kind::File {
+            self.load_extents(ino, state)?;
+        }
+        let extents = state.extents.as_ref().map_or(0, |map| map.len());
+        if extents > REMOVE_ROWS_MAX {
+            return Ok(false);
+        }
+        let chunks = if state.row.has_chunks() { self.local_rows(Table::Chunk, ino)? } else { Vec::new() };
+        let xattrs = if state.row.has_xattrs() { self.local_rows(Table::Xattr, ino)? } else { Vec::new() };
+        if extents + chunks.len() + xattrs.len() > REMOVE_ROWS_MAX {
+            return Ok(false);
+        }
+        for (off, extent) in state.extents.iter().flatten() {
+            txn.delete_extent(ino, *off);
+            if let Some(payload) = extent.payload() {
+                txn.release(payload);
+            }
+        }
+        chunks.iter().for_each(|key| txn.forget(Table::Chunk, key));
+        xattrs.iter().for_each(|key| txn.forget(Table::Xattr, key));
+        txn.delete_inode(ino);
+        Ok(true)
+    }
+
+    /// Keys of rows that stand in the store itself (those of a base go with the inode's mark).
+    fn local_rows(&self, table: Table, ino: Ino) -> Result<Vec<Vec<u8>>, FsError> {
+        let (start, end) = keys::of_inode(ino);
+        let rows = stored(self.rows.store(), table, &start, &end, REMOVE_ROWS_MAX + 1)?;
+        Ok(rows.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// Takes the rows of an orphan that nobody has open, in as many records as it needs.
+    pub(super) fn reclaim_orphan(&self, node: &Arc<Node>) -> Result<(), FsError> {
+        while self.reclaim_step(node)? {}
+        Ok(())
+    }
+
+    /// One bounded step; true if there is more to do.
+    fn reclaim_step(&self, node: &Arc<Node>) -> Result<bool, FsError> {
+        let ino = node.ino;
+        let mut state = node.write();
+        if state.dead || state.row.nlink > 0 || node.opens.load(Ordering::Relaxed) > 0 {
+            return Ok(false);
+        }
+        let mut txn = self.rows.begin();
+        if self.write_death(&mut txn, ino, &mut state)? {
+            txn.delete_orphan(ino);
+            txn.commit()?;
+            bury(&mut state);
+            self.nodes.recount(&mut state);
+            return Ok(false);
+        }
+        let mut txn = self.rows.begin();
+        let mut gone = Vec::new();
+        for (off, extent) in state.extents.iter().flatten().take(REMOVE_ROWS_MAX) {
+            txn.delete_extent(ino, *off);
+            extent.payload().map(|payload| txn.release(payload));
+            gone.push(*off);
+        }
+        if gone.is_empty() {
+            for table in [Table::Chunk, Table::Xattr] {
+                let keys = self.local_rows(table, ino)?;
+                keys.iter().take(REMOVE_ROWS_MAX).for_each(|key| txn.forget(table, key));
+            }
+        }
+        txn.commit()?;
+        if let Some(map) = &mut state.extents {
+            gone.iter().for_each(|off| {
+                map.remove(off);
+            });
+        }
+        self.nodes.recount(&mut state);
+        Ok(true)
+    }
+
+    /// Takes away rows of orphans that nobody uses, about `rows_max` of them; true if more wait. Whoever owns the
+    /// file system calls it now and then; a caller who unlinks helps with one step.
+    pub fn reclaim(&self, rows_max: usize) -> Result<bool, FsError> {
+        let mut left = rows_max.div_ceil(REMOVE_ROWS_MAX).max(1);
+        while left > 0 {
+            let Some(ino) = self.reclaimable.lock().pop() else { return Ok(false) };
+            let node = match self.node(ino) {
+                Err(FsError::NotFound) => continue,
+                other => other?,
+            };
+            while left > 0 {
+                left -= 1;
+                if !self.reclaim_step(&node)? {
+                    break;
+                }
+                if left == 0 {
+                    self.reclaimable.lock().push(ino);
+                }
+            }
+        }
+        Ok(!self.reclaimable.lock().is_empty())
+    }
+
+    /// At start: ends interrupted truncations, and queues what has no name.
+    pub(super) fn recover_orphans(&self) -> Result<(), FsError> {
+        let mut from = 0;
+        loop {
+            let page = self.rows.live().orphans(from, SCAN_PAGE_ROWS)?;
+            let full = page.len() == SCAN_PAGE_ROWS;
+            for (ino, orphan) in page {
+                from = ino + 1;
+                let node = match self.node(ino) {
+                    Err(FsError::NotFound) => {
+                        // The inode went in a later record than its mark: the mark means nothing any more.
+                        let mut txn = self.rows.begin();
+                        txn.delete_orphan(ino);
+                        txn.commit()?;
+                        continue;
+                    }
+                    other => other?,
+                };
+                match orphan {
+                    OrphanRow::Unlinked => self.reclaimable.lock().push(ino),
+                    OrphanRow::Trim { from } => {
+                        let mut state = node.write();
+                        let row = state.row.clone();
+                        self.trim(ino, &mut state, from, row)?;
+                        if state.row.nlink == 0 {
+                            self.reclaimable.lock().push(ino);
+                        }
+                    }
+                }
+            }
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Nothing is at rest any more: what is left in memory is empty.
+fn bury(state: &mut State) {
+    state.dead = true;
+    state.row.nlink = 0;
+    state.extents = Some(super::extents::ExtentMap::new());
+    state.dir = (state.row.kind == Kind::Dir).then(DirMap::new);
+    state.chunks.get_mut().clear();
+}

@@ -1,0 +1,305 @@
+//! rename: one record, whatever it replaces, so that there is no moment without either name.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::rows::keys::TAG_SLOTS;
+use crate::rows::{EntryRow, Ino, InodeRow, Kind, ROOT_INO, RowTxn, Tag};
+
+use super::dir::Found;
+use super::error::FsError;
+use super::node::{Locked, Node, lock_many};
+use super::remove::{Fate, RACE_TRIES, REMOVE_ROWS_MAX};
+use super::{Vfs, check_name, touch_dir};
+
+/// What to do about a name that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RenameMode {
+    Replace,
+    NoReplace,
+    Exchange,
+}
+
+/// One side of a rename: a directory and a name in it.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    dir: &'a Arc<Node>,
+    name: &'a [u8],
+}
+
+/// Tells the caller to look again, since a name changed its inode before it was locked.
+enum Attempt {
+    Done { orphan: Option<Ino> },
+    Again,
+}
+
+impl Vfs {
+    pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> Result<(), FsError> {
+        self.require_writable()?;
+        for name in [from.1, to.1] {
+            check_name(name)?;
+            if name == b"." || name == b".." {
+                return Err(FsError::Invalid);
+            }
+        }
+        let (from_dir, to_dir) = (self.node(from.0)?, self.node(to.0)?);
+        let (from, to) = (Place { dir: &from_dir, name: from.1 }, Place { dir: &to_dir, name: to.1 });
+        for _ in 0..RACE_TRIES {
+            let source = self.find(from.dir, from.name)?.ok_or(FsError::NotFound)?;
+            let target = self.find(to.dir, to.name)?;
+            let nodes = self.node(source).and_then(|s| Ok((s, target.map(|t| self.node(t)).transpose()?)));
+            let (source, target) = match nodes {
+                Err(FsError::NotFound) => continue,
+                other => other?,
+            };
+            let moves_dir = from.dir.ino != to.dir.ino
+                && (is_dir(&source) || (mode == RenameMode::Exchange && target.as_ref().is_some_and(is_dir)));
+            // While parents change, parents cannot be walked.
+            let _moving = moves_dir.then(|| self.renames.lock());
+            if moves_dir {
+                self.refuse_loop(&source, to.dir)?;
+                if mode == RenameMode::Exchange
+                    && let Some(target) = &target
+                {
+                    self.refuse_loop(target, from.dir)?;
+                }
+            }
+            let attempt = match (mode, &target) {
+                (RenameMode::NoReplace, Some(_)) => return Err(FsError::Exists),
+                (RenameMode::Exchange, None) => return Err(FsError::NotFound),
+                (RenameMode::Exchange, Some(target)) => self.try_exchange(from, to, &source, target)?,
+                _ => self.try_rename(from, to, &source, target.as_ref())?,
+            };
+            if let Attempt::Done { orphan } = attempt {
+                if let Some(orphan) = orphan {
+                    self.reclaimable.lock().push(orphan);
+                    self.reclaim(REMOVE_ROWS_MAX)?;
+                }
+                return Ok(());
+            }
+        }
+        Err(FsError::Damaged(format!("an entry of directory {} leads nowhere", from.dir.ino)))
+    }
+
+    /// Refuses to put a directory below itself. The caller holds the rename lock.
+    fn refuse_loop(&self, moved: &Arc<Node>, new_parent: &Arc<Node>) -> Result<(), FsError> {
+        if !is_dir(moved) {
+            return Ok(());
+        }
+        let mut at = new_parent.clone();
+        loop {
+            if at.ino == moved.ino {
+                return Err(FsError::Invalid);
+            }
+            if at.ino == ROOT_INO {
+                return Ok(());
+            }
+            let parent = at.parent.load(Ordering::Relaxed);
+            if parent == at.ino || parent == 0 {
+                return Err(FsError::Damaged(format!("directory {} has no parent", at.ino)));
+            }
+            at = self.node(parent)?;
+        }
+    }
+
+    /// The slot of `place` if it still stands for `node` (or, with none, is still free).
+    fn still(
+        &self,
+        locked: &mut Locked<'_>,
+        place: Place<'_>,
+        node: Option<&Arc<Node>>,
+    ) -> Result<Option<Tag>, FsError> {
+        let state = locked.get(place.dir.ino)?;
+        state.require_live_dir()?;
+        Ok(match (self.find_slot(state, place.dir.ino, place.name)?, node) {
+            (Found::Here { tag, ino, .. }, Some(node)) if node.ino == ino => Some(tag),
+            (Found::Free { tag }, None) => Some(tag),
+            _ => None,
+        })
+    }
+
+    fn try_rename(
+        &self,
+        from: Place<'_>,
+        to: Place<'_>,
+        source: &Arc<Node>,
+        target: Option<&Arc<Node>>,
+    ) -> Result<Attempt, FsError> {
+        let mut nodes = vec![from.dir, to.dir, source];
+        nodes.extend(target);
+        let mut locked = lock_many(&nodes);
+        let Some(from_tag) = self.still(&mut locked, from, Some(source))? else { return Ok(Attempt::Again) };
+        let Some(to_tag) = self.still(&mut locked, to, target)? else { return Ok(Attempt::Again) };
+        // Two names of one inode: rename does nothing and says so with success.
+        if target.is_some_and(|target| target.ino == source.ino) {
+            return Ok(Attempt::Done { orphan: None });
+        }
+        let source_is_dir = locked.get(source.ino)?.row.kind == Kind::Dir;
+        if let Some(target) = target {
+            let row = &locked.get(target.ino)?.row;
+            match (source_is_dir, row.kind == Kind::Dir) {
+                (true, false) => return Err(FsError::NotDir),
+                (false, true) => return Err(FsError::IsDir),
+                (true, true) if row.size > 0 => return Err(FsError::NotEmpty),
+                _ => {}
+            }
+        }
+        let now = self.now();
+        let mut txn = self.rows.begin();
+        // The target's end.
+        let mut dying: Option<(InodeRow, Fate)> = None;
+        if let Some(target) = target {
+            let state = locked.get(target.ino)?;
+            let mut row = state.row.clone();
+            row.ctime = now;
+            let fate = self.write_unlink(&mut txn, target, state, &mut row)?;
+            dying = Some((row, fate));
+        }
+        // The source's own row: ctime, and of a directory its parent.
+        let mut source_row = locked.get(source.ino)?.row.clone();
+        source_row.ctime = now;
+        if source_is_dir {
+            source_row.parent = to.dir.ino;
+        }
+        txn.put_inode(source.ino, &source_row);
+        let entry =
+            EntryRow::Name { ino: source.ino, kind: source_row.kind, name: Bytes::copy_from_slice(to.name) };
+        // Both names in one collision chain: the new slot may be the next one, and must stay within reach.
+        let one_chain = from.dir.ino == to.dir.ino && from_tag / TAG_SLOTS == to_tag / TAG_SLOTS;
+        let tombstone = if one_chain {
+            txn.put_entry(from.dir.ino, from_tag, &EntryRow::Tombstone);
+            true
+        } else {
+            self.write_slot_removal(&mut txn, locked.get(from.dir.ino)?, from.dir.ino, from_tag)?
+        };
+        txn.put_entry(to.dir.ino, to_tag, &entry);
+        let parents = self.write_parents(&mut txn, &mut locked, from, to, now, |from_row, to_row| {
+            from_row.size = from_row.size.saturating_sub(1);
+            to_row.size += u64::from(target.is_none());
+            if source_is_dir {
+                from_row.nlink = from_row.nlink.saturating_sub(1);
+                to_row.nlink += u32::from(target.is_none());
+            }
+        })?;
+        let lsn = txn.commit()?;
+        self.apply_slot_removal(locked.get(from.dir.ino)?, from_tag, tombstone);
+        self.apply_slot(locked.get(to.dir.ino)?, to_tag, source.ino, source_row.kind, to.name);
+        apply_rows(&mut locked, parents, lsn)?;
+        apply_rows(&mut locked, vec![(source.ino, source_row)], lsn)?;
+        if source_is_dir {
+            source.parent.store(to.dir.ino, Ordering::Relaxed);
+        }
+        let mut orphan = None;
+        if let (Some(target), Some((mut row, fate))) = (target, dying) {
+            row.lsn = lsn;
+            self.apply_unlink(locked.get(target.ino)?, row, &fate);
+            let unused = target.opens.load(Ordering::Relaxed) == 0;
+            orphan = (matches!(fate, Fate::Orphan) && unused).then_some(target.ino);
+        }
+        Ok(Attempt::Done { orphan })
+    }
+
+    fn try_exchange(
+        &self,
+        from: Place<'_>,
+        to: Place<'_>,
+        source: &Arc<Node>,
+        target: &Arc<Node>,
+    ) -> Result<Attempt, FsError> {
+        let mut locked = lock_many(&[from.dir, to.dir, source, target]);
+        let Some(from_tag) = self.still(&mut locked, from, Some(source))? else { return Ok(Attempt::Again) };
+        let Some(to_tag) = self.still(&mut locked, to, Some(target))? else { return Ok(Attempt::Again) };
+        if source.ino == target.ino {
+            return Ok(Attempt::Done { orphan: None });
+        }
+        let now = self.now();
+        let mut txn = self.rows.begin();
+        let mut rows = Vec::new();
+        for (node, at, tag, name) in
+            [(source, to.dir, to_tag, to.name), (target, from.dir, from_tag, from.name)]
+        {
+            let mut row = locked.get(node.ino)?.row.clone();
+            row.ctime = now;
+            if row.kind == Kind::Dir {
+                row.parent = at.ino;
+            }
+            txn.put_inode(node.ino, &row);
+            let name = Bytes::copy_from_slice(name);
+            txn.put_entry(at.ino, tag, &EntryRow::Name { ino: node.ino, kind: row.kind, name });
+            rows.push((node.ino, row));
+        }
+        let (source_kind, target_kind) = (locked.get(source.ino)?.row.kind, locked.get(target.ino)?.row.kind);
+        let parents =
+            self.write_parents(&mut txn, &mut locked, from, to, now, |from_row, to_row| {
+                match (source_kind == Kind::Dir, target_kind == Kind::Dir) {
+                    (true, false) => {
+                        from_row.nlink = from_row.nlink.saturating_sub(1);
+                        to_row.nlink += 1;
+                    }
+                    (false, true) => {
+                        from_row.nlink += 1;
+                        to_row.nlink = to_row.nlink.saturating_sub(1);
+                    }
+                    _ => {}
+                }
+            })?;
+        let lsn = txn.commit()?;
+        self.apply_slot(locked.get(to.dir.ino)?, to_tag, source.ino, source_kind, to.name);
+        self.apply_slot(locked.get(from.dir.ino)?, from_tag, target.ino, target_kind, from.name);
+        for (node, at, kind) in [(source, to.dir, source_kind), (target, from.dir, target_kind)] {
+            if kind == Kind::Dir {
+                node.parent.store(at.ino, Ordering::Relaxed);
+            }
+        }
+        apply_rows(&mut locked, parents, lsn)?;
+        apply_rows(&mut locked, rows, lsn)?;
+        Ok(Attempt::Done { orphan: None })
+    }
+
+    /// Writes both parents' rows (which may be one) after `change`.
+    fn write_parents(
+        &self,
+        txn: &mut RowTxn<'_>,
+        locked: &mut Locked<'_>,
+        from: Place<'_>,
+        to: Place<'_>,
+        now: crate::rows::Time,
+        change: impl FnOnce(&mut InodeRow, &mut InodeRow),
+    ) -> Result<Vec<(Ino, InodeRow)>, FsError> {
+        let mut from_row = touch_dir(locked.get(from.dir.ino)?, now);
+        let mut to_row = touch_dir(locked.get(to.dir.ino)?, now);
+        if from.dir.ino == to.dir.ino {
+            // Both changes fall on one row: take the sum of their differences.
+            let before = from_row.clone();
+            change(&mut from_row, &mut to_row);
+            from_row.size = from_row.size.wrapping_add(to_row.size.wrapping_sub(before.size));
+            from_row.nlink = from_row.nlink.wrapping_add(to_row.nlink.wrapping_sub(before.nlink));
+            txn.put_inode(from.dir.ino, &from_row);
+            return Ok(vec![(from.dir.ino, from_row)]);
+        }
+        change(&mut from_row, &mut to_row);
+        txn.put_inode(from.dir.ino, &from_row);
+        txn.put_inode(to.dir.ino, &to_row);
+        Ok(vec![(from.dir.ino, from_row), (to.dir.ino, to_row)])
+    }
+}
+
+fn is_dir(node: &Arc<Node>) -> bool {
+    node.read().row.kind == Kind::Dir
+}
+
+fn apply_rows(
+    locked: &mut Locked<'_>,
+    rows: Vec<(Ino, InodeRow)>,
+    lsn: holdfast_store::Lsn,
+) -> Result<(), FsError> {
+    for (ino, mut row) in rows {
+        row.lsn = lsn;
+        let state = locked.get(ino)?;
+        state.row = row;
+        state.atime_dirty = false;
+    }
+    Ok(())
+}

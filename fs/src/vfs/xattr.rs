@@ -1,0 +1,117 @@
+//! Extended attributes, and the one that tells how safe a file is.
+
+use bytes::Bytes;
+
+use crate::rows::values::XATTR_VALUE_BYTES_MAX;
+use crate::rows::{Ino, InodeRow, XattrRow, inode_flags};
+
+use super::error::FsError;
+use super::node::State;
+use super::{Caller, Vfs, acl};
+
+/// The rung of a file or folder. Never listed, so that no backup copies it; never set.
+pub const DURABILITY_XATTR: &[u8] = b"user.holdfast.durability";
+/// Longest attribute name (`XATTR_NAME_MAX`).
+const XATTR_NAME_BYTES_MAX: usize = 255;
+
+/// What setxattr does about an attribute that is there, or is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetMode {
+    Either,
+    Create,
+    Replace,
+}
+
+impl Vfs {
+    pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Bytes, FsError> {
+        if name == DURABILITY_XATTR {
+            self.node(ino)?;
+            return self.hooks().durability(ino).map(Bytes::from).ok_or(FsError::NoAttribute);
+        }
+        let node = self.node(ino)?;
+        let state = node.read();
+        self.read_xattr(ino, &state, name)?.map(|row| row.value).ok_or(FsError::NoAttribute)
+    }
+
+    /// Names of all attributes.
+    pub fn listxattr(&self, ino: Ino) -> Result<Vec<Bytes>, FsError> {
+        let node = self.node(ino)?;
+        let state = node.read();
+        if state.dead || !state.row.has_xattrs() {
+            return Ok(Vec::new());
+        }
+        Ok(self.rows.live().xattrs(ino)?.into_iter().map(|(_, row)| row.name).collect())
+    }
+
+    pub(super) fn read_xattr(
+        &self,
+        ino: Ino,
+        state: &State,
+        name: &[u8],
+    ) -> Result<Option<XattrRow>, FsError> {
+        if state.dead || !state.row.has_xattrs() {
+            return Ok(None);
+        }
+        // 128 bits of a keyed hash: two names of one inode under one key do not occur.
+        Ok(self.rows.live().xattr(ino, name)?.filter(|row| row.name == name))
+    }
+
+    pub fn setxattr(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        mode: SetMode,
+    ) -> Result<(), FsError> {
+        self.require_writable()?;
+        if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX || value.len() > XATTR_VALUE_BYTES_MAX {
+            return Err(FsError::Range);
+        }
+        if name == DURABILITY_XATTR {
+            return Err(FsError::NotPermitted);
+        }
+        if acl::is_acl(name) {
+            return self.set_acl(caller, ino, name, value);
+        }
+        if name.starts_with(b"system.") {
+            return Err(FsError::Unsupported);
+        }
+        self.require_space(value.len() as u64)?;
+        let node = self.node(ino)?;
+        let mut state = node.write();
+        if state.dead {
+            return Err(FsError::NotFound);
+        }
+        let there = self.read_xattr(ino, &state, name)?.is_some();
+        match mode {
+            SetMode::Create if there => return Err(FsError::Exists),
+            SetMode::Replace if !there => return Err(FsError::NoAttribute),
+            _ => {}
+        }
+        let mut row = InodeRow { ctime: self.now(), ..state.row.clone() };
+        row.flags |= inode_flags::HAS_XATTRS;
+        let mut txn = self.rows.begin();
+        let xattr = XattrRow { name: Bytes::copy_from_slice(name), value: Bytes::copy_from_slice(value) };
+        txn.put_xattr(ino, &xattr);
+        self.commit_row(txn, ino, &mut state, row)?;
+        Ok(())
+    }
+
+    pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<(), FsError> {
+        self.require_writable()?;
+        if name == DURABILITY_XATTR {
+            return Err(FsError::NotPermitted);
+        }
+        let node = self.node(ino)?;
+        let mut state = node.write();
+        if self.read_xattr(ino, &state, name)?.is_none() {
+            return Err(FsError::NoAttribute);
+        }
+        let row = InodeRow { ctime: self.now(), ..state.row.clone() };
+        let mut txn = self.rows.begin();
+        txn.delete_xattr(ino, name);
+        self.commit_row(txn, ino, &mut state, row)?;
+        Ok(())
+    }
+}
