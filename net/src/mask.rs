@@ -7,7 +7,7 @@
 //!             block counter from 0: byte i of the slot is byte i of the piece XOR byte i of the keystream
 //! ```
 //!
-//! The RFC's 32-bit counter bounds a slot to 256 GiB. Masks make the copies of a piece differ, so that one stored
+//! The RFC's 32-bit counter bounds a slot to 256 GiB, less the last block, which implementations do not agree on. Masks make the copies of a piece differ, so that one stored
 //! copy cannot answer for another; they are no replacement for the encryption below.
 
 use chacha20::ChaCha20;
@@ -15,7 +15,7 @@ use chacha20::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// The longest slot, set by the cipher's block counter.
-pub const SLOT_BYTES_MAX: u64 = 256 << 30;
+pub const SLOT_BYTES_MAX: u64 = (256 << 30) - 64;
 
 const SEED_DOMAIN: &[u8] = b"holdfast slot seed v1";
 const NONCE: [u8; 12] = *b"hf.mask1\0\0\0\0";
