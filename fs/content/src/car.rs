@@ -286,4 +286,14 @@ mod tests {
             assert_eq!(read_all(&bytes[..len]).is_ok(), boundaries.contains(&len), "length {len}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn reading_is_total(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+            for input in [bytes.clone(), [HEADER, &bytes].concat()] {
+                let Ok(mut reader) = PieceReader::new(input.as_slice(), [0; 16]) else { continue };
+                while let Ok(Some(_)) = reader.next_block() {}
+            }
+        }
+    }
 }

@@ -96,3 +96,77 @@ pub struct VersionAndSuite {
 pub fn peek_version(what: &'static str, bytes: &[u8]) -> Result<VersionAndSuite, FormatError> {
     serde_ipld_dagcbor::from_slice(bytes).map_err(|error| FormatError::malformed(what, error))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        version: u64,
+        suite: u64,
+        #[serde(with = "serde_bytes")]
+        bytes: [u8; 4],
+        list: Vec<u64>,
+        maybe: Option<u64>,
+    }
+
+    #[test]
+    fn one_value_has_one_encoding() {
+        let sample = Sample { version: 1, suite: 1, bytes: [1, 2, 3, 4], list: vec![1, 300], maybe: None };
+        let bytes = encode("sample", &sample).unwrap();
+        assert_eq!(decode::<Sample>("sample", &bytes, 100).unwrap(), sample);
+        assert!(matches!(decode::<Sample>("sample", &bytes, 10), Err(FormatError::TooLarge { .. })));
+        assert_eq!(peek_version("sample", &bytes).unwrap(), VersionAndSuite { version: 1, suite: 1 });
+        // The number 1 in two bytes, a trailing byte, a missing one.
+        let long = bytes
+            .iter()
+            .flat_map(|&b| if b == 0x01 { vec![0x18, 0x01] } else { vec![b] })
+            .collect::<Vec<_>>();
+        assert!(decode::<Sample>("sample", &long, 100).is_err());
+        let trailing = [bytes.as_slice(), &[0]].concat();
+        assert!(decode::<Sample>("sample", &trailing, 100).is_err());
+        assert!(decode::<Sample>("sample", &bytes[..bytes.len() - 1], 100).is_err());
+    }
+
+    /// Skipping what is unknown must not exhaust the stack, nor may a length that cannot be true exhaust memory.
+    #[test]
+    fn depth_and_lengths_are_bounded() {
+        for opener in [0x81u8, 0xa1, 0xd8] {
+            let mut nested = vec![0xa1, 0x61, b'a'];
+            nested.extend(std::iter::repeat_n(opener, 1 << 20));
+            assert!(peek_version("nested", &nested).is_err());
+            assert!(decode::<Sample>("nested", &nested, usize::MAX).is_err());
+        }
+        for huge in [0x9b, 0xbb, 0x5b, 0x7b] {
+            let mut claim = vec![0xa1, 0x61, b'a', huge];
+            claim.extend_from_slice(&[0x7f; 8]);
+            assert!(peek_version("huge", &claim).is_err());
+            let mut list = vec![0xa1, 0x64, b'l', b'i', b's', b't', huge];
+            list.extend_from_slice(&[0x7f; 8]);
+            assert!(decode::<Sample>("huge", &list, 100).is_err());
+        }
+    }
+
+    #[test]
+    fn newer_versions_say_so() {
+        assert!(check_version("sample", 1, 1).is_ok());
+        assert!(check_version("sample", 0, 1).is_err());
+        let message = check_version("sample", 2, 1).unwrap_err().to_string();
+        assert!(message.contains("newer") && message.contains("update"), "{message}");
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_is_total(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(sample) = decode::<Sample>("sample", &bytes, 1000) {
+                prop_assert_eq!(encode("sample", &sample).unwrap(), bytes.clone());
+            }
+            let _ = peek_version("sample", &bytes);
+        }
+    }
+}
