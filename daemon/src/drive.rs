@@ -242,9 +242,14 @@ impl Engine {
         let now = self.now();
         let short = peers::peer_short(peer);
         let (state, level, text) = match row.state {
-            Active => (Suspect { since: now }, events::Level::Warning, format!("provider {short} does not answer: {why}")),
+            Active => (
+                Suspect { since: now },
+                events::Level::Warning,
+                format!("provider {short} does not answer: {why}"),
+            ),
             Suspect { since } if now.saturating_sub(since) >= self.policy.failed_after_seconds => {
-                let text = format!("provider {short} was silent for {} s; its copies are placed anew", now - since);
+                let text =
+                    format!("provider {short} was silent for {} s; its copies are placed anew", now - since);
                 (Failed { since: now }, events::Level::Warning, text)
             }
             _ => return Ok(()),

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use crate::control::{
-    ControlError, ControlHandler, ErrorKind, ProgressLine, ProgressSink, ProvidersReport, SealReport, StatusReport,
-    SyncReport, UnmountReport, VerifyReport,
+    ControlError, ControlHandler, ErrorKind, ProgressLine, ProgressSink, ProvidersReport, SealReport,
+    StatusReport, SyncReport, UnmountReport, VerifyReport,
 };
 use crate::drive::Engine;
 use crate::drive::ledger::ProviderState;
@@ -50,7 +50,11 @@ pub struct Handler {
 
 impl Handler {
     /// Answers for `engine`; unmounting is the main loop's.
-    pub fn new(engine: Arc<Engine>, unmount: mpsc::Sender<UnmountRequest>, list: Arc<dyn ProviderList>) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        unmount: mpsc::Sender<UnmountRequest>,
+        list: Arc<dyn ProviderList>,
+    ) -> Self {
         Self { engine, unmount, list }
     }
 
@@ -85,14 +89,16 @@ impl Engine {
     pub fn behind(&self, sequence: u64) -> anyhow::Result<Behind> {
         let wanted = usize::from(self.policy.copies());
         let head_copies = self.ledger.head_copies();
-        let mut b = Behind { pieces: (0, 0), unsafe_bytes: 0, survives: u8::MAX, published: false, note: None };
+        let mut b =
+            Behind { pieces: (0, 0), unsafe_bytes: 0, survives: u8::MAX, published: false, note: None };
         for piece in self.drive.pieces()? {
             if piece.checkpoint || piece.commit_sequence == 0 || piece.commit_sequence > sequence {
                 continue;
             }
             let (counting, _) = self.ledger.counting(&piece.id);
             b.pieces.0 += 1;
-            b.survives = b.survives.min(u8::try_from(counting.min(head_copies).saturating_sub(1)).unwrap_or(u8::MAX));
+            b.survives =
+                b.survives.min(u8::try_from(counting.min(head_copies).saturating_sub(1)).unwrap_or(u8::MAX));
             if counting >= wanted {
                 b.pieces.1 += 1;
             } else {
@@ -134,7 +140,9 @@ impl ControlHandler for Handler {
         let gathered = self.engine.blocking(status::gather).await;
         match gathered.map_err(anyhow::Error::from).and_then(|r| r) {
             Ok(report) => report,
-            Err(error) => status::unreadable(&self.engine, format!("the drive's index cannot be read: {error:#}")),
+            Err(error) => {
+                status::unreadable(&self.engine, format!("the drive's index cannot be read: {error:#}"))
+            }
         }
     }
 
@@ -170,7 +178,8 @@ impl ControlHandler for Handler {
         report.commit = Some(status::commit_report(&commit));
         loop {
             self.read_only()?;
-            let b = engine.blocking(move |e| e.behind(commit.sequence)).await.map_err(ControlError::internal)?;
+            let b =
+                engine.blocking(move |e| e.behind(commit.sequence)).await.map_err(ControlError::internal)?;
             let b = b.map_err(ControlError::internal)?;
             report.unsafe_bytes = b.unsafe_bytes;
             report.survives = b.survives;
@@ -209,10 +218,18 @@ impl ControlHandler for Handler {
 
     async fn verify(&self, deep: bool, progress: ProgressSink) -> Answer<VerifyReport> {
         let engine = &self.engine;
-        progress.send(ProgressLine { phase: "checking".into(), unit: "rows".into(), ..ProgressLine::default() });
+        progress.send(ProgressLine {
+            phase: "checking".into(),
+            unit: "rows".into(),
+            ..ProgressLine::default()
+        });
         let local = engine.blocking(move |e| e.drive.check(holdfast_fs::check::CheckOptions { deep })).await;
         let local = local.map_err(ControlError::internal)?.map_err(ControlError::internal)?;
-        progress.send(ProgressLine { phase: "challenging".into(), unit: "copies".into(), ..ProgressLine::default() });
+        progress.send(ProgressLine {
+            phase: "challenging".into(),
+            unit: "copies".into(),
+            ..ProgressLine::default()
+        });
         let (_, _, remote) = engine.audit_everything().await.map_err(ControlError::internal)?;
         Ok(verify_report(local, remote))
     }
@@ -238,8 +255,9 @@ impl ControlHandler for Handler {
     async fn provider_remove(&self, peer_id: String) -> Answer<ProvidersReport> {
         let known: HashSet<String> =
             self.engine.ledger.providers().iter().map(|(p, _)| crate::drive::peers::peer_text(p)).collect();
-        let peer: holdfast_net::PeerId =
-            peer_id.parse().map_err(|_| ControlError::new(ErrorKind::Invalid, format!("`{peer_id}` is no peer id")))?;
+        let peer: holdfast_net::PeerId = peer_id
+            .parse()
+            .map_err(|_| ControlError::new(ErrorKind::Invalid, format!("`{peer_id}` is no peer id")))?;
         if !known.contains(&peer.to_string()) {
             return Err(ControlError::new(ErrorKind::Invalid, format!("the drive has no provider {peer}")));
         }

@@ -237,7 +237,11 @@ fn check_ports_free(folder: &Folder) -> Result<(), ProvideError> {
         let Some(port) = tcp_port(addr).filter(|port| *port != 0) else { continue };
         if let Err(error) = std::net::TcpListener::bind((ip, port)) {
             let port_in_use = error.kind() == std::io::ErrorKind::AddrInUse;
-            return Err(ProvideError::Listen { addrs: addr.to_string(), reason: error.to_string(), port_in_use });
+            return Err(ProvideError::Listen {
+                addrs: addr.to_string(),
+                reason: error.to_string(),
+                port_in_use,
+            });
         }
     }
     Ok(())

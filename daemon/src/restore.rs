@@ -140,7 +140,11 @@ pub async fn newest(client: &Client, keys: &DriveKeys, peers: &[ProviderAddr]) -
     })
 }
 
-async fn ask(client: &Client, peers: &[ProviderAddr], key: &RecordKey) -> Vec<Result<Option<Vec<u8>>, String>> {
+async fn ask(
+    client: &Client,
+    peers: &[ProviderAddr],
+    key: &RecordKey,
+) -> Vec<Result<Option<Vec<u8>>, String>> {
     futures::stream::iter(peers)
         .map(|provider| async move {
             let asking = async {

@@ -84,7 +84,8 @@ impl NetRetriever {
             })
             .map(|(piece, wants)| self.fetch_group(&sources, piece, wants, priority, until))
             .collect();
-        let mut out: Vec<Result<Block, FetchError>> = wants.iter().map(|_| Err(FetchError::Timeout)).collect();
+        let mut out: Vec<Result<Block, FetchError>> =
+            wants.iter().map(|_| Err(FetchError::Timeout)).collect();
         while let Some(results) = groups.next().await {
             for (n, result) in results {
                 if let Some(place) = out.get_mut(n) {
@@ -151,7 +152,8 @@ impl NetRetriever {
         let ranges: Vec<ByteRange> = wants.iter().map(|(_, w)| ByteRange::new(w.offset, w.len)).collect();
         let read = async {
             let deal = DealId(
-                <[u8; 32]>::try_from(holder.deal.as_slice()).map_err(|_| NetError::Invalid("deal id".into()))?,
+                <[u8; 32]>::try_from(holder.deal.as_slice())
+                    .map_err(|_| NetError::Invalid("deal id".into()))?,
             );
             let session = sources.peers.session(&sources.ledger, &holder.provider).await?;
             let left = until.saturating_duration_since(Instant::now());
@@ -209,7 +211,12 @@ impl NetRetriever {
 }
 
 impl Retriever for NetRetriever {
-    fn fetch(&self, wants: &[BlockAt], priority: Priority, deadline: Duration) -> Vec<Result<Block, FetchError>> {
+    fn fetch(
+        &self,
+        wants: &[BlockAt],
+        priority: Priority,
+        deadline: Duration,
+    ) -> Vec<Result<Block, FetchError>> {
         self.runtime.block_on(self.fetch_async(wants, priority, deadline))
     }
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use holdfast_fs::drive::types::{DriveUsage, PieceInfo};
 
 use crate::control::{
-    Amount, CommitReport, CommitsReport, DriveState, DurabilityReport, PiecesReport, PolicyReport, ProviderReport,
-    ProviderState as Shown, STATUS_SCHEMA, Safety, StatusReport, StorageReport,
+    Amount, CommitReport, CommitsReport, DriveState, DurabilityReport, PiecesReport, PolicyReport,
+    ProviderReport, ProviderState as Shown, STATUS_SCHEMA, Safety, StatusReport, StorageReport,
 };
 use crate::drive::Engine;
 use crate::drive::ledger::{Ledger, Peer, PieceId, PieceRow, ProviderRow, ProviderState, Seconds};
@@ -114,7 +114,12 @@ fn count(report: &mut PiecesReport, ledger: &Ledger, piece: &PieceInfo, wanted: 
     }
 }
 
-fn provider(peer: &Peer, row: &ProviderRow, kept: (u64, u64, Option<u64>), connected: bool) -> ProviderReport {
+fn provider(
+    peer: &Peer,
+    row: &ProviderRow,
+    kept: (u64, u64, Option<u64>),
+    connected: bool,
+) -> ProviderReport {
     let state = match row.state {
         ProviderState::Active if row.last_ok == 0 => Shown::New,
         ProviderState::Active => Shown::Ok,

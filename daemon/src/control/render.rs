@@ -12,6 +12,10 @@ impl StatusReport {
     /// Fills `safety` from the other fields; the one place where the verdict is made.
     pub fn judge(&mut self) {
         let unsafe_bytes = self.durability.unsafe_bytes();
+        let sequence = |c: &Option<CommitReport>| c.as_ref().map_or(0, |c| c.sequence);
+        // Names and attributes have no bytes of their own, but they are not safe either before they are published.
+        let unpublished = self.durability.oldest_unsafe_seconds.is_some()
+            || sequence(&self.commits.latest) > sequence(&self.commits.published);
         let reachable = self.providers.iter().filter(|p| p.state == ProviderState::Ok && p.connected).count();
         let wanted = usize::from(self.policy.copies_wanted);
         let failing = self.workers.iter().find(|w| w.errors_in_a_row >= 3 || w.state == State::Crashed);
@@ -25,7 +29,7 @@ impl StatusReport {
                  `holdfast verify --deep`."
                     .to_owned(),
             );
-        } else if unsafe_bytes == 0 && self.pieces.degraded == 0 {
+        } else if unsafe_bytes == 0 && !unpublished && self.pieces.degraded == 0 {
             level = SafetyLevel::Safe;
             summary = match self.durability.safe_bytes() {
                 0 => "Nothing has been written yet.".to_owned(),
@@ -43,8 +47,10 @@ impl StatusReport {
                     size(unsafe_bytes),
                     size(unsafe_bytes.saturating_add(self.durability.safe_bytes()))
                 )
-            } else {
+            } else if self.pieces.degraded > 0 {
                 format!("{} have fewer copies than wanted", count(self.pieces.degraded, "piece"))
+            } else {
+                "The newest changes are not published yet".to_owned()
             };
             if reachable < wanted {
                 level = SafetyLevel::Hindered;
@@ -251,7 +257,7 @@ impl UnmountReport {
     /// What `holdfast unmount` prints.
     pub fn render(&self) -> String {
         let place = self.mountpoint.as_ref().map_or_else(|| "the drive".into(), |p| p.display().to_string());
-        if self.unsafe_bytes == 0 {
+        if self.unsafe_bytes == 0 && self.oldest_unsafe_seconds.is_none() {
             return format!("Unmounted {place}. Everything on it is safe with its providers.\n");
         }
         let oldest = self

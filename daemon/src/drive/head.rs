@@ -132,7 +132,10 @@ impl Engine {
         let chain = self.ledger.chain();
         let covers = checkpoint.as_ref().map_or(0, |c| c.covers.length);
         let log = self.ledger.log_from(covers)?;
-        anyhow::ensure!(log.len() <= TAIL_ENTRIES_MAX, "the placement log is too long for a head without a checkpoint");
+        anyhow::ensure!(
+            log.len() <= TAIL_ENTRIES_MAX,
+            "the placement log is too long for a head without a checkpoint"
+        );
         let author = self.keys.placement_signing().verifying_key().to_bytes();
         let checkpoint_chains =
             checkpoint.as_ref().map(|c| BTreeMap::from([(author, c.covers)])).unwrap_or_default();

@@ -313,7 +313,11 @@ impl Ledger {
     }
 
     /// Applies `change` to a provider that is known; an unknown one is passed over.
-    pub fn update_provider(&self, peer: &Peer, change: impl FnOnce(&mut ProviderRow)) -> Result<(), LedgerError> {
+    pub fn update_provider(
+        &self,
+        peer: &Peer,
+        change: impl FnOnce(&mut ProviderRow),
+    ) -> Result<(), LedgerError> {
         self.change_provider(peer.clone(), |row| {
             if let Some(row) = row {
                 change(row);
@@ -411,7 +415,11 @@ impl Ledger {
     /// How many losses the head itself survives, with its holders that are well.
     pub fn head_copies(&self) -> usize {
         let state = self.state.read();
-        state.head_holders.iter().filter(|p| state.providers.get(*p).is_some_and(ProviderRow::answers)).count()
+        state
+            .head_holders
+            .iter()
+            .filter(|p| state.providers.get(*p).is_some_and(ProviderRow::answers))
+            .count()
     }
 
     /// Copies of `id` that count: confirmed, named by the published head, with a provider that answers;

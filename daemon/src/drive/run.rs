@@ -208,7 +208,9 @@ async fn open(home: &mut Home, unlocked: &Unlocked) -> anyhow::Result<(Arc<Engin
     let env = Env::system();
     let keys = Arc::new(unlocked.drive_keys());
     let policy = Policy::of(home.config());
-    let node = Node::start(NodeConfig::client(client_identity(unlocked)?)).await.context("starting the network node")?;
+    let node = Node::start(NodeConfig::client(client_identity(unlocked)?))
+        .await
+        .context("starting the network node")?;
     let client = Client::new(node, env.clone(), ClientConfig::default());
     let peers = Arc::new(Peers::new(client, keys.clone()));
     let mask_key = *keys.mask.as_bytes();
@@ -227,10 +229,9 @@ async fn open(home: &mut Home, unlocked: &Unlocked) -> anyhow::Result<(Arc<Engin
         ledger.import(tail)?;
         retriever.join(Sources { ledger: Arc::new(ledger), peers: peers.clone() });
     }
-    let point = newest.as_ref().map(|n| RestorePoint {
-        commit: n.body.commit.clone(),
-        location_root: n.body.location.clone(),
-    });
+    let point = newest
+        .as_ref()
+        .map(|n| RestorePoint { commit: n.body.commit.clone(), location_root: n.body.location.clone() });
     let drive = {
         let (keys, retriever) = (keys.clone(), retriever.clone());
         tokio::task::spawn_blocking(move || {
@@ -284,8 +285,10 @@ async fn adopt(
 ) -> anyhow::Result<RestoredReport> {
     let now = env.clock.unix_seconds();
     let imported = {
-        let (keys, body, retriever, copies) = (keys.clone(), newest.body.clone(), retriever.clone(), policy.copies());
-        tokio::task::spawn_blocking(move || restore::from_checkpoint(&keys, &body, &retriever, now, copies)).await??
+        let (keys, body, retriever, copies) =
+            (keys.clone(), newest.body.clone(), retriever.clone(), policy.copies());
+        tokio::task::spawn_blocking(move || restore::from_checkpoint(&keys, &body, &retriever, now, copies))
+            .await??
     };
     let log_next = imported.chain.length;
     ledger.import(imported)?;
@@ -312,7 +315,8 @@ async fn commit_of(
     body: &HeadBody,
 ) -> anyhow::Result<holdfast_content::commit::Commit> {
     use holdfast_content::retrieve::Priority;
-    let found = retriever.fetch_async(&[body.commit.at], Priority::Interactive, Duration::from_secs(30)).await;
+    let found =
+        retriever.fetch_async(&[body.commit.at], Priority::Interactive, Duration::from_secs(30)).await;
     let block = found.into_iter().next().context("no answer")?.context("fetching the commit")?;
     Ok(holdfast_content::commit::Commit::decode(&block, &body.commit.key, keys)?)
 }

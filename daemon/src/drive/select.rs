@@ -23,7 +23,8 @@ pub struct Candidate {
 pub fn choose(candidates: &[Candidate], piece: &PieceRow, slot: u16, now: Seconds) -> Option<Peer> {
     let taken = |peer: &Peer| {
         piece.slots.iter().zip(0u16..).any(|(s, n)| {
-            let keeps = s.holder.as_ref().is_some_and(|h| &h.provider == peer && (h.failed.is_none() || n == slot));
+            let keeps =
+                s.holder.as_ref().is_some_and(|h| &h.provider == peer && (h.failed.is_none() || n == slot));
             let asked = n != slot && s.intent.as_ref().is_some_and(|i| &i.provider == peer);
             keeps || asked
         })
@@ -47,7 +48,15 @@ mod tests {
 
     fn kept_by(name: &str) -> Option<Holder> {
         let provider = name.into();
-        Some(Holder { provider, deal: vec![], entry: 0, confirmed_at: 1, proven_at: 1, ends_at: 9, failed: None })
+        Some(Holder {
+            provider,
+            deal: vec![],
+            entry: 0,
+            confirmed_at: 1,
+            proven_at: 1,
+            ends_at: 9,
+            failed: None,
+        })
     }
 
     #[test]

@@ -147,9 +147,10 @@ impl AuditWorker {
     /// A provider without a copy of ours is only greeted, so that it counts as there before anything is placed with it.
     async fn greet_silent(&self) -> anyhow::Result<()> {
         let engine = &self.engine;
-        let silent = engine.ledger.providers().into_iter().filter(|(_, r)| {
-            !matches!(r.state, ProviderState::Removed) && (!r.answers() || r.last_ok == 0)
-        });
+        let silent =
+            engine.ledger.providers().into_iter().filter(|(_, r)| {
+                !matches!(r.state, ProviderState::Removed) && (!r.answers() || r.last_ok == 0)
+            });
         for (peer, _) in silent {
             let greeting = async { engine.peers.session(&engine.ledger, &peer).await?.info().await };
             match tokio::time::timeout(PATIENCE, greeting).await {
@@ -184,7 +185,12 @@ async fn challenge_all(engine: &Engine, peer: Peer, list: Vec<Due>) -> Heard {
 async fn challenge(engine: &Engine, due: &Due) -> Result<(), NetError> {
     let deal = <[u8; 32]>::try_from(due.holder.deal.as_slice());
     let deal = DealId(deal.map_err(|_| NetError::Invalid("deal id".into()))?);
-    let spec = AuditSpec { piece: due.cid.clone(), count: engine.policy.audit_leaves, epoch: engine.now(), record: None };
+    let spec = AuditSpec {
+        piece: due.cid.clone(),
+        count: engine.policy.audit_leaves,
+        epoch: engine.now(),
+        record: None,
+    };
     let asking = async {
         let session = engine.peers.session(&engine.ledger, &due.holder.provider).await?;
         session.audit(deal, &spec, PATIENCE).await

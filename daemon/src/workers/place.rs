@@ -101,7 +101,11 @@ impl PlaceWorker {
             let (engine, lanes, id) = (self.engine.clone(), self.lanes.clone(), *id);
             self.running.spawn(async move {
                 if let Err(error) = place_piece(&engine, &lanes, id).await {
-                    engine.events.add(engine.now(), Level::Warning, format!("a piece could not be placed: {error:#}"));
+                    engine.events.add(
+                        engine.now(),
+                        Level::Warning,
+                        format!("a piece could not be placed: {error:#}"),
+                    );
                 }
                 id
             });
@@ -207,12 +211,7 @@ impl Drop for Claim {
 }
 
 /// Chooses the provider of a slot and writes a first intent, so that no other slot of the piece takes the same one.
-fn claim(
-    engine: &Engine,
-    lanes: &Arc<parking_lot::Mutex<Lanes>>,
-    id: PieceId,
-    slot: u16,
-) -> Option<Claim> {
+fn claim(engine: &Engine, lanes: &Arc<parking_lot::Mutex<Lanes>>, id: PieceId, slot: u16) -> Option<Claim> {
     let mut state = lanes.lock();
     let row = engine.ledger.piece(&id)?;
     let earlier = row.slots.get(usize::from(slot)).and_then(|s| s.intent.clone());
@@ -236,7 +235,8 @@ fn claim(
         })
         .collect();
     // A deal that was proposed before a crash is finished rather than begun with somebody else.
-    let again = earlier.as_ref().map(|i| i.provider.clone()).filter(|p| candidates.iter().any(|c| &c.peer == p));
+    let again =
+        earlier.as_ref().map(|i| i.provider.clone()).filter(|p| candidates.iter().any(|c| &c.peer == p));
     let peer = again.or_else(|| choose(&candidates, &row, slot, engine.now()))?;
     if earlier.as_ref().is_none_or(|i| i.provider != peer) {
         let intent = Intent { provider: peer.clone(), proposal: Vec::new(), since: engine.now() };
@@ -253,8 +253,11 @@ async fn ensure_cids(
     row: &PieceRow,
     piece: Arc<dyn PieceBytes>,
 ) -> anyhow::Result<Vec<cid::Cid>> {
-    let known: Option<Vec<cid::Cid>> =
-        row.slots.iter().map(|s| s.cid.as_ref().and_then(|c| cid::Cid::try_from(c.as_slice()).ok())).collect();
+    let known: Option<Vec<cid::Cid>> = row
+        .slots
+        .iter()
+        .map(|s| s.cid.as_ref().and_then(|c| cid::Cid::try_from(c.as_slice()).ok()))
+        .collect();
     if let Some(cids) = known {
         return Ok(cids);
     }
@@ -297,7 +300,9 @@ async fn place_slot(
                     engine.provider_silent(&claim.peer, &error.to_string())?;
                 }
                 NetError::Local(what) => anyhow::bail!("{what}"),
-                _ if error.is_fault_of_provider() => engine.provider_caught(&claim.peer, &error.to_string())?,
+                _ if error.is_fault_of_provider() => {
+                    engine.provider_caught(&claim.peer, &error.to_string())?
+                }
                 _ => {
                     let text = format!("provider {short} did not take a copy: {error}");
                     engine.events.add(engine.now(), Level::Warning, text);
@@ -325,14 +330,16 @@ fn proposal(
     let client = key.verifying_key().to_bytes();
     let manifest = Manifest::replicas(id, raw_len, cids.to_vec(), client).sign(&key)?;
     let row = engine.ledger.piece(&id);
-    let intent = row.as_ref().and_then(|r| r.slots.get(usize::from(claim.slot))).and_then(|s| s.intent.clone());
+    let intent =
+        row.as_ref().and_then(|r| r.slots.get(usize::from(claim.slot))).and_then(|s| s.intent.clone());
     if let Some(intent) = intent.filter(|i| i.provider == claim.peer && !i.proposal.is_empty())
         && let Ok(signed) = SignedProposal::from_bytes(&intent.proposal)
         && signed.proposal().manifest == manifest_digest(manifest.as_bytes())
     {
         return Ok(Proposal { signed, manifest: manifest.as_bytes().to_vec() });
     }
-    let piece_cid = *cids.get(usize::from(claim.slot)).ok_or_else(|| anyhow::anyhow!("slot without a piece CID"))?;
+    let piece_cid =
+        *cids.get(usize::from(claim.slot)).ok_or_else(|| anyhow::anyhow!("slot without a piece CID"))?;
     let mut nonce = [0; 16];
     engine.env.rng.fill(&mut nonce);
     let now = engine.now();

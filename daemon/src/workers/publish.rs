@@ -17,8 +17,8 @@ use holdfast_content::keys::{DriveName, TreeDomain};
 use holdfast_content::placement::{PlacementEntry, PlacementTree, checkpoint_delete, checkpoint_put};
 use holdfast_content::tree::{Edit, NodeSource, Physical, PhysicalRef, SourceError};
 use holdfast_fs::drive::types::CommitInfo;
-use holdfast_net::client::PutOutcome;
 use holdfast_net::NetError;
+use holdfast_net::client::PutOutcome;
 
 use crate::drive::Engine;
 use crate::drive::events::Level;
@@ -85,9 +85,8 @@ impl PublishWorker {
         let Some(commit) = candidates.into_iter().filter(|c| c.sequence <= placed_up_to).next_back() else {
             return Ok(None);
         };
-        let news = published.is_none_or(|p| {
-            p.commit_sequence < commit.sequence || p.log_next < engine.ledger.chain().length
-        });
+        let news = published
+            .is_none_or(|p| p.commit_sequence < commit.sequence || p.log_next < engine.ledger.chain().length);
         Ok(news.then_some(commit))
     }
 
@@ -107,12 +106,14 @@ impl PublishWorker {
         let engine = self.engine.clone();
         let checkpoint = self.checkpoint().await?;
         let (commit, keyring) = (commit.clone(), self.keyring.clone());
-        let published = engine.clone().blocking(move |e| e.compose_head(&commit, &keyring, checkpoint)).await??;
-        engine.blocking({
-            let published = published.clone();
-            move |e| e.head.set(&e.ledger, published)
-        })
-        .await??;
+        let published =
+            engine.clone().blocking(move |e| e.compose_head(&commit, &keyring, checkpoint)).await??;
+        engine
+            .blocking({
+                let published = published.clone();
+                move |e| e.head.set(&e.ledger, published)
+            })
+            .await??;
         self.with.clear();
         self.offered = Some(published.sequence);
         self.offer(&published).await
@@ -133,7 +134,8 @@ impl PublishWorker {
             .map(|peer| {
                 let engine = engine.clone();
                 async move {
-                    let said = give(&engine, &peer, published, (!known.contains(&peer)).then_some(keyring)).await;
+                    let said =
+                        give(&engine, &peer, published, (!known.contains(&peer)).then_some(keyring)).await;
                     (peer, said)
                 }
             })
@@ -236,7 +238,8 @@ fn write_checkpoint(engine: &Engine, base: Option<&CheckpointRow>) -> anyhow::Re
     let from = base.map_or(0, |b| b.covers.length);
     let covers = engine.ledger.chain();
     let mut edits: std::collections::BTreeMap<Vec<u8>, Edit> = std::collections::BTreeMap::new();
-    let mut newest: std::collections::BTreeMap<([u8; 16], u16), PlacementEntry> = std::collections::BTreeMap::new();
+    let mut newest: std::collections::BTreeMap<([u8; 16], u16), PlacementEntry> =
+        std::collections::BTreeMap::new();
     // Which holders the older checkpoint names for the slots that changed: those rows go.
     for (_, bytes) in engine.ledger.log_from(0)? {
         let entry = PlacementEntry::verify(&bytes)?;
@@ -285,7 +288,10 @@ impl Worker for PublishWorker {
         if let Some(commit) = self.wanted()? {
             tokio::time::sleep(GATHER).await;
             let commit = self.wanted()?.unwrap_or(commit);
-            context.report(Detail { doing: format!("publishing commit {}", commit.sequence), ..Detail::default() });
+            context.report(Detail {
+                doing: format!("publishing commit {}", commit.sequence),
+                ..Detail::default()
+            });
             self.publish(&commit).await.context("publishing the head")?;
         } else if let Some(published) = self.engine.head.published() {
             self.offer(&published).await?;

@@ -36,8 +36,12 @@ impl RepairWorker {
         }
         let row = engine.ledger.provider(&holder.provider);
         match row.map(|r| r.state) {
-            None | Some(ProviderState::Removed) => return Some(format!("provider {short} kept before it was taken out")),
-            Some(ProviderState::Failed { .. }) => return Some(format!("provider {short} kept before it fell silent")),
+            None | Some(ProviderState::Removed) => {
+                return Some(format!("provider {short} kept before it was taken out"));
+            }
+            Some(ProviderState::Failed { .. }) => {
+                return Some(format!("provider {short} kept before it fell silent"));
+            }
             Some(ProviderState::Active | ProviderState::Suspect { .. }) => {}
         }
         let left = holder.ends_at.saturating_sub(engine.now());
@@ -79,7 +83,8 @@ impl Worker for RepairWorker {
             self.engine.ledger.set_lost(id, slot, why.map(|why| Lost { at: now, why }))?;
         }
         if lost > 0 {
-            let text = format!("{lost} copies have to be made anew; the data is read from the others meanwhile");
+            let text =
+                format!("{lost} copies have to be made anew; the data is read from the others meanwhile");
             self.engine.events.add(now, Level::Warning, text);
         }
         let doing = if open > 0 { format!("{open} copies are being replaced") } else { String::new() };

@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use holdfast_fs::drive::types::DirtyState;
 
+use crate::drive::Engine;
 use crate::drive::events::Level;
 use crate::drive::policy::Policy;
-use crate::drive::Engine;
 use crate::worker::{Context, Detail, Next, Worker};
 
 /// How often dirtiness is looked at; asking costs microseconds.
@@ -70,7 +70,8 @@ impl Engine {
         let sealed = self.blocking(|e| e.drive.seal()).await??;
         if let Some(commit) = &sealed {
             self.adopt_pieces().await?;
-            let text = format!("sealed commit {} into {} new pieces", commit.sequence, commit.new_pieces.len());
+            let text =
+                format!("sealed commit {} into {} new pieces", commit.sequence, commit.new_pieces.len());
             self.events.add(self.now(), Level::Info, text);
             if !commit.pending.is_empty() {
                 let text = format!(

@@ -34,8 +34,8 @@ pub fn sample() -> StatusReport {
         },
         commits: CommitsReport {
             latest: Some(CommitReport { sequence: 4, at: 900, cid: "b".into() }),
-            published: None,
-            published_with: 0,
+            published: Some(CommitReport { sequence: 4, at: 900, cid: "b".into() }),
+            published_with: 4,
         },
         pieces: PiecesReport { total: 1, bytes: 5 << 20, full: 1, ..Default::default() },
         providers: vec![
@@ -68,6 +68,11 @@ fn the_verdict_follows_the_figures() {
     status.judge();
     assert_eq!(status.safety.level, SafetyLevel::Safe);
     assert!(status.safety.summary.contains("any 2 providers"), "{}", status.safety.summary);
+
+    status.commits.published = None;
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Working);
+    assert!(status.safety.summary.starts_with("The newest changes"), "{}", status.safety.summary);
 
     status.durability.staged.bytes = 1024;
     status.judge();

@@ -133,7 +133,16 @@ impl ProviderRow {
     /// A provider just heard of.
     pub fn new(now: Seconds) -> Self {
         let state = ProviderState::Active;
-        Self { v: 1, addrs: Vec::new(), since: now, last_ok: 0, state, barred_until: 0, fault_at: None, reason: None }
+        Self {
+            v: 1,
+            addrs: Vec::new(),
+            since: now,
+            last_ok: 0,
+            state,
+            barred_until: 0,
+            fault_at: None,
+            reason: None,
+        }
     }
 
     /// Whether its copies count.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::*;
 use super::memory::MemoryRows as Memory;
+use super::*;
 
 fn link(chain: &ChainEnd) -> Result<(Vec<u8>, ChainEnd), String> {
     Ok((chain.length.to_be_bytes().to_vec(), ChainEnd { length: chain.length + 1, last: [1; 32] }))

@@ -47,7 +47,8 @@ pub(super) async fn recheck(
     if parts.len() != 1 || parts.first().is_none_or(|p| p.as_ref() != expected.as_slice()) {
         return Err(NetError::Protocol("it answered a read of what it just stored with other bytes".into()));
     }
-    let piece = PieceCid::from_bytes(&body.piece_cid.to_bytes()).map_err(|e| NetError::Invalid(e.to_string()))?;
+    let piece =
+        PieceCid::from_bytes(&body.piece_cid.to_bytes()).map_err(|e| NetError::Invalid(e.to_string()))?;
     let spec = AuditSpec { piece, count: engine.policy.audit_leaves, epoch: engine.now(), record: None };
     session.audit(signed.deal_id(), &spec, PATIENCE).await?;
     session.close().await;
@@ -79,7 +80,8 @@ pub(super) fn record(engine: &Engine, id: PieceId, slot: u16, placed: Placed) ->
             receipt: placed.receipt,
             time: holder.confirmed_at,
         };
-        let entry = PlacementEntry::sign(facts, chain, engine.keys.placement_signing()).map_err(|e| e.to_string())?;
+        let entry =
+            PlacementEntry::sign(facts, chain, engine.keys.placement_signing()).map_err(|e| e.to_string())?;
         Ok((entry.bytes().to_vec(), entry.chain_end()))
     })?;
     if let Some(lost) = before.and_then(|s| s.lost) {

@@ -40,7 +40,11 @@ impl Drop for Fetched {
 }
 
 /// The piece's bytes. A copy from the network is verified against its slot's piece CID before a byte of it is used.
-pub(super) async fn open(engine: &Arc<Engine>, id: PieceId, row: &PieceRow) -> anyhow::Result<Arc<dyn PieceBytes>> {
+pub(super) async fn open(
+    engine: &Arc<Engine>,
+    id: PieceId,
+    row: &PieceRow,
+) -> anyhow::Result<Arc<dyn PieceBytes>> {
     let local = engine
         .blocking(move |e| match e.drive.piece(id)? {
             Some(info) if info.local => e.drive.open_piece(id).map(Some),
