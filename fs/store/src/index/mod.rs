@@ -1,0 +1,52 @@
+//! The index: an ordered map on disk that follows the log and may be behind it.
+//!
+//! Takes sealed values under opaque keys. Each batch carries the state row (`STATE_KEY`), so that after any crash the index
+//! holds a prefix of the batches and says which.
+
+mod memory;
+mod rocks;
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+pub use memory::MemoryIndex;
+pub(crate) use rocks::RocksIndex;
+
+use crate::Direction;
+use crate::error::Result;
+
+/// The state row: above every table's number, so no scan of a table meets it.
+pub(crate) const STATE_KEY: [u8; 1] = [0xff];
+
+/// Called for each row of a scan; false ends it.
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> bool;
+
+/// The rows of a batch, sealed as they are taken: a batch never stands in memory twice.
+pub(crate) type Batch<'a> = &'a mut dyn Iterator<Item = Result<(Vec<u8>, Option<Vec<u8>>)>>;
+
+/// Reads, of the index as it is or as it was.
+pub(crate) trait IndexRead: Send + Sync {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    fn scan(
+        &self,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        direction: Direction,
+        visit: Visit<'_>,
+    ) -> Result<()>;
+}
+
+pub(crate) trait Index: Send + Sync {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>>;
+    /// The index as it is now, for ever. Cheap.
+    fn snapshot(&self) -> Arc<dyn IndexRead>;
+    /// Applies all of a batch or nothing. Batches become durable in their order.
+    fn write(&self, batch: Batch<'_>) -> Result<()>;
+    /// Makes all batches durable.
+    fn flush(&self) -> Result<()>;
+    fn disk_bytes(&self) -> u64;
+}
+
+#[cfg(test)]
+mod tests;

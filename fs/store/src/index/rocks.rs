@@ -1,0 +1,160 @@
+//! The index in RocksDB: one column family, no write-ahead log (ours is the log), values sealed before they come here.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, Env, LogLevel, Options, ReadOptions,
+    SnapshotWithThreadMode, WriteBatch, WriteOptions,
+};
+
+use super::{Batch, Index, IndexRead, Visit};
+use crate::error::Result;
+use crate::medium::make_folder;
+use crate::{Direction, StoreError, StoreOptions};
+
+pub(crate) struct RocksIndex(Arc<DB>);
+
+impl From<rocksdb::Error> for StoreError {
+    fn from(error: rocksdb::Error) -> Self {
+        match error.kind() {
+            rocksdb::ErrorKind::Corruption => StoreError::corrupt(format!("index: {error}")),
+            _ => StoreError::Index(error.to_string()),
+        }
+    }
+}
+
+/// Open files of the index at most; each costs its filter and index blocks.
+const OPEN_FILES_MAX: i32 = 256;
+/// Ten bits a key: one absent key in a hundred costs a block read.
+const BLOOM_BITS: f64 = 10.0;
+
+impl RocksIndex {
+    pub(crate) fn open(path: &Path, options: &StoreOptions) -> Result<Self> {
+        if !path.is_dir() {
+            make_folder(path).map_err(|error| {
+                StoreError::io("create the index folder", &path.display().to_string(), error)
+            })?;
+        }
+        let mut tables = BlockBasedOptions::default();
+        tables.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
+        tables.set_bloom_filter(BLOOM_BITS, false);
+        tables.set_cache_index_and_filter_blocks(true);
+        tables.set_format_version(5);
+        let mut settings = Options::default();
+        settings.create_if_missing(true);
+        settings.set_paranoid_checks(true);
+        settings.set_block_based_table_factory(&tables);
+        // Sealed values do not compress.
+        settings.set_compression_type(DBCompressionType::None);
+        settings.set_atomic_flush(true);
+        settings.set_write_buffer_size(options.write_buffer_bytes);
+        settings.set_max_write_buffer_number(2);
+        settings.set_max_background_jobs(2);
+        settings.set_max_open_files(OPEN_FILES_MAX);
+        settings.set_keep_log_file_num(2);
+        settings.set_max_log_file_size(1 << 20);
+        settings.set_log_level(LogLevel::Warn);
+        settings.set_stats_dump_period_sec(0);
+        settings.set_stats_persist_period_sec(0);
+        settings.set_bytes_per_sync(1 << 20);
+        if let Ok(mut env) = Env::new() {
+            env.lower_thread_pool_cpu_priority();
+            env.lower_high_priority_thread_pool_cpu_priority();
+            settings.set_env(&env);
+        }
+        Ok(RocksIndex(Arc::new(DB::open(&settings, path)?)))
+    }
+}
+
+impl Index for RocksIndex {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.0.get(key)?)
+    }
+
+    fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
+        self.0.multi_get(keys).into_iter().map(|found| Ok(found?)).collect()
+    }
+
+    fn snapshot(&self) -> Arc<dyn IndexRead> {
+        Arc::new(RocksSnapshot::new(self.0.clone()))
+    }
+
+    fn write(&self, batch: Batch<'_>) -> Result<()> {
+        let mut rows = WriteBatch::default();
+        for row in batch {
+            match row? {
+                (key, Some(value)) => rows.put(key, value),
+                (key, None) => rows.delete(key),
+            }
+        }
+        let mut settings = WriteOptions::default();
+        settings.disable_wal(true);
+        Ok(self.0.write_opt(rows, &settings)?)
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(self.0.flush()?)
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.0.property_int_value("rocksdb.total-sst-files-size").ok().flatten().unwrap_or(0)
+    }
+}
+
+struct RocksSnapshot {
+    /// Before `_db`: fields are dropped in this order, and the snapshot needs the database.
+    snapshot: SnapshotWithThreadMode<'static, DB>,
+    _db: Arc<DB>,
+}
+
+impl RocksSnapshot {
+    fn new(db: Arc<DB>) -> Self {
+        // SAFETY: the reference is into the heap allocation of the `Arc`, which the struct holds as long as the snapshot
+        // and drops after it; nothing hands the long lifetime out.
+        let long: &'static DB = unsafe { &*Arc::as_ptr(&db) };
+        RocksSnapshot { snapshot: long.snapshot(), _db: db }
+    }
+}
+
+impl IndexRead for RocksSnapshot {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.snapshot.get(key)?)
+    }
+
+    fn scan(
+        &self,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        direction: Direction,
+        visit: Visit<'_>,
+    ) -> Result<()> {
+        let mut settings = ReadOptions::default();
+        if let Bound::Included(key) | Bound::Excluded(key) = start {
+            settings.set_iterate_lower_bound(key);
+        }
+        match end {
+            Bound::Excluded(key) => settings.set_iterate_upper_bound(key),
+            // The least key greater than `key`.
+            Bound::Included(key) => settings.set_iterate_upper_bound([key, &[0]].concat()),
+            Bound::Unbounded => {}
+        }
+        let mut rows: DBRawIterator<'_> = self.snapshot.raw_iterator_opt(settings);
+        match direction {
+            Direction::Forward => rows.seek_to_first(),
+            Direction::Reverse => rows.seek_to_last(),
+        }
+        while let Some((key, value)) = rows.item() {
+            let excluded = matches!(start, Bound::Excluded(start) if start == key);
+            if !excluded && !visit(key, value) {
+                return Ok(());
+            }
+            match direction {
+                Direction::Forward => rows.next(),
+                Direction::Reverse => rows.prev(),
+            }
+        }
+        Ok(rows.status()?)
+    }
+}

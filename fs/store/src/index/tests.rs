@@ -1,0 +1,76 @@
+#![allow(clippy::unwrap_used)]
+
+use std::ops::Bound;
+
+use super::{Index, IndexRead, MemoryIndex, RocksIndex};
+use crate::{Direction, StoreOptions};
+
+fn write(index: &dyn Index, rows: &[(&[u8], Option<&[u8]>)]) {
+    let mut rows = rows.iter().map(|(key, value)| Ok((key.to_vec(), value.map(<[u8]>::to_vec))));
+    index.write(&mut rows).unwrap();
+}
+
+fn keys(read: &dyn IndexRead, start: Bound<&[u8]>, end: Bound<&[u8]>, direction: Direction) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    let visit = &mut |key: &[u8], _: &[u8]| {
+        found.push(key.to_vec());
+        true
+    };
+    read.scan(start, end, direction, visit).unwrap();
+    found
+}
+
+/// What every index must do.
+fn conformance(index: &dyn Index) {
+    assert_eq!(index.get(b"a").unwrap(), None);
+    write(index, &[(b"a", Some(b"1")), (b"b", Some(b"2")), (b"ba", Some(b"3")), (b"c", Some(b"4"))]);
+    assert_eq!(index.get(b"b").unwrap(), Some(b"2".to_vec()));
+    assert_eq!(
+        index.multi_get(&[b"c", b"x", b"a"]).unwrap(),
+        [Some(b"4".to_vec()), None, Some(b"1".to_vec())]
+    );
+    let before = index.snapshot();
+    write(index, &[(b"a", None), (b"b", Some(b"new"))]);
+    index.flush().unwrap();
+    assert_eq!(before.get(b"a").unwrap(), Some(b"1".to_vec()), "a snapshot does not change");
+    assert_eq!(index.get(b"a").unwrap(), None);
+    assert_eq!(index.get(b"b").unwrap(), Some(b"new".to_vec()));
+    let (free, all) = (Bound::Unbounded, [&b"a"[..], b"b", b"ba", b"c"]);
+    assert_eq!(keys(&*before, free, free, Direction::Forward), all);
+    let reversed: Vec<_> = all.iter().rev().copied().collect();
+    assert_eq!(keys(&*before, free, free, Direction::Reverse), reversed);
+    let (included, excluded) = (Bound::Included(&b"b"[..]), Bound::Excluded(&b"b"[..]));
+    assert_eq!(keys(&*before, included, free, Direction::Forward), all[1..]);
+    assert_eq!(keys(&*before, excluded, free, Direction::Forward), all[2..]);
+    assert_eq!(keys(&*before, free, included, Direction::Reverse), [&b"b"[..], b"a"]);
+    assert_eq!(keys(&*before, free, excluded, Direction::Reverse), [b"a"]);
+    assert_eq!(keys(&*before, included, Bound::Included(b"ba"), Direction::Forward), all[1..3]);
+    let mut seen = 0;
+    let visit = &mut |_: &[u8], _: &[u8]| {
+        seen += 1;
+        false
+    };
+    before.scan(free, free, Direction::Forward, visit).unwrap();
+    assert_eq!(seen, 1, "a visitor ends the scan");
+}
+
+#[test]
+fn every_index_conforms() {
+    conformance(&MemoryIndex::new());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index");
+    conformance(&RocksIndex::open(&path, &StoreOptions::default()).unwrap());
+    let again = RocksIndex::open(&path, &StoreOptions::default()).unwrap();
+    assert_eq!(again.get(b"b").unwrap(), Some(b"new".to_vec()), "flushed rows survive");
+}
+
+#[test]
+fn a_crash_takes_what_was_not_flushed() {
+    let index = MemoryIndex::new();
+    write(&index, &[(b"a", Some(b"1"))]);
+    index.flush().unwrap();
+    write(&index, &[(b"a", Some(b"2")), (b"b", Some(b"2"))]);
+    let after = index.after_crash();
+    assert_eq!(after.get(b"a").unwrap(), Some(b"1".to_vec()));
+    assert_eq!(after.get(b"b").unwrap(), None);
+}

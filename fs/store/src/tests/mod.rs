@@ -1,0 +1,5 @@
+//! Tests of the store as a whole.
+#![allow(clippy::unwrap_used)]
+
+mod basics;
+mod support;
