@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::pieces::rows::RowError as PieceRowError;
 use crate::rows::{BaseError, RowError};
-use crate::vfs::seams::ChunkError;
+use crate::vfs::{ChunkError, FsError};
 
 /// Every failure of a drive that is not a POSIX answer.
 #[derive(Debug, Error)]
@@ -22,6 +22,9 @@ pub enum DriveError {
     /// A namespace row.
     #[error(transparent)]
     Row(#[from] RowError),
+    /// The file system refused to install what was sealed.
+    #[error("file system: {0}")]
+    Fs(#[from] FsError),
     /// A row of a block, piece or commit.
     #[error(transparent)]
     PieceRow(#[from] PieceRowError),
@@ -94,6 +97,7 @@ impl DriveError {
             Self::Piece { source, .. } | Self::PieceFolder { source, .. } => {
                 source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::Interrupted
             }
+            Self::Fs(error) => matches!(error, FsError::TimedOut | FsError::NoSpace),
             Self::NotEvictable { .. } | Self::NotLocal(_) | Self::System(_) | Self::Mount(_) => true,
             Self::PieceRow(_) | Self::UnknownPiece(_) | Self::NoPlace(_) | Self::Damaged { .. } | Self::Limit(_) => false,
         }

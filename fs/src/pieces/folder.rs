@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use holdfast_content::block::PieceId;
 use holdfast_store::{MediumFile, StorageMedium};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::pins::{Pin, Pins};
 use crate::drive::error::{DriveError, hex};
@@ -26,6 +26,8 @@ pub(crate) struct Folder {
     medium: Arc<dyn StorageMedium>,
     open: Mutex<HashMap<PieceId, Arc<dyn MediumFile>>>,
     pins: Pins,
+    /// Held while a piece's row is read, changed and written back.
+    rows: Mutex<()>,
 }
 
 /// A finished piece's file, open for reading. The piece is not evicted while this lives.
@@ -61,12 +63,17 @@ impl PieceFile {
 
 impl Folder {
     pub(crate) fn new(medium: Arc<dyn StorageMedium>) -> Self {
-        Self { medium, open: Mutex::new(HashMap::new()), pins: Pins::default() }
+        Self { medium, open: Mutex::new(HashMap::new()), pins: Pins::default(), rows: Mutex::new(()) }
     }
 
     /// The pins of this folder's pieces.
     pub(crate) fn pins(&self) -> &Pins {
         &self.pins
+    }
+
+    /// Serializes changes of piece rows.
+    pub(crate) fn rows_lock(&self) -> MutexGuard<'_, ()> {
+        self.rows.lock()
     }
 
     /// Begins a piece under a temporary name.

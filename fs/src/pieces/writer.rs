@@ -4,7 +4,7 @@
 //! written twice; a piece's rows are committed after its file is durable, in one record; [`PieceSink::generation`] counts finished pieces, so
 //! that whoever waits for a block's piece sees when it is there. Refuses to go on after an error: the open piece is abandoned.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use holdfast_content::block::{Block, BlockAt, BlockSink, PieceId, SinkError, cid_from_digest, digest_of};
 use holdfast_content::car::PieceWriter;
@@ -40,18 +40,22 @@ pub(crate) struct PieceSink<'a> {
     finished: Vec<PieceId>,
     /// Blocks of finished pieces that no commit covers yet: what the location tree has to learn.
     placed: BTreeMap<[u8; 32], BlockRow>,
+    /// From here on blocks are nodes of the location tree, which finds its own by their place.
+    unplaced: bool,
 }
 
 struct OpenPiece {
     writer: PieceWriter<TmpFile>,
     blocks: HashMap<[u8; 32], BlockRow>,
+    /// Those of `blocks` that the location tree does not list.
+    unplaced: HashSet<[u8; 32]>,
     dedup: Vec<([u8; 32], DedupRow)>,
 }
 
 impl<'a> PieceSink<'a> {
     /// `placed`: blocks of earlier pieces that no commit covers.
     pub(crate) fn new(parts: SinkParts<'a>, placed: BTreeMap<[u8; 32], BlockRow>) -> Self {
-        Self { parts, open: None, finished: Vec::new(), placed }
+        Self { parts, open: None, finished: Vec::new(), placed, unplaced: false }
     }
 
     /// Pieces finished so far.
@@ -113,6 +117,9 @@ impl<'a> PieceSink<'a> {
         let piece = open.writer.id();
         let at = open.writer.write(block).map_err(|source| DriveError::Piece { op: "write", piece, source })?;
         open.blocks.insert(digest, BlockRow::of(&at));
+        if self.unplaced {
+            open.unplaced.insert(digest);
+        }
         Ok(at)
     }
 
@@ -158,8 +165,13 @@ impl<'a> PieceSink<'a> {
         parts.store.commit(txn)?;
         parts.edges.hit("piece.rows.after");
         self.finished.push(id);
-        self.placed.extend(open.blocks);
+        self.placed.extend(open.blocks.into_iter().filter(|(digest, _)| !open.unplaced.contains(digest)));
         Ok(())
+    }
+
+    /// What is written from now on belongs to the location tree itself.
+    pub(crate) fn begin_unplaced(&mut self) {
+        self.unplaced = true;
     }
 
     /// All blocks that no commit covers, those of the open piece included.
@@ -192,7 +204,7 @@ fn begin(parts: &SinkParts<'_>) -> Result<OpenPiece, DriveError> {
     let id: PieceId = random(parts.rng).map_err(|error| DriveError::System(error.to_string()))?;
     let file = parts.folder.create(id)?;
     let writer = PieceWriter::new(file, id).map_err(|source| DriveError::Piece { op: "write", piece: id, source })?;
-    Ok(OpenPiece { writer, blocks: HashMap::new(), dedup: Vec::new() })
+    Ok(OpenPiece { writer, blocks: HashMap::new(), unplaced: HashSet::new(), dedup: Vec::new() })
 }
 
 impl BlockRow {

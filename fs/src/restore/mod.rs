@@ -14,7 +14,7 @@ use bytes::Bytes;
 use cid::Cid;
 use holdfast_content::block::{Block, BlockAt};
 use holdfast_content::keys::{DriveKeys, TreeDomain};
-use holdfast_content::location::LocationTree;
+use holdfast_content::location::{self, LocationTree};
 use holdfast_content::retrieve::Priority;
 use holdfast_content::tree::{Namespace, NodeRef, NodeSource, Physical, PhysicalRef, SourceError, Tree, TreeError};
 use holdfast_store::Table;
@@ -124,7 +124,7 @@ impl Locator for LocationRoot {
     fn locate(&self, cid: &Cid, want: Want) -> Result<Option<BlockAt>, DriveError> {
         let (Some(trees), Some(root)) = (self.trees.upgrade(), self.root.load_full()) else { return Ok(None) };
         let source = Source::new(&trees.blocks, want);
-        Ok(trees.location.locate(&source, &root, cid)?)
+        Ok(location::find(&trees.location, &source, &root, cid)?)
     }
 }
 

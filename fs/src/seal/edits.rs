@@ -20,7 +20,7 @@ use super::data::Cut;
 use super::overlay::{Overlaid, Overlay};
 use crate::drive::error::DriveError;
 use crate::pieces::rows::DagRow;
-use crate::rows::{ChunkRow, Ino, InodeRow, META_NEXT_INO, OrphanRow, inode_flags, keys};
+use crate::rows::{ChunkRow, Ino, InodeRow, META_NEXT_INO, OrphanRow, RowSource, inode_flags, keys};
 
 /// Rows fetched at once.
 const PAGE_ROWS: usize = 1024;
@@ -51,7 +51,7 @@ impl<'a> ChangedKeys<'a> {
     /// The next key.
     pub(crate) fn next(&mut self) -> Result<Option<Vec<u8>>, DriveError> {
         while self.page.is_empty() && !self.exhausted {
-            let rows = self.snapshot.scan_between(Table::Changed, &self.from, &self.end, PAGE_ROWS)?;
+            let rows = RowSource::range(self.snapshot, Table::Changed, &self.from, &self.end, PAGE_ROWS)?;
             self.exhausted = rows.len() < PAGE_ROWS;
             if let Some((key, _)) = rows.last() {
                 self.from.clone_from(key);

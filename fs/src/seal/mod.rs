@@ -1,0 +1,292 @@
+//! Sealing: the drive at one LSN becomes encrypted blocks in pieces and a commit.
+//!
+//! Owns: rounds, the order of steps, and the installation of what was made. Promises: a commit is exactly the cut; a seal that is interrupted at any point
+//! is repeated from its last finished piece; the foreground waits for nothing longer than one file's installation; the cost is that of the changes.
+//! Refuses to run twice at once.
+//!
+//! Orderings that *must* hold: see `fs/format/sealing.md`.
+//!
+//!     cut (snapshot) ─► data round: chunks ─► pieces ─► installed as pieces are finished       repeated under new cuts while there is much
+//!                    └► last round: DAGs ─► namespace tree ─► commit ─► location tree ─► last piece ─► install ─► commit row ─► sync ─► sweep
+
+mod commit;
+pub(crate) mod commit_row;
+pub(crate) mod dag;
+mod data;
+pub(crate) mod edits;
+mod overlay;
+mod plan;
+mod pool;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use holdfast_content::block::PieceId;
+use holdfast_content::keys::DriveKeys;
+use holdfast_content::rng::Rng;
+use holdfast_store::{Lsn, Store, Table, Txn};
+
+use self::commit_row::CommitRow;
+use self::data::Cut;
+use self::edits::Gone;
+use crate::drive::error::DriveError;
+use crate::drive::types::{CommitInfo, DriveOptions};
+use crate::pieces::chunks::Chunks;
+use crate::pieces::folder::Folder;
+use crate::pieces::rows::{BlockRow, PieceRow};
+use crate::pieces::writer::{PieceSink, SinkParts};
+use crate::restore::Trees;
+use crate::rows::{Ino, RowSource, Rows, keys};
+use crate::vfs::Vfs;
+use crate::vfs::seams::{Now, SealedFile};
+
+/// Chunks of one round at most: bounds the new rows in memory (some 250 bytes each) and how long a snapshot lives.
+pub(crate) const ROUND_CHUNKS_MAX: u64 = 32_768;
+/// Plain bytes of one round at most: bounds what a snapshot pins in the log.
+pub(crate) const ROUND_BYTES_MAX: u64 = 2 << 30;
+/// Rounds before the last one, which takes all that is left: a drive that is written faster than it is sealed gets its commit.
+const ROUNDS_MAX: usize = 64;
+/// Files installed under one hold of their locks: some tens of microseconds.
+const INSTALL_FILES: usize = 16;
+/// Changed rows removed in one step of the sweep.
+const SWEEP_ROWS: usize = 512;
+
+/// What sealing needs of the drive.
+pub(crate) struct SealParts {
+    pub(crate) store: Store,
+    pub(crate) vfs: Arc<Vfs>,
+    pub(crate) folder: Arc<Folder>,
+    pub(crate) chunks: Arc<Chunks>,
+    pub(crate) trees: Arc<Trees>,
+    pub(crate) keys: Arc<DriveKeys>,
+    pub(crate) options: DriveOptions,
+    pub(crate) now: Arc<dyn Now>,
+    pub(crate) rng: Arc<dyn Rng>,
+}
+
+impl SealParts {
+    /// The namespace's rows.
+    pub(crate) fn rows(&self) -> &Rows {
+        self.vfs.rows()
+    }
+
+    /// Unix milliseconds.
+    pub(crate) fn now_ms(&self) -> u64 {
+        let now = self.now.now();
+        u64::try_from(now.secs).unwrap_or_default().saturating_mul(1000) + u64::from(now.nanos / 1_000_000)
+    }
+
+    fn sink(&self, placed: BTreeMap<[u8; 32], BlockRow>) -> PieceSink<'_> {
+        PieceSink::new(self.sink_parts(false), placed)
+    }
+
+    pub(crate) fn sink_parts(&self, checkpoint: bool) -> SinkParts<'_> {
+        SinkParts {
+            store: &self.store,
+            folder: &self.folder,
+            rng: &*self.rng,
+            edges: &self.options.edges,
+            now: self.now_ms() / 1000,
+            piece_bytes_max: self.options.piece_bytes_max,
+            checkpoint,
+        }
+    }
+}
+
+/// What outlives a seal: the newest commit, and what was written without one.
+#[derive(Default)]
+pub(crate) struct SealState {
+    pub(crate) last: Option<CommitRow>,
+    /// Blocks in finished pieces that no commit covers.
+    pub(crate) placed: BTreeMap<[u8; 32], BlockRow>,
+    /// Those pieces, oldest first.
+    pub(crate) pieces: Vec<PieceId>,
+}
+
+/// What a seal came to.
+pub(crate) enum Sealed {
+    /// A new commit.
+    Committed(CommitRow),
+    /// The cut holds what the last commit holds. Changed rows up to here say nothing any more (`None`: they do, data is pending).
+    Unchanged(Option<Lsn>),
+}
+
+/// Makes a commit, if anything changed since the last one.
+pub(crate) fn seal(parts: &SealParts, state: &mut SealState) -> Result<Sealed, DriveError> {
+    let after = state.last.as_ref().map_or(0, CommitRow::cut);
+    if !is_dirty(&parts.store, after)? {
+        return Ok(Sealed::Unchanged(None));
+    }
+    let mut sink = parts.sink(std::mem::take(&mut state.placed));
+    let result = rounds(parts, state.last.as_ref(), &state.pieces, &mut sink);
+    let finished = sink.finished().to_vec();
+    match result {
+        Ok(Sealed::Committed(row)) => {
+            state.pieces.clear();
+            state.last = Some(row.clone());
+            Ok(Sealed::Committed(row))
+        }
+        other => {
+            state.placed = sink.into_placed();
+            state.pieces.extend(finished);
+            other
+        }
+    }
+}
+
+/// Is there a changed row that the last commit does not cover?
+pub(crate) fn is_dirty(store: &Store, after: Lsn) -> Result<bool, DriveError> {
+    let snapshot = store.snapshot()?;
+    Ok(edits::ChangedKeys::new(&snapshot, after, None).next()?.is_some())
+}
+
+fn rounds(
+    parts: &SealParts,
+    last: Option<&CommitRow>,
+    earlier: &[PieceId],
+    sink: &mut PieceSink<'_>,
+) -> Result<Sealed, DriveError> {
+    let mut round = 0;
+    loop {
+        let snapshot = parts.store.snapshot()?;
+        let cut = Cut { view: parts.rows().at(&snapshot), lsn: snapshot.lsn(), snapshot: &snapshot };
+        parts.options.edges.hit("seal.cut");
+        let (data, waiting) = data::run(parts, &cut, sink, round >= ROUNDS_MAX)?;
+        if data.more {
+            sink.finish()?;
+            install(parts, waiting)?;
+            round += 1;
+            continue;
+        }
+        return last_round(parts, &cut, last, earlier, data, waiting, sink);
+    }
+}
+
+/// The round that covers all that is left: its cut becomes the commit.
+fn last_round(
+    parts: &SealParts,
+    cut: &Cut<'_>,
+    last: Option<&CommitRow>,
+    earlier: &[PieceId],
+    data: data::Round,
+    waiting: Vec<SealedFile>,
+    sink: &mut PieceSink<'_>,
+) -> Result<Sealed, DriveError> {
+    let after = last.map_or(0, CommitRow::cut);
+    let mut new = data.overlay;
+    let gone = Gone::find(cut, after)?;
+    commit::file_dags(cut, after, &mut new, &gone, sink)?;
+    let written = commit::write(parts, cut, last, &new, &gone, &data.pending, sink)?;
+    sink.finish()?;
+    install(parts, waiting)?;
+    install_dags(parts, cut.lsn, &new)?;
+    let Some(written) = written else {
+        return Ok(Sealed::Unchanged(data.pending.is_empty().then_some(cut.lsn)));
+    };
+    let mut new_pieces = earlier.to_vec();
+    new_pieces.extend_from_slice(sink.finished());
+    let row = CommitRow {
+        info: CommitInfo {
+            sequence: last.map_or(0, |row| row.info.sequence) + 1,
+            cut: cut.lsn,
+            commit: written.commit,
+            location_root: written.location_root,
+            new_pieces,
+            pending: data.pending.iter().copied().collect(),
+            time: parts.now_ms() / 1000,
+        },
+        namespace: written.namespace,
+        stats: written.stats,
+    };
+    install_commit(parts, &row, &data.pending)?;
+    Ok(Sealed::Committed(row))
+}
+
+/// Installs chunks whose pieces are finished, file by file. A file that went meanwhile is passed over.
+pub(crate) fn install(parts: &SealParts, waiting: Vec<SealedFile>) -> Result<(), DriveError> {
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    parts.options.edges.hit("seal.install.before");
+    for files in waiting.chunks(INSTALL_FILES) {
+        parts.vfs.install_sealed(parts.vfs.begin(), files)?;
+    }
+    parts.options.edges.hit("seal.install.after");
+    Ok(())
+}
+
+/// Writes the DAG rows. Only a seal writes them, so that no lock is needed.
+fn install_dags(parts: &SealParts, cut: Lsn, new: &overlay::Overlay) -> Result<(), DriveError> {
+    let mut txn = Txn::new();
+    for (key, row) in new.table(Table::Dag) {
+        match row {
+            Some(row) => txn.put(Table::Dag, key, row.clone()),
+            None if parts.rows().has_base() => txn.put(Table::Dag, key, &crate::rows::TOMBSTONE[..]),
+            None => txn.delete(Table::Dag, key),
+        };
+        txn.put(Table::Changed, keys::changed(Table::Dag, key), cut.to_be_bytes().to_vec());
+        if txn.len() >= SWEEP_ROWS {
+            parts.store.commit(std::mem::take(&mut txn))?;
+        }
+    }
+    if !txn.is_empty() {
+        parts.store.commit(txn)?;
+    }
+    Ok(())
+}
+
+/// The commit's own record: its row, its pieces' rows, and the marks of what is still pending.
+fn install_commit(parts: &SealParts, row: &CommitRow, pending: &BTreeSet<Ino>) -> Result<(), DriveError> {
+    parts.options.edges.hit("seal.commit.before");
+    let lsn = {
+        // Eviction changes piece rows too.
+        let _guard = parts.folder.rows_lock();
+        let mut txn = Txn::new();
+        txn.put(Table::Commit, CommitRow::key(row.info.sequence), row.encode()?);
+        for id in &row.info.new_pieces {
+            if let Some(old) = parts.store.get(Table::Piece, id)? {
+                let old = PieceRow::decode(&old)?;
+                txn.put(Table::Piece, id, PieceRow { commit_sequence: row.info.sequence, ..old }.encode());
+            }
+        }
+        for ino in pending {
+            let key = keys::changed(Table::Inode, &keys::inode(*ino));
+            txn.put_with_lsn(Table::Changed, key, |lsn| lsn.to_be_bytes().to_vec());
+        }
+        parts.store.commit(txn)?
+    };
+    parts.options.edges.hit("seal.commit.after");
+    parts.store.sync(lsn)?;
+    parts.options.edges.hit("seal.sync.after");
+    Ok(())
+}
+
+/// Removes changed rows that a commit covers, a few inodes' at a time, each under its inode's lock.
+pub(crate) fn sweep(parts: &SealParts, cut: Lsn) -> Result<u64, DriveError> {
+    let mut from = Vec::new();
+    let mut removed = 0;
+    loop {
+        let page = RowSource::range(&parts.store, Table::Changed, &from, &[0xff], SWEEP_ROWS)?;
+        let last = page.len() < SWEEP_ROWS;
+        let mut covered: BTreeMap<Ino, Vec<Vec<u8>>> = BTreeMap::new();
+        for (key, value) in page {
+            from.clone_from(&key);
+            from.push(0);
+            let owner = key.get(1..9).and_then(|head| head.try_into().ok()).map(Ino::from_be_bytes);
+            if let Some(owner) = owner.filter(|_| key.first() != Some(&(Table::Meta as u8)))
+                && edits::changed_lsn(&value)? <= cut
+            {
+                covered.entry(owner).or_default().push(key);
+            }
+        }
+        for (ino, marks) in covered {
+            removed += marks.len() as u64;
+            parts.vfs.forget_changed(ino, cut, &marks)?;
+        }
+        if last {
+            break;
+        }
+    }
+    parts.options.edges.hit("seal.sweep.after");
+    Ok(removed)
+}
