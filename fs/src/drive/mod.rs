@@ -2,41 +2,322 @@
 //!
 //! Owns: opening, closing and wiring of store, VFS, chunk source and sealing. Promises: what `seal` returned is durable;
 //! nothing is evicted that is not placed; a crash at any point repeats at most one step. Refuses: a second opener of the same
-//! home (the daemon's lock file), a piece id that it does not know, eviction without a `DurabilitySource`.
+//! home (the log's lock), a piece id that it does not know, eviction without a `DurabilitySource`.
 //!
 //!     open ──► mount ──► (FUSE serves) ──► dirty()? ──► seal() ──► pieces()/open_piece() ──► daemon places ──► evict_piece()
 //!     attach(RestorePoint) ──► the same, the tree and the chunks coming through the Retriever as they are read
 //!
-//! All methods take `&self`, and `Drive` is a cheap clone (an `Arc`). `seal`, `sync_all`, `evict_piece`, `put_checkpoint_piece`
-//! and `check` block for long and belong on a thread of their own; everything else returns promptly.
-//!
-//! # API (the bodies follow as store, content and rows land)
-//!
-//! ```text
-//! Drive::open(home: &Path, keys: Arc<DriveKeys>, store_keys: StoreKeys, options: DriveOptions,
-//!             retriever: Arc<dyn Retriever>, ambient: Ambient) -> Result<Drive, DriveError>       Ambient::system()
-//! Drive::attach(home, keys, store_keys, options, point: RestorePoint, retriever, ambient) -> Result<Drive, DriveError>
-//! drive.recovery() -> &RecoveryReport
-//! drive.vfs() -> &Arc<Vfs>
-//! drive.mount(mountpoint: &Path, options: MountOptions) -> Result<MountHandle, DriveError>
-//! drive.dirty() -> Result<DirtyState, DriveError>
-//! drive.seal() -> Result<Option<CommitInfo>, DriveError>          None: nothing had changed since the last commit
-//! drive.latest_commit() -> Result<Option<CommitInfo>, DriveError>
-//! drive.commits_after(sequence: u64) -> Result<Vec<CommitInfo>, DriveError>     ascending
-//! drive.pieces() -> Result<Vec<PieceInfo>, DriveError>             oldest first
-//! drive.piece(id: PieceId) -> Result<Option<PieceInfo>, DriveError>
-//! drive.open_piece(id: PieceId) -> Result<PieceFile, DriveError>   PieceFile{len(), read_at(offset, buf)}; pins the piece while it lives
-//! drive.evict_piece(id: PieceId) -> Result<(), DriveError>         DriveError::NotEvictable{reason}
-//! drive.put_checkpoint_piece(|sink: &mut dyn BlockSink| -> Result<T, DriveError>) -> Result<(PieceInfo, T), DriveError>
-//! drive.drop_checkpoint_piece(id: PieceId) -> Result<(), DriveError>
-//! drive.read_block(&BlockAt) -> Result<Block, DriveError>          local piece, else the Retriever, verified
-//! drive.jobs() -> Jobs      get(key) / scan(prefix) / commit(&[(key, Option<value>)]) (durable on return)
-//! drive.set_durability_source(Arc<dyn DurabilitySource>)
-//! drive.durability(path: &str) / durability_of(ino: u64) -> Result<Durability, DriveError>
-//! drive.usage() -> Result<DriveUsage, DriveError>
-//! drive.sync_all() -> Result<(), DriveError>
-//! drive.check(CheckOptions{deep: bool}) -> Result<check::Report, DriveError>
-//! drive.close() -> Result<(), DriveError>                          sync and flush; the mount must be gone
-//! ```
+//! All methods take `&self`, and `Drive` is a cheap clone (an `Arc`). `seal`, `sync_all`, `evict_piece`, `put_checkpoint_piece`,
+//! `durability` and `check` may block for long and belong on a thread of their own; everything else returns promptly.
 
+pub mod activity;
+pub mod ambient;
+pub mod edges;
+pub mod error;
+pub mod evict;
+pub mod jobs;
+mod open;
+mod space;
 pub mod types;
+mod walk;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use holdfast_content::block::{Block, BlockAt};
+use holdfast_content::retrieve::Priority;
+use holdfast_store::{Direction, KeyRange, Reads, RecoveryReport, Store, Table};
+use parking_lot::{Mutex, MutexGuard};
+
+pub use self::ambient::Ambient;
+pub use self::edges::Edges;
+pub use self::error::DriveError;
+pub use self::jobs::Jobs;
+pub use self::open::Home;
+pub use self::types::{
+    CommitInfo, DirtyState, DriveOptions, DriveUsage, DurabilitySource, PieceDurability, PieceId, PieceInfo, RestorePoint,
+};
+pub use crate::durability::Durability;
+pub use crate::pieces::PieceFile;
+
+use self::activity::Activity;
+use self::space::SpaceGauge;
+use crate::pieces::rows::PieceRow;
+use crate::restore::{CommitTree, LocationRoot};
+use crate::rows::RowSource;
+use crate::seal::commit_row::CommitRow;
+use crate::seal::edits::changed_lsn;
+use crate::seal::{self, SealParts, SealState, Sealed};
+use crate::vfs::Vfs;
+
+/// Rows fetched at once.
+const PAGE_ROWS: usize = 1024;
+
+/// A drive. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct Drive {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) parts: SealParts,
+    ambient: Ambient,
+    report: RecoveryReport,
+    /// One seal at a time.
+    state: Mutex<SealState>,
+    /// The newest commit, for readers that must not wait for a seal.
+    latest: ArcSwapOption<CommitRow>,
+    location: Arc<LocationRoot>,
+    source: ArcSwapOption<Arc<dyn DurabilitySource>>,
+    activity: Mutex<Activity>,
+    gauge: SpaceGauge,
+}
+
+impl Drive {
+    /// What opening found.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.inner.report
+    }
+
+    /// The file system, for whoever mounts it or drives it offline.
+    pub fn vfs(&self) -> &Arc<Vfs> {
+        &self.inner.parts.vfs
+    }
+
+    /// The store beneath: its figures and failures.
+    pub fn store(&self) -> &Store {
+        &self.inner.parts.store
+    }
+
+    /// What a seal would put into a commit.
+    pub fn dirty(&self) -> Result<DirtyState, DriveError> {
+        let inner = &*self.inner;
+        let cut = inner.latest_cut();
+        let now = inner.ambient.clock.now();
+        let mut activity = inner.activity.lock();
+        activity.note(inner.parts.store.last_lsn(), now);
+        let mut state = DirtyState::default();
+        let mut span: Option<(u64, u64)> = None;
+        let mut from = Vec::new();
+        let mut seen = 0;
+        loop {
+            let page = RowSource::range(&inner.parts.store, Table::Changed, &from, &[0xff], PAGE_ROWS)?;
+            seen += page.len() as u64;
+            let last = page.len() < PAGE_ROWS || seen >= DirtyState::INODES_COUNTED_MAX;
+            for (key, value) in page {
+                let lsn = changed_lsn(&value)?;
+                if lsn > cut {
+                    span = span.map_or(Some((lsn, lsn)), |(low, high)| Some((low.min(lsn), high.max(lsn))));
+                    state.inodes += u64::from(key.first() == Some(&(Table::Inode as u8)));
+                }
+                from = key;
+                from.push(0);
+            }
+            if last {
+                break;
+            }
+        }
+        if let Some((low, high)) = span {
+            state.oldest_change_age = Some(activity.age(low, now));
+            state.newest_change_age = Some(activity.age(high, now));
+            state.bytes = inner.parts.store.usage().live_payload_bytes;
+        }
+        Ok(state)
+    }
+
+    /// Makes a commit of everything up to now. `None`: nothing had changed since the last one.
+    ///
+    /// When it returns, the commit, its pieces and their rows are on disk.
+    pub fn seal(&self) -> Result<Option<CommitInfo>, DriveError> {
+        let inner = &*self.inner;
+        let mut state = inner.state.lock();
+        let sealed = seal::seal(&inner.parts, &mut state);
+        inner.recount_pieces()?;
+        match sealed? {
+            Sealed::Committed(row) => {
+                inner.adopt(&row);
+                seal::sweep(&inner.parts, row.cut())?;
+                inner.activity.lock().forget(row.cut());
+                Ok(Some(row.info))
+            }
+            Sealed::Unchanged(swept) => {
+                if let Some(cut) = swept {
+                    seal::sweep(&inner.parts, cut)?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// The newest commit.
+    pub fn latest_commit(&self) -> Result<Option<CommitInfo>, DriveError> {
+        Ok(self.inner.latest.load_full().map(|row| row.info.clone()))
+    }
+
+    /// Commits with a higher sequence, in order.
+    pub fn commits_after(&self, sequence: u64) -> Result<Vec<CommitInfo>, DriveError> {
+        let mut range = KeyRange::from(CommitRow::key(sequence.saturating_add(1)));
+        let mut out = Vec::new();
+        loop {
+            let page = self.inner.parts.store.scan(Table::Commit, &range, PAGE_ROWS, Direction::Forward)?;
+            let last = page.len() < PAGE_ROWS;
+            if let Some((key, _)) = page.last() {
+                range = range.after(key.clone());
+            }
+            for (_, row) in page {
+                out.push(CommitRow::decode(&row)?.info);
+            }
+            if last {
+                return Ok(out);
+            }
+        }
+    }
+
+    /// All finished pieces, oldest first.
+    pub fn pieces(&self) -> Result<Vec<PieceInfo>, DriveError> {
+        let mut pieces = Vec::new();
+        self.inner.each_piece(|id, row| pieces.push(piece_info(id, &row)))?;
+        pieces.sort_by_key(|piece| (piece.created, piece.commit_sequence, piece.id));
+        Ok(pieces)
+    }
+
+    /// One piece.
+    pub fn piece(&self, id: PieceId) -> Result<Option<PieceInfo>, DriveError> {
+        Ok(self.inner.piece_row(id)?.map(|row| piece_info(id, &row)))
+    }
+
+    /// A local piece's file. The piece is not evicted while it is open.
+    pub fn open_piece(&self, id: PieceId) -> Result<PieceFile, DriveError> {
+        let row = self.inner.piece_row(id)?.ok_or(DriveError::UnknownPiece(id))?;
+        if !row.local {
+            return Err(DriveError::NotLocal(id));
+        }
+        self.inner.parts.folder.open(id)
+    }
+
+    /// A block by its place: from a local piece, else by the Retriever; verified.
+    pub fn read_block(&self, at: &BlockAt) -> Result<Block, DriveError> {
+        let blocks = &self.inner.parts.trees.blocks;
+        blocks.read_at(at, blocks.want(Priority::Bulk, self.inner.parts.options.fetch_deadline))
+    }
+
+    /// The daemon's own rows.
+    pub fn jobs(&self) -> Jobs {
+        Jobs(self.inner.parts.store.clone())
+    }
+
+    /// Tells the drive what the network holds.
+    pub fn set_durability_source(&self, source: Arc<dyn DurabilitySource>) {
+        self.inner.source.store(Some(Arc::new(source)));
+    }
+
+    /// Room taken.
+    pub fn usage(&self) -> Result<DriveUsage, DriveError> {
+        let store = self.inner.parts.store.usage();
+        let mut usage = DriveUsage {
+            log_bytes: store.disk_bytes,
+            staged_bytes: store.live_payload_bytes,
+            unsynced_bytes: store.unsynced_bytes,
+            quota_bytes: self.inner.parts.options.quota_bytes,
+            ..DriveUsage::default()
+        };
+        self.inner.each_piece(|_, row| {
+            usage.piece_bytes_total += row.raw_len;
+            usage.pieces_total += 1;
+            if row.local {
+                usage.piece_bytes_local += row.raw_len;
+                usage.pieces_local += 1;
+            }
+        })?;
+        Ok(usage)
+    }
+
+    /// On return everything that was answered before is on disk.
+    pub fn sync_all(&self) -> Result<(), DriveError> {
+        Ok(self.inner.parts.vfs.sync_all()?)
+    }
+
+    /// Syncs and brings the index up to date. The mount must be gone; other handles fail from then on.
+    pub fn close(self) -> Result<(), DriveError> {
+        self.inner.parts.vfs.sync_all()?;
+        // A seal in progress ends first.
+        let _state = self.inner.state.lock();
+        Ok(self.inner.parts.store.clone().close()?)
+    }
+}
+
+impl Inner {
+    pub(crate) fn latest_cut(&self) -> u64 {
+        self.latest.load().as_ref().map_or(0, |row| row.cut())
+    }
+
+    /// No seal runs while this is held.
+    pub(crate) fn hold_seals(&self) -> MutexGuard<'_, SealState> {
+        self.state.lock()
+    }
+
+    pub(crate) fn latest(&self) -> Option<Arc<CommitRow>> {
+        self.latest.load_full()
+    }
+
+    pub(crate) fn source(&self) -> Option<Arc<dyn DurabilitySource>> {
+        self.source.load_full().map(|source| (*source).clone())
+    }
+
+    /// Makes a new commit the one that reads fall through to.
+    fn adopt(&self, row: &CommitRow) {
+        self.location.set(row.info.location_root.clone());
+        if self.parts.rows().has_base() {
+            let base = CommitTree::new(self.parts.trees.clone(), row.namespace.clone());
+            self.parts.rows().set_base(Some(Arc::new(base)));
+        }
+        self.latest.store(Some(Arc::new(row.clone())));
+    }
+
+    pub(crate) fn piece_row(&self, id: PieceId) -> Result<Option<PieceRow>, DriveError> {
+        let row = self.parts.store.get(Table::Piece, &id)?;
+        Ok(row.map(|row| PieceRow::decode(&row)).transpose()?)
+    }
+
+    pub(crate) fn each_piece(&self, mut f: impl FnMut(PieceId, PieceRow)) -> Result<(), DriveError> {
+        let mut range = KeyRange::all();
+        loop {
+            let page = self.parts.store.scan(Table::Piece, &range, PAGE_ROWS, Direction::Forward)?;
+            let last = page.len() < PAGE_ROWS;
+            if let Some((key, _)) = page.last() {
+                range = range.after(key.clone());
+            }
+            for (key, row) in page {
+                let id = PieceId::try_from(key.as_slice()).map_err(|_| DriveError::damaged("piece row", "its key"))?;
+                f(id, PieceRow::decode(&row)?);
+            }
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(crate) fn recount_pieces(&self) -> Result<(), DriveError> {
+        let mut bytes = 0;
+        self.each_piece(|_, row| bytes += if row.local { row.raw_len } else { 0 })?;
+        self.gauge.set_piece_bytes(bytes);
+        Ok(())
+    }
+}
+
+fn piece_info(id: PieceId, row: &PieceRow) -> PieceInfo {
+    PieceInfo {
+        id,
+        raw_len: row.raw_len,
+        local: row.local,
+        commit_sequence: row.commit_sequence,
+        created: row.created,
+        checkpoint: row.checkpoint,
+    }
+}
+
+impl std::fmt::Debug for Drive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Drive(cut {})", self.inner.latest_cut())
+    }
+}

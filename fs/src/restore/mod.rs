@@ -21,7 +21,7 @@ use holdfast_store::Table;
 
 use crate::drive::error::DriveError;
 use crate::pieces::blocks::{BlockReader, Locator, Want};
-use crate::rows::{BaseError, BaseTree, RowList, keys};
+use crate::rows::{BaseError, BaseTree, ChunkRow, InodeRow, RowList, keys};
 
 /// The readers of both trees, with their decoded nodes.
 pub(crate) struct Trees {
@@ -129,6 +129,8 @@ impl Locator for LocationRoot {
 }
 
 /// A commit's namespace tree, as the rows beneath a store.
+///
+/// LSNs number the records of one device's log. Those in a commit's rows mean nothing here and are read as 0: older than anything.
 pub(crate) struct CommitTree {
     trees: Arc<Trees>,
     root: NodeRef,
@@ -144,15 +146,27 @@ impl BaseTree for CommitTree {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BaseError> {
         let source = self.trees.source(Priority::Interactive);
         let entry = self.trees.namespace.get(&source, &self.root, &keys::changed(table, key)).map_err(base_error)?;
-        Ok(entry.map(|entry| entry.value))
+        entry.map(|entry| without_lsn(table, entry.value)).transpose()
     }
 
     fn range(&self, table: Table, start: &[u8], end: &[u8], limit: usize) -> Result<RowList, BaseError> {
         let source = self.trees.source(Priority::Interactive);
         let (start, end) = (keys::changed(table, start), keys::changed(table, end));
         let entries = self.trees.namespace.range(&source, &self.root, &start, Some(&end), limit).map_err(base_error)?;
-        Ok(entries.into_iter().map(|entry| (entry.key.get(1..).unwrap_or_default().to_vec(), entry.value)).collect())
+        entries
+            .into_iter()
+            .map(|entry| Ok((entry.key.get(1..).unwrap_or_default().to_vec(), without_lsn(table, entry.value)?)))
+            .collect()
     }
+}
+
+fn without_lsn(table: Table, value: Bytes) -> Result<Bytes, BaseError> {
+    let damaged = |error: crate::rows::RowError| BaseError::Damaged(error.to_string());
+    Ok(match table {
+        Table::Inode => InodeRow::decode(&value).map_err(damaged)?.encode(0).into(),
+        Table::Chunk => ChunkRow { cut: 0, ..ChunkRow::decode(&value).map_err(damaged)? }.encode().into(),
+        _ => value,
+    })
 }
 
 fn base_error(error: TreeError) -> BaseError {
