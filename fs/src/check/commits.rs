@@ -11,8 +11,9 @@ use holdfast_content::unixfs;
 use holdfast_store::{Direction, KeyRange, Lsn, Reads, Table};
 
 use super::{Checker, PAGE_ROWS};
+use crate::drive::scan;
 use crate::drive::error::DriveError;
-use crate::rows::{ChunkRow, Ino, InodeRow, OrphanRow, RowSource, Time, is_tombstone, keys};
+use crate::rows::{ChunkRow, Ino, InodeRow, OrphanRow, Time, is_tombstone, keys};
 use crate::seal::commit_row::CommitRow;
 use crate::seal::edits::{changed_lsn, links_of};
 
@@ -145,7 +146,7 @@ impl Checker<'_> {
         for table in COMMITTED {
             let mut from = Vec::new();
             loop {
-                let page = RowSource::range(self.snapshot, table, &from, &[0xff; 33], PAGE_ROWS)?;
+                let page = scan::range(self.snapshot, table, &from, &[0xff; 33], PAGE_ROWS)?;
                 let last = page.len() < PAGE_ROWS;
                 for (key, row) in page {
                     let full = keys::changed(table, &key);

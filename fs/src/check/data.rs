@@ -10,10 +10,11 @@ use holdfast_store::{Lsn, Reads, Table};
 
 use super::namespace::Inodes;
 use super::{Checker, PAGE_ROWS};
+use crate::drive::scan;
 use crate::drive::error::{DriveError, hex};
 use crate::drive::types::PieceId;
 use crate::pieces::rows::{BlockRow, DagRow, PieceRow};
-use crate::rows::{ChunkRow, ExtentRow, ExtentSource, Ino, Kind, OrphanRow, RowSource, keys};
+use crate::rows::{ChunkRow, ExtentRow, ExtentSource, Ino, Kind, OrphanRow, keys};
 
 /// No file has bytes beyond.
 const EXTENT_END: u64 = i64::MAX as u64;
@@ -35,7 +36,7 @@ impl Checker<'_> {
     ) -> Result<(), DriveError> {
         let mut from = Vec::new();
         loop {
-            let page = RowSource::range(self.snapshot, table, &from, &[0xff; 33], PAGE_ROWS)?;
+            let page = scan::range(self.snapshot, table, &from, &[0xff; 33], PAGE_ROWS)?;
             let last = page.len() < PAGE_ROWS;
             for (key, value) in page {
                 f(self, &key, &value)?;

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use holdfast_store::Table;
 
 use super::{Checker, PAGE_ROWS};
+use crate::drive::scan;
 use crate::drive::error::DriveError;
-use crate::rows::{EntryRow, Ino, InodeRow, Kind, OrphanRow, ROOT_INO, RowSource, XattrRow, keys};
+use crate::rows::{EntryRow, Ino, InodeRow, Kind, OrphanRow, ROOT_INO, XattrRow, keys};
 
 /// What later rules need of an inode.
 pub(super) struct Facts {
@@ -111,7 +112,7 @@ impl Checker<'_> {
         let mut orphans = HashMap::new();
         let mut from = Vec::new();
         loop {
-            let page = RowSource::range(self.snapshot, Table::Orphan, &from, &[0xff; 9], PAGE_ROWS)?;
+            let page = scan::range(self.snapshot, Table::Orphan, &from, &[0xff; 9], PAGE_ROWS)?;
             let last = page.len() < PAGE_ROWS;
             for (key, value) in page {
                 orphans.insert(keys::decode_inode(&key)?, OrphanRow::decode(&value)?);

@@ -17,6 +17,7 @@ pub mod error;
 pub mod evict;
 pub mod jobs;
 mod open;
+pub(crate) mod scan;
 mod space;
 pub mod types;
 mod walk;
@@ -44,7 +45,6 @@ use self::activity::Activity;
 use self::space::SpaceGauge;
 use crate::pieces::rows::PieceRow;
 use crate::restore::{CommitTree, LocationRoot};
-use crate::rows::RowSource;
 use crate::seal::commit_row::CommitRow;
 use crate::seal::edits::changed_lsn;
 use crate::seal::{self, SealParts, SealState, Sealed};
@@ -101,7 +101,7 @@ impl Drive {
         let mut from = Vec::new();
         let mut seen = 0;
         loop {
-            let page = RowSource::range(&inner.parts.store, Table::Changed, &from, &[0xff], PAGE_ROWS)?;
+            let page = scan::range(&inner.parts.store, Table::Changed, &from, &[0xff], PAGE_ROWS)?;
             seen += page.len() as u64;
             let last = page.len() < PAGE_ROWS || seen >= DirtyState::INODES_COUNTED_MAX;
             for (key, value) in page {

@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use cid::Cid;
 use holdfast_content::block::{Block, BlockAt, digest_of};
 use holdfast_content::retrieve::{FetchError, Priority, Retriever};
-use holdfast_store::{Clock, Store, Table};
+use holdfast_store::{Clock, Reads, Store, Table};
 use lru::LruCache;
 use parking_lot::Mutex;
 

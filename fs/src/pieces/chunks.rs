@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_content::block::{BlockAt, CODEC_RAW, cid_from_digest};
+use holdfast_content::block::{CODEC_RAW, cid_from_digest};
 use holdfast_content::chunk::{self, ChunkKey, Codec};
 use holdfast_content::retrieve::Priority;
 use lru::LruCache;
@@ -75,12 +75,6 @@ impl Chunks {
         Ok(plain)
     }
 
-    /// Where each chunk's block lies, as far as that is known.
-    pub(crate) fn places(&self, rows: &[ChunkRow]) -> Vec<BlockAt> {
-        let want = self.blocks.want(Priority::Readahead, self.deadline);
-        let place = |row: &ChunkRow| self.blocks.locate(&cid_from_digest(CODEC_RAW, &row.digest), want).ok().flatten();
-        rows.iter().filter_map(place).collect()
-    }
 }
 
 impl ChunkSource for Chunks {

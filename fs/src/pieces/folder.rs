@@ -174,21 +174,11 @@ pub(crate) struct Listing {
     pub(crate) foreign: Vec<String>,
 }
 
-/// A piece being written: buffered, and readable while it grows.
+/// A piece being written, buffered.
 pub(crate) struct TmpFile {
     file: Arc<dyn MediumFile>,
     flushed: u64,
     buffer: Vec<u8>,
-}
-
-impl TmpFile {
-    /// Reads back what was written.
-    pub(crate) fn read_back(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        if offset.saturating_add(buf.len() as u64) > self.flushed {
-            self.flush()?;
-        }
-        read_exact_at(&*self.file, buf, offset)
-    }
 }
 
 impl Write for TmpFile {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use holdfast_content::block::{Block, BlockAt, BlockSink, PieceId, SinkError, cid_from_digest, digest_of};
 use holdfast_content::car::PieceWriter;
 use holdfast_content::rng::{Rng, random};
-use holdfast_store::{Store, Table, Txn};
+use holdfast_store::{Reads, Store, Table, Txn};
 
 use super::folder::{Folder, TmpFile};
 use super::rows::{BlockRow, CODEC_DAG_PB, CODEC_RAW, DedupRow, PieceRow};
@@ -68,11 +68,6 @@ impl<'a> PieceSink<'a> {
         &self.finished
     }
 
-    /// Is a piece open, with blocks in it?
-    pub(crate) fn is_open(&self) -> bool {
-        self.open.is_some()
-    }
-
     /// Where a block lies, finished or not, if it was written here or earlier.
     pub(crate) fn find(&self, digest: &[u8; 32]) -> Result<Option<BlockRow>, DriveError> {
         if let Some(row) = self.open.as_ref().and_then(|open| open.blocks.get(digest)) {
@@ -82,18 +77,6 @@ impl<'a> PieceSink<'a> {
             Some(row) => Ok(Some(BlockRow::decode(&row)?)),
             None => Ok(None),
         }
-    }
-
-    /// Reads back a block of the open piece.
-    pub(crate) fn read_open(&mut self, cid: &cid::Cid) -> Result<Option<Block>, DriveError> {
-        let digest = digest_of(cid)?;
-        let Some(open) = self.open.as_mut() else { return Ok(None) };
-        let Some(row) = open.blocks.get(&digest) else { return Ok(None) };
-        let mut bytes = vec![0; row.len as usize];
-        let piece = open.writer.id();
-        let read = open.writer.get_mut().read_back(row.offset, &mut bytes);
-        read.map_err(|source| DriveError::Piece { op: "read back", piece, source })?;
-        Ok(Some(Block::verify(*cid, bytes)?))
     }
 
     /// Writes a block unless it is there.

@@ -13,16 +13,17 @@ use std::thread::Scope;
 use holdfast_content::block::digest_of;
 use holdfast_content::chunk::{self, SealedChunk};
 use holdfast_content::keys::DriveKeys;
-use holdfast_store::{Lsn, Snapshot, Store, Table};
+use holdfast_store::{Lsn, Reads, Snapshot, Store, Table};
 
 use super::overlay::Overlay;
 use super::plan::{Part, Planner, Work};
 use super::pool::Pool;
 use super::{ROUND_BYTES_MAX, ROUND_CHUNKS_MAX, SealParts};
+use crate::drive::scan;
 use crate::drive::error::DriveError;
 use crate::pieces::rows::DedupRow;
 use crate::pieces::writer::PieceSink;
-use crate::rows::{ChunkRow, ExtentSource, Ino, InodeRow, Kind, OrphanRow, RowSource, View, keys};
+use crate::rows::{ChunkRow, ExtentSource, Ino, InodeRow, Kind, OrphanRow, View, keys};
 use crate::vfs::seams::{ChunkError, SealedFile};
 
 /// Rows read from the cut at once.
@@ -144,7 +145,7 @@ impl DataRound<'_, '_> {
 
     /// The first inode from `from` on that has extents at the cut.
     fn next_inode(&self, from: Ino) -> Result<Option<Ino>, DriveError> {
-        let page = RowSource::range(self.cut.snapshot, Table::Extent, &keys::extent(from, 0), &[0xff; 17], 1)?;
+        let page = scan::range(self.cut.snapshot, Table::Extent, &keys::extent(from, 0), &[0xff; 17], 1)?;
         match page.first() {
             Some((key, _)) => Ok(Some(keys::decode_pair(key)?.0)),
             None => Ok(None),

@@ -14,13 +14,14 @@ use std::ops::Bound;
 use bytes::Bytes;
 use holdfast_content::block::{CODEC_RAW, Link, cid_from_digest};
 use holdfast_content::tree::{Edit, NodeRef, NodeSource, Namespace, Tree};
-use holdfast_store::{Lsn, Snapshot, Table};
+use holdfast_store::{Lsn, Reads, Snapshot, Table};
 
 use super::data::Cut;
 use super::overlay::{Overlaid, Overlay};
+use crate::drive::scan;
 use crate::drive::error::DriveError;
 use crate::pieces::rows::DagRow;
-use crate::rows::{ChunkRow, Ino, InodeRow, META_NEXT_INO, OrphanRow, RowSource, inode_flags, keys};
+use crate::rows::{ChunkRow, Ino, InodeRow, META_NEXT_INO, OrphanRow, inode_flags, keys};
 
 /// Rows fetched at once.
 const PAGE_ROWS: usize = 1024;
@@ -51,7 +52,7 @@ impl<'a> ChangedKeys<'a> {
     /// The next key.
     pub(crate) fn next(&mut self) -> Result<Option<Vec<u8>>, DriveError> {
         while self.page.is_empty() && !self.exhausted {
-            let rows = RowSource::range(self.snapshot, Table::Changed, &self.from, &self.end, PAGE_ROWS)?;
+            let rows = scan::range(self.snapshot, Table::Changed, &self.from, &self.end, PAGE_ROWS)?;
             self.exhausted = rows.len() < PAGE_ROWS;
             if let Some((key, _)) = rows.last() {
                 self.from.clone_from(key);
@@ -116,13 +117,10 @@ fn is_named(cut: &Cut<'_>, ino: Ino) -> Result<bool, DriveError> {
 }
 
 /// The edits of one commit.
-pub(crate) struct Edits<'a, S> {
-    pub(crate) cut: &'a Cut<'a>,
-    pub(crate) new: &'a Overlay,
-    pub(crate) gone: &'a Gone,
-    pub(crate) tree: &'a Tree<Namespace>,
-    pub(crate) source: &'a S,
-    pub(crate) old_root: Option<&'a NodeRef>,
+pub(crate) struct Edits<'a> {
+    cut: &'a Cut<'a>,
+    new: &'a Overlay,
+    gone: &'a Gone,
     changed: ChangedKeys<'a>,
     next_changed: Option<Vec<u8>>,
     next_new: Option<Vec<u8>>,
@@ -131,16 +129,14 @@ pub(crate) struct Edits<'a, S> {
     /// Filled by the first error; the stream ends there.
     failed: &'a mut Option<DriveError>,
     started: bool,
-    /// Rows handed out.
-    pub(crate) count: u64,
 }
 
 type DeadKeys<'a> = Peekable<Box<dyn Iterator<Item = Result<Bytes, DriveError>> + 'a>>;
 
-impl<'a, S: NodeSource<Namespace>> Edits<'a, S> {
+impl<'a> Edits<'a> {
     /// Prepares the stream; nothing is read yet.
     #[allow(clippy::too_many_arguments)]
-    pub(crate) fn new(
+    pub(crate) fn new<S: NodeSource<Namespace>>(
         cut: &'a Cut<'a>,
         after: Lsn,
         new: &'a Overlay,
@@ -158,9 +154,6 @@ impl<'a, S: NodeSource<Namespace>> Edits<'a, S> {
             cut,
             new,
             gone,
-            tree,
-            source,
-            old_root,
             changed: ChangedKeys::new(cut.snapshot, after, None),
             next_changed: None,
             next_new: None,
@@ -168,7 +161,6 @@ impl<'a, S: NodeSource<Namespace>> Edits<'a, S> {
             next_dead: None,
             failed,
             started: false,
-            count: 0,
         }
     }
 
@@ -193,7 +185,6 @@ impl<'a, S: NodeSource<Namespace>> Edits<'a, S> {
                 self.next_dead = self.dead.next().transpose()?;
             }
             if let Some(edit) = self.edit(key, is_dead)? {
-                self.count += 1;
                 return Ok(Some(edit));
             }
         }
@@ -224,7 +215,7 @@ impl<'a, S: NodeSource<Namespace>> Edits<'a, S> {
     }
 }
 
-impl<S: NodeSource<Namespace>> Iterator for Edits<'_, S> {
+impl Iterator for Edits<'_> {
     type Item = Edit;
 
     fn next(&mut self) -> Option<Edit> {

@@ -24,11 +24,12 @@ use std::sync::Arc;
 use holdfast_content::block::PieceId;
 use holdfast_content::keys::DriveKeys;
 use holdfast_content::rng::Rng;
-use holdfast_store::{Lsn, Store, Table, Txn};
+use holdfast_store::{Lsn, Reads, Store, Table, Txn};
 
 use self::commit_row::CommitRow;
 use self::data::Cut;
 use self::edits::Gone;
+use crate::drive::scan;
 use crate::drive::error::DriveError;
 use crate::drive::types::{CommitInfo, DriveOptions};
 use crate::pieces::chunks::Chunks;
@@ -36,7 +37,7 @@ use crate::pieces::folder::Folder;
 use crate::pieces::rows::{BlockRow, PieceRow};
 use crate::pieces::writer::{PieceSink, SinkParts};
 use crate::restore::Trees;
-use crate::rows::{Ino, RowSource, Rows, keys};
+use crate::rows::{Ino, Rows, keys};
 use crate::vfs::Vfs;
 use crate::vfs::seams::{Now, SealedFile};
 
@@ -266,7 +267,7 @@ pub(crate) fn sweep(parts: &SealParts, cut: Lsn) -> Result<u64, DriveError> {
     let mut from = Vec::new();
     let mut removed = 0;
     loop {
-        let page = RowSource::range(&parts.store, Table::Changed, &from, &[0xff], SWEEP_ROWS)?;
+        let page = scan::range(&parts.store, Table::Changed, &from, &[0xff], SWEEP_ROWS)?;
         let last = page.len() < SWEEP_ROWS;
         let mut covered: BTreeMap<Ino, Vec<Vec<u8>>> = BTreeMap::new();
         for (key, value) in page {

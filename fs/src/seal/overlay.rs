@@ -29,10 +29,6 @@ impl Overlay {
         self.rows.insert(keys::changed(table, key), None);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// The new row, if it is one: `Some(None)` is a deletion.
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> Option<Option<&Bytes>> {
         self.rows.get(&keys::changed(table, key)).map(Option::as_ref)

@@ -86,6 +86,22 @@ impl<S: BlockSink> FileBuilder<S> {
     }
 }
 
+/// One inner node over given children: each one's link, and the bytes of the leaves below it.
+///
+/// For whoever keeps the shape of a file's DAG in rows of its own, and so leaves out holes without moving what is behind them.
+pub fn inner_node(children: &[(Link, u64)]) -> Result<Block, UnixfsError> {
+    if children.len() > BRANCH_LINKS {
+        return Err(UnixfsError::TooManyLinks(children.len()));
+    }
+    let links: Vec<FileBranchLink> = children
+        .iter()
+        .map(|(link, data)| FileBranchLink { cid: link.cid, blocksize: *data, tsize: link.tsize })
+        .collect();
+    let filesize = links.iter().fold(0u64, |sum, link| sum.saturating_add(link.blocksize));
+    let (_, bytes) = rebuild_file_branch(filesize, &links, Version::V1, Code::Sha2_256);
+    Ok(Block::dag_pb(bytes)?)
+}
+
 /// Writes one inner node and says how it is linked.
 fn branch(sink: &mut impl BlockSink, links: &[FileBranchLink]) -> Result<FileBranchLink, UnixfsError> {
     let filesize = links.iter().fold(0u64, |sum, link| sum.saturating_add(link.blocksize));

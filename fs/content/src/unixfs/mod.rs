@@ -5,7 +5,7 @@
 
 mod file;
 
-pub use file::{BRANCH_LINKS, FileBuilder, FileDag, LeafChange, ReadNode, update};
+pub use file::{BRANCH_LINKS, FileBuilder, FileDag, LeafChange, ReadNode, inner_node, update};
 
 use crate::block::{Block, BlockError, CODEC_DAG_PB, CODEC_RAW, Link, check_cid};
 use bytes::Bytes;
