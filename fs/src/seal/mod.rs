@@ -17,6 +17,8 @@ pub(crate) mod edits;
 mod overlay;
 mod plan;
 mod pool;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
