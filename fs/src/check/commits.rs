@@ -13,7 +13,7 @@ use holdfast_store::{Direction, KeyRange, Lsn, Reads, Table};
 use super::{Checker, PAGE_ROWS};
 use crate::drive::scan;
 use crate::drive::error::DriveError;
-use crate::rows::{ChunkRow, Ino, InodeRow, OrphanRow, Time, is_tombstone, keys};
+use crate::rows::{ChunkRow, Ino, InodeRow, OrphanRow, Time, inode_flags, is_tombstone, keys};
 use crate::seal::commit_row::CommitRow;
 use crate::seal::edits::{changed_lsn, links_of};
 
@@ -220,14 +220,16 @@ impl Checker<'_> {
     }
 }
 
-/// Equal, but for what changes without a mark: when a file was read, and LSNs of other devices.
+/// Equal, but for what changes without a mark: when a file was read, the hint that there may be chunks, and LSNs of other devices.
 fn same(table: Table, row: &Bytes, committed: &Bytes) -> Result<bool, DriveError> {
     if row == committed {
         return Ok(true);
     }
     Ok(match table {
         Table::Inode => {
-            let unmarked = |row: InodeRow| InodeRow { atime: Time::default(), lsn: 0, ..row };
+            let hint = inode_flags::HAS_CHUNKS;
+            let unmarked =
+                |row: InodeRow| InodeRow { atime: Time::default(), lsn: 0, flags: row.flags & !hint, ..row };
             unmarked(InodeRow::decode(row)?) == unmarked(InodeRow::decode(committed)?)
         }
         Table::Chunk => ChunkRow { cut: 0, ..ChunkRow::decode(row)? } == ChunkRow { cut: 0, ..ChunkRow::decode(committed)? },

@@ -23,11 +23,13 @@ pub enum Table {
     Jobs = 13,
     /// The store's own: where a payload lies and how many rows refer to it. Callers may read it, only the store writes it.
     Payload = 14,
+    /// Inner nodes of files' UnixFS DAGs.
+    Dag = 15,
 }
 
 impl Table {
     /// Every table, in the order of their numbers.
-    pub const ALL: [Table; 14] = [
+    pub const ALL: [Table; 15] = [
         Table::Meta,
         Table::Inode,
         Table::Entry,
@@ -42,6 +44,7 @@ impl Table {
         Table::Commit,
         Table::Jobs,
         Table::Payload,
+        Table::Dag,
     ];
 
     /// The number on disk.
