@@ -45,6 +45,9 @@ impl Vfs {
             }
         }
         let (from_dir, to_dir) = (self.node(from.0)?, self.node(to.0)?);
+        if !is_dir(&from_dir) || !is_dir(&to_dir) {
+            return Err(FsError::NotDir);
+        }
         let (from, to) = (Place { dir: &from_dir, name: from.1 }, Place { dir: &to_dir, name: to.1 });
         for _ in 0..RACE_TRIES {
             let source = self.find(from.dir, from.name)?.ok_or(FsError::NotFound)?;
