@@ -6,3 +6,13 @@
 //! - `drive`, `seal`, `pieces`, `restore`, `durability`, `check`: what turns the log into encrypted pieces and back.
 //!
 //! Imports `holdfast-store` and `holdfast-content`; never the network, never proofs.
+
+pub mod check;
+pub mod drive;
+pub mod durability;
+pub mod fuse;
+pub mod pieces;
+pub mod restore;
+pub mod rows;
+pub mod seal;
+pub mod vfs;
