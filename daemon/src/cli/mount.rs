@@ -67,8 +67,6 @@ fn in_background(
     program: io::Result<PathBuf>,
 ) -> Outcome {
     let home = Home::open(&cli.home_path())?;
-    // A wrong passphrase is said here, at once, and not by way of a process that has to be started first.
-    drop(home.unlock(passphrase)?);
     let program = program.map_err(Failure::internal)?;
     let mut arguments: Vec<OsString> = vec!["--home".into(), home.path().into(), "mount".into()];
     if let Some(path) = &mountpoint {

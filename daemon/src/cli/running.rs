@@ -97,6 +97,13 @@ pub fn unmount(cli: &Cli, args: &UnmountArgs) -> Outcome {
         (Err(ClientError::Refused(error)), _) if !args.force => return Err(error.into()),
         (Err(ClientError::NotRunning(_)), None) => without_daemon(&home, args.free_mountpoint)?,
         (Err(_), Some(daemon)) if args.force => by_force(&home, &daemon)?,
+        (Err(ClientError::NotRunning(_)), Some(_)) => {
+            return Err(Failure::new(
+                Exit::InUse,
+                "the daemon runs, but does not listen (is it just starting?)",
+            )
+            .hint("Try again in a moment; `holdfast unmount --force` ends it."));
+        }
         (Err(error), _) => return Err(error.into()),
     };
     if args.free_mountpoint
