@@ -53,6 +53,7 @@ impl std::fmt::Debug for Unlocked {
 }
 
 /// What a restore found: enough to make a home.
+#[derive(Debug)]
 pub struct Recovered {
     pub drive: DriveName,
     pub generation: Generation,
