@@ -84,7 +84,8 @@ fn records_round_trip() {
     let record = HeadRecord::sign(sealed.cid(), 7, 1, UNTIL, keys.head_signing()).unwrap();
     assert_eq!(HeadRecord::verify(record.bytes(), &name, NOW).unwrap(), record);
     assert!(record.names(sealed.bytes()) && !record.names(b"other"));
-    crate::golden::check("record", &data_encoding::HEXLOWER.encode(record.bytes()));
+    let hex = data_encoding::HEXLOWER.encode(record.bytes());
+    crate::golden::check("record", &format!("{}\n{hex}", crate::keys::ipns_name(&name)));
     assert!(matches!(HeadRecord::verify(record.bytes(), &name, UNTIL + 1), Err(RecordError::Expired(_))));
     assert_eq!(HeadRecord::verify(record.bytes(), &[7; 32], NOW), Err(RecordError::NotAuthentic));
     for at in 0..record.bytes().len() {

@@ -19,7 +19,7 @@ pub use derive::{
     TreeDomain, TreeKeys,
 };
 pub use keyring::{GENERATIONS_MAX, KEYRING_BYTES_MAX, Keyring, KeyringGeneration, RetiredHead};
-pub use words::{DriveName, Mnemonic, RootKey, WORD_COUNT, WordsError};
+pub use words::{DriveName, Mnemonic, RootKey, WORD_COUNT, WordsError, ipns_name};
 
 #[cfg(test)]
 mod tests;
