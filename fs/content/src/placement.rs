@@ -250,18 +250,20 @@ pub enum LogError {
 /// The entries merged so far, and what they come to.
 ///
 /// The order in which the chains of different authors are merged does not matter; within a chain it is the chain's own.
+/// For that, each slot at a holder has one entry in force: the owner's last one, else the adders' one of the highest
+/// number and digest. So what the owner has removed stays removed until the owner adds it again; no clock is asked.
 #[derive(Clone, Debug)]
 pub struct Log {
     owner: [u8; 32],
     adders: Vec<[u8; 32]>,
     chains: BTreeMap<[u8; 32], ChainEnd>,
-    placed: BTreeMap<SlotAt, PlacementEntry>,
+    in_force: BTreeMap<SlotAt, PlacementEntry>,
 }
 
 impl Log {
     /// An empty log of the owner's and of those who may add.
     pub fn new(owner: [u8; 32], adders: Vec<[u8; 32]>) -> Self {
-        Self { owner, adders, chains: BTreeMap::new(), placed: BTreeMap::new() }
+        Self { owner, adders, chains: BTreeMap::new(), in_force: BTreeMap::new() }
     }
 
     /// Starts from a checkpoint: ends of the chains and the entries in force.
@@ -271,8 +273,8 @@ impl Log {
         chains: BTreeMap<[u8; 32], ChainEnd>,
         entries: impl IntoIterator<Item = PlacementEntry>,
     ) -> Self {
-        let placed = entries.into_iter().map(|entry| (entry.slot_at(), entry)).collect();
-        Self { owner, adders, chains, placed }
+        let in_force = entries.into_iter().map(|entry| (entry.slot_at(), entry)).collect();
+        Self { owner, adders, chains, in_force }
     }
 
     /// Adds the next entry of a chain. One that is in already changes nothing.
@@ -302,16 +304,31 @@ impl Log {
             return Err(LogError::Fork(body.number));
         }
         self.chains.insert(body.author, entry.chain_end());
-        match body.action {
-            PlacementAction::Add => self.placed.insert(entry.slot_at(), entry),
-            PlacementAction::Remove => self.placed.remove(&entry.slot_at()),
-        };
+        let at = entry.slot_at();
+        // A removal need not be remembered where nobody else could add the slot again.
+        let forget = body.action == PlacementAction::Remove && self.adders.is_empty();
+        if self.in_force.get(&at).is_none_or(|present| self.rank(&entry) > self.rank(present)) {
+            if forget {
+                self.in_force.remove(&at)
+            } else {
+                self.in_force.insert(at, entry)
+            };
+        }
         Ok(())
     }
 
-    /// The slots in force, in order.
+    fn rank(&self, entry: &PlacementEntry) -> (bool, u64, [u8; 32]) {
+        (entry.body.author == self.owner, entry.body.number, entry.digest())
+    }
+
+    /// The slots that are placed, in order.
     pub fn placed(&self) -> impl Iterator<Item = (&SlotAt, &PlacementEntry)> {
-        self.placed.iter()
+        self.in_force.iter().filter(|(_, entry)| entry.body.action == PlacementAction::Add)
+    }
+
+    /// Every entry in force, removals that must be remembered included: what a checkpoint holds.
+    pub fn in_force(&self) -> impl Iterator<Item = (&SlotAt, &PlacementEntry)> {
+        self.in_force.iter()
     }
 
     /// Where an author's chain ends: the next entry follows this.

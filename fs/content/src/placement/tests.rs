@@ -55,6 +55,15 @@ fn chains_merge_by_union() {
     chain.iter().chain([&added]).for_each(|entry| other.merge(entry.clone()).unwrap());
     assert!(log.placed().eq(other.placed()), "the order of chains does not matter");
 
+    // The friend adds again what the owner has removed, or had not: either way the owner's word stands.
+    let again = PlacementEntry::sign(facts(1, PlacementAction::Add), &added.chain_end(), &friend).unwrap();
+    let mut late = log.clone();
+    late.merge(again.clone()).unwrap();
+    let mut early = Log::new(keys(&owner), vec![keys(&friend)]);
+    [&added, &again].into_iter().chain(&chain).for_each(|entry| early.merge(entry.clone()).unwrap());
+    assert_eq!(placed(&late), [0, 2, 9]);
+    assert!(late.in_force().eq(early.in_force()));
+
     let fork = PlacementEntry::sign(facts(5, PlacementAction::Add), &chain[2].chain_end(), &owner).unwrap();
     assert_eq!(log.merge(fork), Err(LogError::Fork(3)));
     let removal =

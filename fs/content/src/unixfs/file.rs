@@ -5,14 +5,17 @@
 //! ciphertext, since that is what a UnixFS reader gets.
 
 use super::UnixfsError;
-use crate::block::{Block, BlockSink, CODEC_DAG_PB, Link, check_cid};
+use super::pb::{malformed, read_file_data, read_node};
+use crate::block::{Block, BlockSink, CODEC_DAG_PB, Link};
 use cid::{Cid, Version};
 use multihash_codetable::Code;
-use rust_unixfs::file::adder::{FileBranch, FileBranchLink, parse_file_branch, rebuild_file_branch};
+use rust_unixfs::file::adder::{FileBranchLink, rebuild_file_branch};
 use std::collections::BTreeMap;
 
 /// Links of a full inner node: UnixFS's usual number.
 pub const BRANCH_LINKS: usize = 174;
+/// UnixFS's number of files.
+const FILE_KIND: u64 = 2;
 /// 174^8 leaves are more than 2^59: no file needs more levels.
 const LEVELS_MAX: usize = 8;
 
@@ -104,8 +107,7 @@ pub fn inner_node(children: &[(Link, u64)]) -> Result<Block, UnixfsError> {
 
 /// Writes one inner node and says how it is linked.
 fn branch(sink: &mut impl BlockSink, links: &[FileBranchLink]) -> Result<FileBranchLink, UnixfsError> {
-    let filesize = links.iter().fold(0u64, |sum, link| sum.saturating_add(link.blocksize));
-    let (_, bytes) = rebuild_file_branch(filesize, links, Version::V1, Code::Sha2_256);
+    let (bytes, filesize) = encode_branch(links);
     let block = Block::dag_pb(bytes)?;
     let below = links.iter().fold(0u64, |sum, link| sum.saturating_add(link.tsize));
     let tsize = below.saturating_add(u64::from(block.len()));
@@ -181,7 +183,7 @@ fn update_node(
         return Ok(old);
     }
     let block = read(&old.cid).map_err(UnixfsError::Source)?;
-    let mut links = decode_branch(&block)?.links;
+    let mut links = decode_branch(&block)?;
     for (at, link) in links.iter_mut().enumerate() {
         let start = first.saturating_add(child_span.saturating_mul(at as u64));
         *link = update_node(link.clone(), height - 1, start, changes, read, sink)?;
@@ -189,16 +191,32 @@ fn update_node(
     branch(&mut &mut *sink, &links)
 }
 
-/// Decodes an inner node of a file DAG.
-fn decode_branch(block: &Block) -> Result<FileBranch, UnixfsError> {
-    let malformed = || UnixfsError::Malformed("not an inner node of a file".to_owned());
+/// The links of a file DAG's inner node, which must be encoded as we would.
+fn decode_branch(block: &Block) -> Result<Vec<FileBranchLink>, UnixfsError> {
     if block.cid().codec() != CODEC_DAG_PB {
-        return Err(malformed());
+        return Err(malformed("not an inner node of a file"));
     }
-    let branch = parse_file_branch(block.bytes()).ok_or_else(malformed)?;
-    if branch.links.len() > BRANCH_LINKS {
-        return Err(malformed());
+    let node = read_node(block.bytes())?;
+    let data = read_file_data(node.data)?;
+    let fits = node.links.len() == data.blocksizes.len() && (1..=BRANCH_LINKS).contains(&node.links.len());
+    if !fits || data.kind != Some(FILE_KIND) {
+        return Err(malformed("not an inner node of a file"));
     }
-    branch.links.iter().try_for_each(|link| check_cid(&link.cid))?;
-    Ok(branch)
+    let mut links = Vec::with_capacity(node.links.len());
+    for (link, &blocksize) in node.links.iter().zip(&data.blocksizes) {
+        let Link { cid, tsize } = link.to_link()?;
+        links.push(FileBranchLink { cid, blocksize, tsize });
+    }
+    let (bytes, filesize) = encode_branch(&links);
+    if data.filesize != Some(filesize) || block.bytes() != &bytes {
+        return Err(malformed("an inner node that is not canonical"));
+    }
+    Ok(links)
+}
+
+/// The encoding of an inner node, and the bytes of the file below it.
+fn encode_branch(links: &[FileBranchLink]) -> (Vec<u8>, u64) {
+    let filesize = links.iter().fold(0u64, |sum, link| sum.saturating_add(link.blocksize));
+    let (_, bytes) = rebuild_file_branch(filesize, links, Version::V1, Code::Sha2_256);
+    (bytes, filesize)
 }

@@ -4,13 +4,15 @@
 //! ([`Directory`]): the entry `_` is their own ciphertext, the others link what they refer to under numbers.
 
 mod file;
+mod pb;
 
 pub use file::{BRANCH_LINKS, FileBuilder, FileDag, LeafChange, ReadNode, inner_node, update};
 
-use crate::block::{Block, BlockError, CODEC_DAG_PB, CODEC_RAW, Link, check_cid};
+use crate::block::{Block, BlockError, CODEC_DAG_PB, CODEC_RAW, Link};
 use bytes::Bytes;
 use cid::Cid;
 use ipld_dagpb::{PbLink, PbNode};
+use pb::{malformed, read_node};
 
 /// The UnixFS `Data` message of a plain directory: field 1, type Directory (1).
 const DIRECTORY_DATA: [u8; 2] = [0x08, 0x01];
@@ -71,34 +73,20 @@ impl Directory {
 
     /// Decodes the canonical encoding only.
     pub fn decode(bytes: &[u8]) -> Result<Self, UnixfsError> {
-        let malformed = |why: &str| UnixfsError::Malformed(why.to_owned());
         if bytes.len() > crate::block::BLOCK_BYTES_MAX {
             return Err(BlockError::TooLarge(bytes.len()).into());
         }
-        let node = PbNode::from_bytes(Bytes::copy_from_slice(bytes))
-            .map_err(|error| UnixfsError::Malformed(error.to_string()))?;
-        if node.data.as_deref() != Some(&DIRECTORY_DATA[..]) {
-            return Err(malformed("not a plain directory"));
-        }
+        let node = read_node(bytes)?;
         let (body, entries) = node.links.split_last().ok_or_else(|| malformed("no entry"))?;
         if entries.len() > DIRECTORY_LINKS_MAX {
             return Err(UnixfsError::TooManyLinks(entries.len()));
         }
-        if body.name.as_deref() != Some(BODY_NAME) || body.cid.codec() != CODEC_RAW {
+        if body.cid.codec() != CODEC_RAW {
             return Err(malformed("no body"));
         }
-        let link = |pb: &PbLink| -> Result<Link, UnixfsError> {
-            check_cid(&pb.cid)?;
-            Ok(Link { cid: pb.cid, tsize: pb.size.ok_or_else(|| malformed("a link without a size"))? })
-        };
-        let mut links = Vec::with_capacity(entries.len());
-        for (at, entry) in entries.iter().enumerate() {
-            if entry.name.as_deref() != Some(entry_name(at).as_str()) {
-                return Err(malformed("an entry's name"));
-            }
-            links.push(link(entry)?);
-        }
-        let directory = Self { body: link(body)?, links };
+        let links = entries.iter().map(pb::PbLink::to_link).collect::<Result<_, _>>()?;
+        // Names, order and everything else that is not kept here: equal bytes come out, or they were not ours.
+        let directory = Self { body: body.to_link()?, links };
         if directory.encode()?.0.bytes() != bytes {
             return Err(malformed("not canonical"));
         }
@@ -115,8 +103,7 @@ pub fn links(block: &Block) -> Result<Vec<Cid>, UnixfsError> {
     if block.cid().codec() != CODEC_DAG_PB {
         return Ok(Vec::new());
     }
-    let node =
-        PbNode::from_bytes(block.bytes().clone()).map_err(|e| UnixfsError::Malformed(e.to_string()))?;
+    let node = read_node(block.bytes())?;
     Ok(node.links.into_iter().map(|link| link.cid).collect())
 }
 
