@@ -26,7 +26,7 @@ pub mod run;
 pub mod select;
 pub mod slots;
 
-pub use run::{check_mount_options, run, verify_unmounted};
+pub use run::{mount_options, run, verify_unmounted};
 
 use events::Events;
 use head::HeadState;

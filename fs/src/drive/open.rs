@@ -69,23 +69,26 @@ impl Drive {
         keys: Arc<DriveKeys>,
         store_keys: StoreKeys,
         options: DriveOptions,
+        vfs_options: VfsOptions,
         retriever: Arc<dyn Retriever>,
         ambient: Ambient,
     ) -> Result<Self, DriveError> {
-        Self::open_on(Home::at(home)?, keys, store_keys, options, VfsOptions::default(), retriever, ambient)
+        Self::open_on(Home::at(home)?, keys, store_keys, options, vfs_options, retriever, ambient)
     }
 
     /// Opens an empty home as the drive that a commit shows. Nothing is fetched but the commit's own block.
+    #[allow(clippy::too_many_arguments)]
     pub fn attach(
         home: &Path,
         keys: Arc<DriveKeys>,
         store_keys: StoreKeys,
         options: DriveOptions,
+        vfs_options: VfsOptions,
         point: RestorePoint,
         retriever: Arc<dyn Retriever>,
         ambient: Ambient,
     ) -> Result<Self, DriveError> {
-        Self::attach_on(Home::at(home)?, keys, store_keys, options, VfsOptions::default(), point, retriever, ambient)
+        Self::attach_on(Home::at(home)?, keys, store_keys, options, vfs_options, point, retriever, ambient)
     }
 
     /// [`Drive::open`] on any media.

@@ -128,7 +128,8 @@ impl MountHandle {
         }
     }
 
-    fn is_mounted(&self) -> bool {
+    /// Whether this very mount is still at its place in the tree.
+    pub fn is_mounted(&self) -> bool {
         self.device.is_none() || mounted_device(&self.mountpoint) == self.device
     }
 
