@@ -35,6 +35,7 @@ use parking_lot::Mutex;
 
 use crate::rows::{Ino, InodeRow, Kind, ROOT_INO, Rows, Time};
 
+pub(crate) use acl::is_acl;
 pub use attr::{Attr, SetAttr, TimeSet};
 pub use create::NewNode;
 pub use data::WriteMode;
@@ -220,6 +221,16 @@ impl Vfs {
         }
     }
 
+    /// The same for what looks at extended attributes (ACLs are some) of the inode.
+    pub fn may_block_for_xattrs(&self, ino: Ino) -> bool {
+        self.rows.has_base() && self.nodes.peek(ino).is_none_or(|node| node.read().row.has_xattrs())
+    }
+
+    /// Whether part of the drive may be elsewhere.
+    pub fn has_base(&self) -> bool {
+        self.rows.has_base()
+    }
+
     /// A number that no inode ever had.
     fn new_ino(&self) -> Result<Ino, FsError> {
         let mut block = self.inos.lock();
@@ -246,7 +257,7 @@ impl Vfs {
         Ok(Attr::of(ino, &state.row))
     }
 
-    /// Ends what [`Vfs::open_file`] began; the last one out takes an orphan's rows away.
+    /// Ends what [`Vfs::open_file`] began; the last one out takes an orphan's rows away, or begins to.
     pub fn release_file(&self, ino: Ino) -> Result<(), FsError> {
         let node = self.node(ino)?;
         let orphan = {
@@ -254,7 +265,12 @@ impl Vfs {
             let state = node.write();
             node.opens.fetch_sub(1, Ordering::Relaxed) == 1 && state.row.nlink == 0 && !state.dead
         };
-        if orphan { self.reclaim_orphan(&node) } else { Ok(()) }
+        if orphan {
+            // One step here, the rest by whoever keeps house: the thread that hears this serves others too.
+            self.reclaimable.lock().push(ino);
+            self.reclaim(remove::REMOVE_ROWS_MAX)?;
+        }
+        Ok(())
     }
 
     /// The kernel let go of an inode: what is dead leaves memory.

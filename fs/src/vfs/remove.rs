@@ -25,7 +25,7 @@ pub(super) const RACE_TRIES: usize = 1024;
 pub(super) enum Fate {
     /// All its rows go with the name.
     Dies,
-    /// It is an orphan until [`Vfs::reclaim_orphan`].
+    /// It is an orphan until [`Vfs::reclaim`].
     Orphan,
     /// It has other names.
     Lives,
@@ -176,13 +176,7 @@ impl Vfs {
         Ok(rows.into_iter().map(|(key, _)| key).collect())
     }
 
-    /// Takes the rows of an orphan that nobody has open, in as many records as it needs.
-    pub(super) fn reclaim_orphan(&self, node: &Arc<Node>) -> Result<(), FsError> {
-        while self.reclaim_step(node)? {}
-        Ok(())
-    }
-
-    /// One bounded step; true if there is more to do.
+    /// One bounded step towards taking the rows of an orphan that nobody has open; true if there is more to do.
     fn reclaim_step(&self, node: &Arc<Node>) -> Result<bool, FsError> {
         let ino = node.ino;
         let mut state = node.write();
