@@ -34,6 +34,9 @@ use ledger::{Ledger, LedgerError};
 use peers::Peers;
 use policy::Policy;
 
+/// A provider's row notes that it answers at least this often, in seconds.
+const LAST_OK_SECONDS: u64 = 600;
+
 /// What the workers of one drive share.
 pub struct Engine {
     /// The file system side.
@@ -216,11 +219,15 @@ impl Engine {
     pub fn provider_answered(&self, peer: &ledger::Peer) -> Result<(), LedgerError> {
         let Some(row) = self.ledger.provider(peer) else { return Ok(()) };
         let now = self.now();
-        // The row is written when its state changes or once a minute, not for every answer.
-        if row.answers() && now.saturating_sub(row.last_ok) < 60 {
+        self.peers.heard(peer);
+        // The row is written when its state changes or now and then, not for every answer.
+        if row.answers() && now.saturating_sub(row.last_ok) < LAST_OK_SECONDS {
             return Ok(());
         }
         let back = !row.answers() && !matches!(row.state, ledger::ProviderState::Removed);
+        if back && !self.anyone_answers() {
+            self.forgive_silence()?;
+        }
         self.ledger.update_provider(peer, |row| {
             row.last_ok = now;
             if back {
@@ -231,6 +238,29 @@ impl Engine {
         if back {
             let text = format!("provider {} answers again", peers::peer_short(peer));
             self.events.add(now, events::Level::Info, text);
+        }
+        Ok(())
+    }
+
+    /// Seconds between two audits of one copy.
+    pub fn audit_interval(&self) -> u64 {
+        self.policy.audit_interval(self.ledger.copies())
+    }
+
+    /// Whether any provider answers at all. When nobody does, the silence is this machine's.
+    fn anyone_answers(&self) -> bool {
+        self.ledger.providers().iter().any(|(_, row)| row.answers() && row.last_ok > 0)
+    }
+
+    /// Silence begins to count now: this machine was off, asleep or without a network before.
+    pub fn forgive_silence(&self) -> Result<(), LedgerError> {
+        let now = self.now();
+        for (peer, row) in self.ledger.providers() {
+            if matches!(row.state, ledger::ProviderState::Suspect { .. }) {
+                self.ledger.update_provider(&peer, |row| {
+                    row.state = ledger::ProviderState::Suspect { since: now }
+                })?;
+            }
         }
         Ok(())
     }
@@ -247,7 +277,9 @@ impl Engine {
                 events::Level::Warning,
                 format!("provider {short} does not answer: {why}"),
             ),
-            Suspect { since } if now.saturating_sub(since) >= self.policy.failed_after_seconds => {
+            Suspect { since }
+                if now.saturating_sub(since) >= self.policy.failed_after_seconds && self.anyone_answers() =>
+            {
                 let text =
                     format!("provider {short} was silent for {} s; its copies are placed anew", now - since);
                 (Failed { since: now }, events::Level::Warning, text)

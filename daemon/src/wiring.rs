@@ -30,7 +30,7 @@ impl DurabilitySource for EngineDurability {
         let Some(engine) = self.0.upgrade() else { return PieceDurability::default() };
         let (counting, proven_at) = engine.ledger.counting(&piece);
         let counting = counting.min(engine.ledger.head_copies());
-        let fresh = engine.now().saturating_sub(engine.policy.audit_interval_seconds.saturating_mul(2));
+        let fresh = engine.now().saturating_sub(engine.audit_interval().saturating_mul(2));
         PieceDurability {
             holders_counting: u8::try_from(counting).unwrap_or(u8::MAX),
             proven_at: proven_at.filter(|at| *at >= fresh),

@@ -274,7 +274,7 @@ fn build_swarm(config: &NodeConfig) -> Result<Swarm<Behaviour>, NetError> {
         SwarmBuilder::with_existing_identity(config.identity.clone()).with_tokio().with_tcp(
             tcp::Config::default().nodelay(true),
             noise::Config::new,
-            yamux.clone(),
+            yamux,
         )
     };
     let limits = &config.limits;
@@ -403,11 +403,11 @@ impl Task {
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, .. } => self.answer_dial(&peer_id, Ok(())),
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
-                if !self.swarm.is_connected(&peer) {
-                    let text = crate::codec::shorten(&error.to_string());
-                    self.answer_dial(&peer, Err(NetError::Unreachable(text)));
-                }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. }
+                if !self.swarm.is_connected(&peer) =>
+            {
+                let text = crate::codec::shorten(&error.to_string());
+                self.answer_dial(&peer, Err(NetError::Unreachable(text)));
             }
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(e) })) => {
                 tracing::debug!(%peer, "no answer to pings, closing: {e}");

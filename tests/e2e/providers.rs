@@ -21,7 +21,11 @@ const REPAIR: Duration = Duration::from_secs(240);
 const ONE_FILE: Duration = Duration::from_secs(30);
 
 fn audited_often() -> Value {
-    json!({"limits": {"audit_interval_seconds": 3, "seal_after_idle_seconds": 2}})
+    json!({"limits": {
+        "audit_interval_seconds": 3,
+        "seal_after_idle_seconds": 2,
+        "provider_silent_seconds_max": 30
+    }})
 }
 
 /// A drive with some tens of MB, Placed, then lost and restored: it has no local copies, so that every read and every

@@ -437,6 +437,13 @@ impl Ledger {
         (times.len(), times.iter().min().copied())
     }
 
+    /// Copies that somebody keeps and did not lose, of all pieces.
+    pub fn copies(&self) -> u64 {
+        let state = self.state.read();
+        let kept = |row: &PieceRow| row.holders().filter(|(_, h)| h.failed.is_none()).count() as u64;
+        state.pieces.values().map(kept).sum()
+    }
+
     /// Copies of `id` with a live provider, whether the head names them yet or not.
     pub fn live_copies(&self, id: &PieceId) -> usize {
         let state = self.state.read();

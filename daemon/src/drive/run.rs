@@ -251,7 +251,9 @@ async fn open(home: &mut Home, unlocked: &Unlocked, vfs: VfsOptions) -> anyhow::
             let (path, store_keys) = place;
             let ambient = Ambient::system();
             match point {
-                Some(point) => Drive::attach(&path, keys, store_keys, options, vfs, point, retriever, ambient),
+                Some(point) => {
+                    Drive::attach(&path, keys, store_keys, options, vfs, point, retriever, ambient)
+                }
                 None => Drive::open(&path, keys, store_keys, options, vfs, retriever, ambient),
             }
         })
@@ -283,7 +285,9 @@ async fn open(home: &mut Home, unlocked: &Unlocked, vfs: VfsOptions) -> anyhow::
         device: unlocked.device(),
         restored,
     };
-    Ok(Arc::new(Engine::new(parts)))
+    let engine = Arc::new(Engine::new(parts));
+    engine.forgive_silence()?;
+    Ok(engine)
 }
 
 /// The restored head's placements and the head itself become rows; then the restore is no longer pending.
@@ -310,7 +314,7 @@ async fn adopt(
         sequence: newest.body.sequence,
         term: newest.body.term,
         commit_sequence: commit.sequence,
-        commit_time: commit.time,
+        commit_time: commit.time_ms / 1000,
         commit_cid: newest.body.commit.root.to_string(),
         log_next,
         pair: ByteBuf::from(newest.value),

@@ -73,7 +73,7 @@ pub struct Limits {
     pub seal_after_seconds_max: u64,
     /// Every holder of every piece is asked for a proof at least this often.
     pub audit_interval_seconds: u64,
-    /// A provider that is silent for longer is given up and its copies are placed with others.
+    /// A provider that is silent for longer, while others answer, is given up and its copies are placed with others.
     pub provider_silent_seconds_max: u64,
 }
 
@@ -84,8 +84,8 @@ impl Default for Limits {
             disk_free_bytes_min: 1 << 30,
             seal_after_idle_seconds: 15,
             seal_after_seconds_max: 120,
-            audit_interval_seconds: 3600,
-            provider_silent_seconds_max: 4 * 3600,
+            audit_interval_seconds: 600,
+            provider_silent_seconds_max: 180,
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct Report {
     pub commits: u64,
     /// Blocks that were read and verified.
     pub blocks_verified: u64,
+    /// Bytes of those.
+    pub bytes_read: u64,
     /// Blocks that are only with the providers and were not read.
     pub blocks_remote: u64,
 }

@@ -36,7 +36,8 @@ pub use self::error::DriveError;
 pub use self::jobs::Jobs;
 pub use self::open::Home;
 pub use self::types::{
-    CommitInfo, DirtyState, DriveOptions, DriveUsage, DurabilitySource, PieceDurability, PieceId, PieceInfo, RestorePoint,
+    CommitInfo, DirtyState, DriveOptions, DriveUsage, DurabilitySource, PieceDurability, PieceId, PieceInfo,
+    RestorePoint,
 };
 pub use crate::durability::Durability;
 pub use crate::pieces::PieceFile;
@@ -288,7 +289,8 @@ impl Inner {
                 range = range.after(key.clone());
             }
             for (key, row) in page {
-                let id = PieceId::try_from(key.as_slice()).map_err(|_| DriveError::damaged("piece row", "its key"))?;
+                let id = PieceId::try_from(key.as_slice())
+                    .map_err(|_| DriveError::damaged("piece row", "its key"))?;
                 f(id, PieceRow::decode(&row)?);
             }
             if last {

@@ -14,7 +14,9 @@ use holdfast_content::car::PieceReader;
 use holdfast_content::commit::Commit;
 use holdfast_content::keys::DriveKeys;
 use holdfast_content::retrieve::{Priority, Retriever};
-use holdfast_store::{Direction, IndexKind, KeyRange, Reads, RealMedium, StorageMedium, Store, StoreKeys, Table, Txn};
+use holdfast_store::{
+    Direction, IndexKind, KeyRange, Reads, RealMedium, StorageMedium, Store, StoreKeys, Table, Txn,
+};
 use parking_lot::Mutex;
 
 use super::space::SpaceGauge;
@@ -220,8 +222,7 @@ impl Begun {
         ));
         let hooks = Arc::new(DriveHooks::default());
         let vfs = Vfs::open(rows, chunks.clone(), hooks.clone(), self.ambient.now.clone(), vfs_options)?;
-        let gauge =
-            SpaceGauge::new(self.store.clone(), self.ambient.clock.clone(), self.disk, self.options.quota_bytes);
+        let gauge = SpaceGauge::new(self.store.clone(), self.ambient.clock.clone(), self.disk, &self.options);
         let inner = Inner {
             parts: SealParts {
                 store: self.store,

@@ -4,6 +4,8 @@
 //! `allow_other` to a check of the caller of each request, and the kernel's flusher (which is root) would then fail
 //! to write a user's file times.
 
+#![expect(clippy::disallowed_methods, reason = "the edge to the kernel lives in the kernel's time")]
+
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut, Read};
@@ -321,7 +323,7 @@ fn mounted_device(path: &Path) -> Option<String> {
         let device = fields.next()?;
         (fields.nth(1)? == wanted.as_bytes()).then(|| String::from_utf8_lossy(device).into_owned())
     };
-    table.split(|b| *b == b'\n').filter_map(at).last()
+    table.split(|b| *b == b'\n').filter_map(at).next_back()
 }
 
 /// A path as mountinfo writes it.

@@ -19,8 +19,8 @@ use super::overlay::Overlay;
 use super::plan::{Part, Planner, Work};
 use super::pool::Pool;
 use super::{ROUND_BYTES_MAX, ROUND_CHUNKS_MAX, SealParts};
-use crate::drive::scan;
 use crate::drive::error::DriveError;
+use crate::drive::scan;
 use crate::pieces::rows::DedupRow;
 use crate::pieces::writer::PieceSink;
 use crate::rows::{ChunkRow, ExtentSource, Ino, InodeRow, Kind, OrphanRow, View, keys};
@@ -231,7 +231,10 @@ impl DataRound<'_, '_> {
             match part.source {
                 ExtentSource::Zero => slot.fill(0),
                 ExtentSource::Payload { payload, skip } => {
-                    self.cut.snapshot.read_payload(payload, skip, slot).map_err(|e| Missing::Failed(e.into()))?;
+                    self.cut
+                        .snapshot
+                        .read_payload(payload, skip, slot)
+                        .map_err(|e| Missing::Failed(e.into()))?;
                 }
             }
         }
@@ -264,7 +267,8 @@ impl DataRound<'_, '_> {
 
     /// Writes the oldest chunk that the threads have made.
     fn take_one(&mut self) -> Result<(), DriveError> {
-        let made = self.pool.take().ok_or_else(|| DriveError::System("the sealing threads ended".to_owned()))?;
+        let made =
+            self.pool.take().ok_or_else(|| DriveError::System("the sealing threads ended".to_owned()))?;
         let (ino, n, outcome) = match made {
             Made::Chunk { ino, n, plain_len, outcome } => {
                 self.round.bytes += plain_len;

@@ -332,7 +332,9 @@ impl Vfs {
             let mut txn = self.rows.begin();
             for (off, extent) in &last {
                 txn.delete_extent(ino, *off);
-                extent.payload().map(|payload| txn.release(payload));
+                if let Some(payload) = extent.payload() {
+                    txn.release(payload)
+                }
                 if extent.payload().is_some() {
                     row.allocated = row.allocated.saturating_sub(extent.len);
                 }

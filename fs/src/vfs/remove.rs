@@ -195,7 +195,9 @@ impl Vfs {
         let mut gone = Vec::new();
         for (off, extent) in state.extents.iter().flatten().take(REMOVE_ROWS_MAX) {
             txn.delete_extent(ino, *off);
-            extent.payload().map(|payload| txn.release(payload));
+            if let Some(payload) = extent.payload() {
+                txn.release(payload)
+            }
             gone.push(*off);
         }
         if gone.is_empty() {

@@ -148,12 +148,13 @@ impl Inner {
         log.offset += total;
         log.marked_lsn = draft.durable;
         self.unsynced.fetch_add(total, Ordering::Relaxed);
-        if let Some(run) = log.runs.back_mut() {
-            if run.segment.number() == segment.number() && run.offset + run.bytes.len() as u64 == offset {
-                draft.seal(segment, offset, nonce, &mut run.bytes);
-                run.last_lsn = draft.lsn;
-                return;
-            }
+        if let Some(run) = log.runs.back_mut()
+            && run.segment.number() == segment.number()
+            && run.offset + run.bytes.len() as u64 == offset
+        {
+            draft.seal(segment, offset, nonce, &mut run.bytes);
+            run.last_lsn = draft.lsn;
+            return;
         }
         let mut bytes = Vec::new();
         draft.seal(segment, offset, nonce, &mut bytes);

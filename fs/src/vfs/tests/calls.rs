@@ -23,9 +23,13 @@ fn what_was_answered_survives_a_kill() {
     drive.write(file.ino, 100_000, &[7; 200_000]);
     drive.vfs.symlink(&ROOT, dir, b"s", b"../d/f").unwrap();
     drive.vfs.link(file.ino, ROOT_INO, b"other").unwrap();
-    let before = (drive.vfs.getattr(file.ino).unwrap(), drive.read(file.ino), drive.vfs.getattr(dir).unwrap());
+    let before =
+        (drive.vfs.getattr(file.ino).unwrap(), drive.read(file.ino), drive.vfs.getattr(dir).unwrap());
     let drive = drive.killed();
-    assert_eq!((drive.vfs.getattr(file.ino).unwrap(), drive.read(file.ino), drive.vfs.getattr(dir).unwrap()), before);
+    assert_eq!(
+        (drive.vfs.getattr(file.ino).unwrap(), drive.read(file.ino), drive.vfs.getattr(dir).unwrap()),
+        before
+    );
     let link = drive.vfs.resolve(b"/d/s").unwrap();
     assert_eq!(drive.vfs.readlink(link.ino).unwrap().as_ref(), b"../d/f");
     assert_eq!(drive.vfs.resolve(b"other").unwrap().ino, file.ino);
