@@ -23,6 +23,8 @@ pub struct Ground {
     pub dir: PathBuf,
     /// The ext4 beside it, for what fails there too. `None` where nothing can be mounted.
     pub native: Option<PathBuf>,
+    /// Everything runs here; elsewhere, what depends on the kind of mount.
+    pub whole: bool,
     ours: Option<Ours>,
 }
 
@@ -40,7 +42,7 @@ impl Ground {
         let below = dir.join(format!("suites-{}", std::process::id()));
         std::fs::create_dir(&below).with_context(|| format!("{}", below.display()))?;
         open_to_all(&below)?;
-        Ok(Ground { label: "given".to_owned(), dir: below, native: None, ours: None })
+        Ok(Ground { label: "given".to_owned(), dir: below, native: None, whole: true, ours: None })
     }
 
     /// Takes away what [`Ground::given`] made.
@@ -48,11 +50,12 @@ impl Ground {
         std::fs::remove_dir_all(&self.dir).context("taking away what the suites left")
     }
 
-    /// Mounts a new file system.
-    pub fn mount(ctx: &Context, options: &str) -> Result<Ground> {
-        let disk = disk(ctx)?;
+    /// Mounts a new file system below `places`.
+    pub fn mount(ctx: &Context, places: &Path, options: &str, whole: bool) -> Result<Ground> {
+        let disk = disk(ctx, &places.join("disk"))?;
         let store = disk.join(format!("store-{options}"));
-        let mountpoint = ctx.folder(&format!("mnt-{options}"))?;
+        let mountpoint = places.join(options);
+        std::fs::create_dir_all(&mountpoint)?;
         let root = nix::unistd::geteuid().is_root();
         let all = if root { format!("allow_other,suid,dev,{options}") } else { options.to_owned() };
         let native = disk.join("native");
@@ -61,7 +64,8 @@ impl Ground {
         let process = RefCell::new(start(ctx, &store, &mountpoint, &all)?);
         open_to_all(&mountpoint)?;
         let ours = Ours { store, mountpoint: mountpoint.clone(), options: all, process };
-        Ok(Ground { label: options.to_owned(), dir: mountpoint, native: root.then_some(native), ours: Some(ours) })
+        let (label, native) = (options.to_owned(), root.then_some(native));
+        Ok(Ground { label, dir: mountpoint, native, whole, ours: Some(ours) })
     }
 
     /// An empty folder for one test, in which everybody may write.
@@ -106,18 +110,18 @@ fn open_to_all(dir: &Path) -> Result<()> {
 }
 
 /// A folder on a disk of its own as root, else just a folder.
-fn disk(ctx: &Context) -> Result<PathBuf> {
-    let dir = ctx.folder("disk")?;
-    if !nix::unistd::geteuid().is_root() || is_mountpoint(&dir)? {
-        return Ok(dir);
+fn disk(ctx: &Context, dir: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(dir)?;
+    if !nix::unistd::geteuid().is_root() || is_mountpoint(dir)? {
+        return Ok(dir.to_owned());
     }
     let image = ctx.dir.join("disk.img");
     std::fs::File::create(&image)?.set_len(IMAGE_BYTES)?;
     run_ok(Command::new("mkfs.ext4").arg("-q").arg(&image), LIMIT)?;
-    ctx.registry.mount(&dir)?;
-    run_ok(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&dir), LIMIT)?;
-    open_to_all(&dir)?;
-    Ok(dir)
+    ctx.registry.mount(dir)?;
+    run_ok(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(dir), LIMIT)?;
+    open_to_all(dir)?;
+    Ok(dir.to_owned())
 }
 
 fn is_mountpoint(dir: &Path) -> Result<bool> {

@@ -152,7 +152,7 @@ const FSX_WAYS: &[(&str, &str)] = &[
          fdatasync = 0.3\nposix_fallocate = 0.5\npunch_hole = 1.0\nsendfile = 0.5\nposix_fadvise = 0.3\n\
          copy_file_range = 1.0\n",
     ),
-    ("aligned", "flen = 4194304\n[opsize]\nalign = 4096\nmax = 1048576\n[weights]\npunch_hole = 1.0\n"),
+    ("aligned", "flen = 1048576\n[opsize]\nalign = 4096\nmax = 262144\n[weights]\npunch_hole = 1.0\n"),
 ];
 
 fn fsx(install: bool, tally: &mut Tally, ctx: &Context, ground: &Ground) -> Result<Option<String>> {

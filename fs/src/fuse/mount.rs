@@ -4,8 +4,6 @@
 //! `allow_other` to a check of the caller of each request, and the kernel's flusher (which is root) would then fail
 //! to write a user's file times.
 
-#![expect(clippy::disallowed_methods, reason = "the edge to the kernel lives in the kernel's time")]
-
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut, Read};
@@ -90,6 +88,7 @@ pub fn mount(vfs: Arc<Vfs>, mountpoint: &Path, options: &MountOptions) -> Result
 fn keep_house(vfs: &Vfs, ended: &AtomicBool) {
     while !ended.load(Ordering::Acquire) {
         std::thread::park_timeout(HOUSEKEEPING);
+        vfs.begin_round();
         if let Err(error) = vfs.reclaim(RECLAIM_ROWS).and_then(|_| vfs.write_atimes()) {
             tracing::warn!(%error, "housekeeping");
         }

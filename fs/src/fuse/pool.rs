@@ -1,7 +1,5 @@
 //! A few threads for requests that may wait.
 
-#![expect(clippy::disallowed_methods, reason = "the edge to the kernel lives in the kernel's time")]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! What the file system needs from others, as traits, and the plain types that cross them.
 
-#![expect(clippy::disallowed_methods, reason = "these wrap the system's clock and randomness")]
-
 use std::sync::Arc;
 
 use holdfast_store::Lsn;

@@ -81,7 +81,7 @@ impl Vfs {
         let node = self.node(ino)?;
         let mut state = node.write();
         if state.dead {
-            return Err(FsError::NotFound);
+            return Err(FsError::Stale);
         }
         let there = self.read_xattr(ino, &state, name)?.is_some();
         match mode {

@@ -25,7 +25,7 @@ pub fn dirty_pages(dir: &Path) -> Result<()> {
         same("the first data", seek(file, 0, libc::SEEK_DATA)?, 0)?;
         ensure!(seek(file, 0, libc::SEEK_HOLE)? >= 8192, "a hole where data was written");
         ensure!(seek(file, 100_000, libc::SEEK_DATA)? <= MIB, "the data behind the hole was overlooked");
-        same("the end", seek(file, MIB, libc::SEEK_HOLE)?, MIB + 8192)?;
+        same("the end", seek(file, MIB as i64, libc::SEEK_HOLE)?, MIB + 8192)?;
     }
     // A copy that looks for holes, as cp and tar do, has everything.
     let copied = std::process::Command::new("cp").args(["--sparse=auto", "f", "copy"]).current_dir(dir).status()?;
@@ -41,7 +41,7 @@ pub fn found(dir: &Path) -> Result<()> {
     file.sync_all()?;
     same("the data", seek(&file, 0, libc::SEEK_DATA)?, 4 * MIB)?;
     same("a hole in a hole", seek(&file, 10, libc::SEEK_HOLE)?, 10)?;
-    same("the hole behind", seek(&file, 4 * MIB, libc::SEEK_HOLE)?, 4 * MIB + 65_536)?;
+    same("the hole behind", seek(&file, 4 * MIB as i64, libc::SEEK_HOLE)?, 4 * MIB + 65_536)?;
     refused("data behind the last", seek(&file, 8 * MIB as i64, libc::SEEK_DATA), libc::ENXIO)?;
     refused("data at the end", seek(&file, 16 * MIB as i64, libc::SEEK_DATA), libc::ENXIO)?;
     refused("a hole at the end", seek(&file, 16 * MIB as i64, libc::SEEK_HOLE), libc::ENXIO)?;

@@ -36,7 +36,7 @@ const fn long(name: &'static str, run: fn(&Path) -> Result<()>) -> Check {
 
 pub const ALL: &[Check] = &[
     check("names_of_any_bytes", names::names_of_any_bytes),
-    check("links_count_and_stop_at_the_limit", names::links),
+    long("links_count_and_stop_at_the_limit", names::links),
     check("renames_keep_the_rules", names::renames),
     check("rename_flags", names::rename_flags),
     check("a_replaced_name_is_never_missing", names::never_missing),
