@@ -3,12 +3,14 @@
 //! Owns [`Engine`]. Promises: workers meet through committed rows (the ledger, the drive's own), never by calling each
 //! other; `wake` only says "look again". Refuses to write once a second writer of the same drive was seen.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_content::keys::DriveKeys;
 use holdfast_fs::drive::Drive;
+use holdfast_fs::drive::types::PieceInfo;
 use holdfast_net::Env;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -156,6 +158,24 @@ impl Engine {
             anyhow::Ok(added)
         })
         .await?
+    }
+
+    /// Every piece that the drive stands on: those that this machine made, and on a restored drive those that the head's
+    /// placements name (what is published reaches them, or nobody would know of them).
+    pub fn all_pieces(&self) -> anyhow::Result<Vec<PieceInfo>> {
+        let mut all = self.drive.pieces()?;
+        let known: HashSet<[u8; 16]> = all.iter().map(|piece| piece.id).collect();
+        let since = self.restored.as_ref().map_or(self.started_at, |restored| restored.at);
+        let remote = self.ledger.pieces().into_iter().filter(|(id, _)| !known.contains(id));
+        all.extend(remote.map(|(id, row)| PieceInfo {
+            id,
+            raw_len: row.raw_len,
+            local: false,
+            commit_sequence: 1,
+            created: since,
+            checkpoint: false,
+        }));
+        Ok(all)
     }
 
     /// Where it is mounted.

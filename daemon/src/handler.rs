@@ -91,7 +91,7 @@ impl Engine {
         let head_copies = self.ledger.head_copies();
         let mut b =
             Behind { pieces: (0, 0), unsafe_bytes: 0, survives: u8::MAX, published: false, note: None };
-        for piece in self.drive.pieces()? {
+        for piece in self.all_pieces()? {
             if piece.checkpoint || piece.commit_sequence == 0 || piece.commit_sequence > sequence {
                 continue;
             }

@@ -177,7 +177,7 @@ pub fn commit_report(c: &holdfast_fs::drive::types::CommitInfo) -> CommitReport 
 /// The whole report. Reads memory and the local index only.
 pub fn gather(engine: &Engine) -> anyhow::Result<StatusReport> {
     let usage = engine.drive.usage()?;
-    let pieces = engine.drive.pieces()?;
+    let pieces = engine.all_pieces()?;
     let dirty = engine.drive.dirty()?;
     let totals = totals(engine, &pieces, &usage);
     let mut durability = totals.durability;
