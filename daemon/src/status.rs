@@ -151,7 +151,7 @@ fn kept(pieces: &[(PieceId, PieceRow)]) -> HashMap<Peer, (u64, u64, Option<u64>)
             let entry = all.entry(h.provider.clone()).or_default();
             entry.0 += 1;
             entry.1 = entry.1.saturating_add(row.raw_len);
-            entry.2 = entry.2.max(Some(h.proven_at));
+            entry.2 = entry.2.max((h.proven_at > 0).then_some(h.proven_at));
         }
     }
     all

@@ -182,12 +182,19 @@ async fn report(engine: &Arc<Engine>, mountpoint: &std::path::Path) -> UnmountRe
         Ok(status) => UnmountReport {
             mountpoint,
             unsafe_bytes: status.durability.unsafe_bytes(),
+            below_policy_bytes: status.durability.placed_below_policy.bytes,
             safe_bytes: status.durability.safe_bytes(),
             oldest_unsafe_seconds: status.durability.oldest_unsafe_seconds,
         },
         Err(error) => {
             tracing::error!(error = %format!("{error:#}"), "the drive's state cannot be read at its end");
-            UnmountReport { mountpoint, unsafe_bytes: 0, safe_bytes: 0, oldest_unsafe_seconds: None }
+            UnmountReport {
+                mountpoint,
+                unsafe_bytes: 0,
+                below_policy_bytes: 0,
+                safe_bytes: 0,
+                oldest_unsafe_seconds: None,
+            }
         }
     }
 }
