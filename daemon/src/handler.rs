@@ -167,6 +167,7 @@ impl ControlHandler for Handler {
             return Ok(report);
         }
         progress.send(ProgressLine { phase: "sealing".into(), ..ProgressLine::default() });
+        engine.drive.hurry();
         engine.seal_now().await.map_err(ControlError::internal)?;
         engine.supervisor.poke_all();
         let commit = engine.drive.latest_commit().map_err(ControlError::internal)?;
