@@ -206,3 +206,26 @@ fn modules_say_what_they_are() {
     }
     assert!(wrong.is_empty(), "no module documentation at the top:\n{}", wrong.join("\n"));
 }
+
+/// Each promise of the file system's page names its test.
+#[test]
+fn semantics_name_tests_that_exist() {
+    let page = std::fs::read_to_string(root().join("fs/SEMANTICS.md")).unwrap();
+    let text_of = |folder: &str| {
+        sources(folder).iter().map(|path| std::fs::read_to_string(path).unwrap()).collect::<String>()
+    };
+    let (units, suites) = (text_of("fs"), text_of("tests"));
+    let mut wrong = Vec::new();
+    for line in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| call ")) {
+        let cell = line.trim_end_matches('|').rsplit('|').next().unwrap();
+        let names: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+        let exists = |name: &&str| match name.strip_prefix("unit:") {
+            Some(unit) => units.contains(&format!("fn {unit}(")),
+            None => suites.contains(&format!("\"{name}\"")),
+        };
+        if names.is_empty() || !names.iter().all(exists) {
+            wrong.push(line.to_owned());
+        }
+    }
+    assert!(wrong.is_empty(), "promises without a test:\n{}", wrong.join("\n"));
+}

@@ -4,8 +4,6 @@
 //! `allow_other` to a check of the caller of each request, and the kernel's flusher (which is root) would then fail
 //! to write a user's file times.
 
-#![expect(clippy::disallowed_methods, reason = "the edge to the kernel lives in the kernel's time")]
-
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut, Read};
@@ -18,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fuser::{Config, Session, SessionACL};
 use nix::errno::Errno;
@@ -34,8 +32,9 @@ use super::{MountError, MountOptions};
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 /// Rows that one round of housekeeping takes away.
 const RECLAIM_ROWS: usize = 65_536;
-/// How long an unmount waits for the last answers.
-const UNMOUNT_WAIT: Duration = Duration::from_secs(10);
+/// How long an unmount waits for the last answers: so many looks, so far apart.
+const UNMOUNT_LOOKS: u32 = 2_000;
+const UNMOUNT_LOOK: Duration = Duration::from_millis(5);
 
 /// A mounted file system. Dropping it unmounts (lazily, if it is in use).
 pub struct MountHandle {
@@ -63,7 +62,10 @@ pub fn mount(vfs: Arc<Vfs>, mountpoint: &Path, options: &MountOptions) -> Result
     );
     config.clone_fd = true;
     let edge = Edge::new(vfs.clone(), options);
+    let notifier = edge.notifier();
     let started = Session::from_fd(edge, fd, SessionACL::All, config).and_then(|session| {
+        // Nobody has set it before: the edge was made here.
+        let _ = notifier.set(session.notifier());
         std::thread::Builder::new().name("holdfast-fuse".to_owned()).spawn(move || session.run())
     });
     let session = match started {
@@ -86,6 +88,7 @@ pub fn mount(vfs: Arc<Vfs>, mountpoint: &Path, options: &MountOptions) -> Result
 fn keep_house(vfs: &Vfs, ended: &AtomicBool) {
     while !ended.load(Ordering::Acquire) {
         std::thread::park_timeout(HOUSEKEEPING);
+        vfs.begin_round();
         if let Err(error) = vfs.reclaim(RECLAIM_ROWS).and_then(|_| vfs.write_atimes()) {
             tracing::warn!(%error, "housekeeping");
         }
@@ -111,9 +114,11 @@ impl MountHandle {
         {
             return Err((self, error));
         }
-        let end = Instant::now() + UNMOUNT_WAIT;
-        while self.is_serving() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(5));
+        for _ in 0..UNMOUNT_LOOKS {
+            if !self.is_serving() {
+                break;
+            }
+            std::thread::sleep(UNMOUNT_LOOK);
         }
         self.finish();
         Ok(())

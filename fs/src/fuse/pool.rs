@@ -1,12 +1,13 @@
 //! A few threads for requests that may wait.
 
-#![expect(clippy::disallowed_methods, reason = "the edge to the kernel lives in the kernel's time")]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use holdfast_store::Clock;
+
+use crate::vfs::FsError;
 
 /// A job; told whether it waited so long that it should only say so.
 type Job = Box<dyn FnOnce(Late) + Send>;
@@ -14,6 +15,13 @@ type Job = Box<dyn FnOnce(Late) + Send>;
 /// Whether a job began too late to do its work before its answer is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Late(pub(super) bool);
+
+impl Late {
+    /// Refuses to begin what could not be answered in time any more.
+    pub(super) fn in_time(self) -> Result<(), FsError> {
+        if self.0 { Err(FsError::TimedOut) } else { Ok(()) }
+    }
+}
 
 /// An idle thread goes after this time.
 const IDLE: Duration = Duration::from_secs(30);
@@ -26,17 +34,23 @@ pub(super) struct Pool {
     threads_max: usize,
     threads: Arc<AtomicUsize>,
     idle: Arc<AtomicUsize>,
-    send: Sender<(Instant, Job)>,
-    receive: Receiver<(Instant, Job)>,
+    send: Sender<(Duration, Job)>,
+    receive: Receiver<(Duration, Job)>,
     /// A job that waited longer is late.
     patience: Duration,
+    clock: Arc<dyn Clock>,
 }
 
 impl Pool {
-    pub(super) fn new(name: &'static str, threads_max: usize, patience: Duration) -> Self {
+    pub(super) fn new(
+        name: &'static str,
+        threads_max: usize,
+        patience: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let (send, receive) = bounded(QUEUE_JOBS_MAX);
         let count = || Arc::new(AtomicUsize::new(0));
-        Self { name, threads_max, threads: count(), idle: count(), send, receive, patience }
+        Self { name, threads_max, threads: count(), idle: count(), send, receive, patience, clock }
     }
 
     pub(super) fn run(&self, job: impl FnOnce(Late) + Send + 'static) {
@@ -44,7 +58,7 @@ impl Pool {
             self.grow();
         }
         // The pool holds a receiver, so the channel is never closed.
-        if let Err(refused) = self.send.send((Instant::now(), Box::new(job))) {
+        if let Err(refused) = self.send.send((self.clock.now(), Box::new(job))) {
             (refused.0.1)(Late(false));
         }
     }
@@ -55,21 +69,22 @@ impl Pool {
             return;
         }
         let (threads, idle) = (self.threads.clone(), self.idle.clone());
-        let (receive, patience) = (self.receive.clone(), self.patience);
+        let (receive, patience, clock) = (self.receive.clone(), self.patience, self.clock.clone());
+        let late = move |since: Duration| Late(clock.now().saturating_sub(since) > patience);
         let spawned = std::thread::Builder::new().name(self.name.to_owned()).spawn(move || {
             loop {
                 idle.fetch_add(1, Ordering::AcqRel);
                 let next = receive.recv_timeout(IDLE);
                 idle.fetch_sub(1, Ordering::AcqRel);
                 match next {
-                    Ok((since, job)) => job(Late(since.elapsed() > patience)),
+                    Ok((since, job)) => job(late(since)),
                     Err(_) => break,
                 }
             }
             threads.fetch_sub(1, Ordering::AcqRel);
             // A job that was sent while this thread made up its mind must not wait for the next one.
             while let Ok((since, job)) = receive.try_recv() {
-                job(Late(since.elapsed() > patience));
+                job(late(since));
             }
         });
         if let Err(error) = spawned {

@@ -179,7 +179,7 @@ impl Vfs {
         let node = self.node(ino)?;
         let mut state = node.write();
         if state.dead {
-            return Err(FsError::NotFound);
+            return Err(FsError::Stale);
         }
         let mut row = InodeRow { ctime: self.now(), ..state.row.clone() };
         let mut txn = self.rows.begin();

@@ -354,3 +354,26 @@ fn refusals_have_their_errno() {
     drive.vfs.set_read_only(true);
     assert_eq!(errno(create(ROOT_INO, b"y")), libc::EROFS);
 }
+
+#[test]
+fn who_comes_too_late_to_open_a_replaced_file_does_not_come_too_late_twice() {
+    let drive = Drive::new();
+    let (old, new) = (drive.file("name"), drive.file("new"));
+    drive.write(new, 0, b"newer");
+    // Looked up, then replaced, then opened.
+    drive.vfs.rename((ROOT_INO, b"new"), (ROOT_INO, b"name"), RenameMode::Replace).unwrap();
+    assert_eq!(errno(drive.vfs.open_file(old)), libc::ESTALE);
+    let again = drive.vfs.lookup(ROOT_INO, b"name").unwrap().ino;
+    assert_eq!(again, new);
+    drive.file("newest");
+    drive.vfs.rename((ROOT_INO, b"newest"), (ROOT_INO, b"name"), RenameMode::Replace).unwrap();
+    drive.vfs.unlink(ROOT_INO, b"name").unwrap();
+    // It has no name any more, and can be opened all the same.
+    drive.vfs.open_file(again).unwrap();
+    assert_eq!(drive.read(again), b"newer");
+    drive.vfs.release_file(again).unwrap();
+    for _ in 0..4 {
+        drive.vfs.begin_round();
+    }
+    drive.assert_nothing_left();
+}

@@ -3,6 +3,7 @@
 mod base;
 mod calls;
 mod model;
+mod power;
 mod sealed;
 
 use std::collections::HashMap;
