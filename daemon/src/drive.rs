@@ -39,6 +39,9 @@ use policy::Policy;
 /// A provider's row notes that it answers at least this often, in seconds.
 const LAST_OK_SECONDS: u64 = 600;
 
+/// Why this home may not write any more.
+const READ_ONLY_NOTE: &str = "read-only";
+
 /// What the workers of one drive share.
 pub struct Engine {
     /// The file system side.
@@ -198,8 +201,26 @@ impl Engine {
         self.place.lock().unmounting = false;
     }
 
-    /// Stops publishing, for a reason that a person reads in `status`.
+    /// Another writer was seen: nothing is published or written any more, now and after every later start; what is here
+    /// stays readable. The reason is for a person who reads `status`.
     pub fn set_read_only(&self, reason: &str) {
+        self.drive.vfs().set_read_only(true);
+        if let Err(error) = self.ledger.set_note(READ_ONLY_NOTE, reason.as_bytes().to_vec()) {
+            tracing::error!(%error, "the next start will have to find out again that this drive is read-only");
+        }
+        self.show_read_only(reason);
+    }
+
+    /// What an earlier run found out.
+    pub fn recall_read_only(&self) -> Result<(), LedgerError> {
+        if let Some(reason) = self.ledger.note(READ_ONLY_NOTE)? {
+            self.drive.vfs().set_read_only(true);
+            self.show_read_only(&String::from_utf8_lossy(&reason));
+        }
+        Ok(())
+    }
+
+    fn show_read_only(&self, reason: &str) {
         let mut place = self.place.lock();
         if place.read_only.is_none() {
             self.events.add(self.now(), events::Level::Error, reason);

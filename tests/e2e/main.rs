@@ -17,6 +17,7 @@ mod providers;
 mod roundtrip;
 mod small;
 mod stranger;
+mod writers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -70,6 +71,7 @@ const TESTS: &[Test] = &[
     test("two_of_five_providers_are_lost", FUSE, 600, providers::two_of_five_lost),
     test("a_provider_that_flips_bits_is_replaced", FUSE, 600, providers::flipped_bits),
     test("silent_and_lying_providers_cost_bounded_time", FUSE, 600, providers::gone_bad),
+    test("a_second_writer_is_refused", FUSE, 300, writers::second_writer),
     test("a_stranger_finds_nothing", FUSE, 300, stranger::finds_nothing),
     test("helia_walks_the_drive", HELIA, 300, ipfs::walked_by_helia),
 ];

@@ -294,6 +294,7 @@ async fn open(home: &mut Home, unlocked: &Unlocked, vfs: VfsOptions) -> anyhow::
     };
     let engine = Arc::new(Engine::new(parts));
     engine.forgive_silence()?;
+    engine.recall_read_only()?;
     Ok(engine)
 }
 
@@ -319,7 +320,8 @@ async fn adopt(
     let commit = commit_of(keys, retriever, &newest.body).await?;
     let published = Published {
         sequence: newest.body.sequence,
-        term: newest.body.term,
+        // Who restores a drive takes it over: its heads outrank those of a machine that still has the old home.
+        term: newest.body.term.saturating_add(1),
         commit_sequence: commit.sequence,
         commit_time: commit.time_ms / 1000,
         commit_cid: newest.body.commit.root.to_string(),
