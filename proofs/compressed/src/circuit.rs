@@ -16,9 +16,10 @@
 //! that falls on the slot can lead elsewhere, whatever other families claim.
 
 mod gadgets;
+mod size;
 
 use bellpepper_core::num::AllocatedNum;
-use bellpepper_core::{Circuit, ConstraintSystem, Index, LinearCombination, SynthesisError, Variable};
+use bellpepper_core::{Circuit, ConstraintSystem, SynthesisError};
 use ff::Field;
 
 use crate::draw::{Audit, DRAW_BITS, draws};
@@ -27,6 +28,8 @@ use crate::prove::Way;
 use crate::set::{COUNT_BITS, SlotSet};
 use crate::shape::Shape;
 use crate::tree::SLOT_HEIGHT;
+pub use size::{CircuitSize, circuit_size};
+
 use gadgets::{Num, constant, equal, number, poseidon, product, range, select, select_bits, sum};
 
 /// Bits of a leaf's place within a slot.
@@ -215,76 +218,6 @@ fn in_slot<CS: ConstraintSystem<Fr>>(
         }
     }
     Ok(())
-}
-
-/// How large a circuit is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CircuitSize {
-    pub constraints: usize,
-    /// Variables that are not public.
-    pub variables: usize,
-    pub public_inputs: usize,
-}
-
-/// The size of a shape's circuit, by counting (about a second for `Shape::V1`).
-///
-/// # Errors
-/// None in practice: the constraints need no witness.
-pub fn circuit_size(shape: Shape) -> Result<CircuitSize, SynthesisError> {
-    let mut count = Count(CircuitSize { constraints: 0, variables: 0, public_inputs: 0 });
-    AuditCircuit::blank(shape).synthesize(&mut count)?;
-    Ok(count.0)
-}
-
-/// A constraint system that only counts.
-struct Count(CircuitSize);
-
-impl ConstraintSystem<Fr> for Count {
-    type Root = Self;
-
-    fn alloc<F, A, AR>(&mut self, _: A, _: F) -> Result<Variable, SynthesisError>
-    where
-        F: FnOnce() -> Result<Fr, SynthesisError>,
-        A: FnOnce() -> AR,
-        AR: Into<String>,
-    {
-        self.0.variables += 1;
-        Ok(Variable::new_unchecked(Index::Aux(self.0.variables - 1)))
-    }
-
-    fn alloc_input<F, A, AR>(&mut self, _: A, _: F) -> Result<Variable, SynthesisError>
-    where
-        F: FnOnce() -> Result<Fr, SynthesisError>,
-        A: FnOnce() -> AR,
-        AR: Into<String>,
-    {
-        self.0.public_inputs += 1;
-        Ok(Variable::new_unchecked(Index::Input(self.0.public_inputs)))
-    }
-
-    fn enforce<A, AR, LA, LB, LC>(&mut self, _: A, _: LA, _: LB, _: LC)
-    where
-        A: FnOnce() -> AR,
-        AR: Into<String>,
-        LA: FnOnce(LinearCombination<Fr>) -> LinearCombination<Fr>,
-        LB: FnOnce(LinearCombination<Fr>) -> LinearCombination<Fr>,
-        LC: FnOnce(LinearCombination<Fr>) -> LinearCombination<Fr>,
-    {
-        self.0.constraints += 1;
-    }
-
-    fn push_namespace<NR, N>(&mut self, _: N)
-    where
-        NR: Into<String>,
-        N: FnOnce() -> NR,
-    {
-    }
-
-    fn pop_namespace(&mut self) {}
-
-    fn get_root(&mut self) -> &mut Self::Root {
-        self
-    }
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub use binding::{Binding, BindingError, BindingProof, check_binding, open_bindi
 pub use circuit::{CircuitSize, circuit_size};
 pub use draw::Audit;
 pub use odds::BoundAudits;
-pub use params::{LocalParameters, LocalVerifyingKey, ParamsError, Phase};
+pub use params::{LocalParameters, LocalVerifyingKey, ParamsError, Progress, VERIFYING_KEY_LEN};
 pub use proof::{CompressedProof, PROOF_LEN};
 pub use prove::{CompressError, prove};
 pub use set::{SetError, SetPath, SetRoot, SlotEntry, SlotSet, SlotShare};

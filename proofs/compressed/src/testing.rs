@@ -1,5 +1,6 @@
 //! What the tests of several modules share: slots made up from a number, and parameters of a small shape.
 
+use std::ops::ControlFlow;
 use std::sync::OnceLock;
 
 use holdfast_proofs::{CommpHasher, PieceCid, TreeCache, TreeLevel};
@@ -7,7 +8,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use crate::params::LocalParameters;
-use crate::prove::{CompressError, Way, ways};
+use crate::proof::CompressedProof;
+use crate::prove::{CompressError, Way, prove, ways};
 use crate::set::{SlotEntry, SlotSet};
 use crate::shape::Shape;
 use crate::tree::{SlotCommitment, SlotTree, SlotTreeBuilder, StoredLevel};
@@ -25,7 +27,25 @@ pub(crate) fn rng(seed: u8) -> ChaCha20Rng {
 /// Parameters of the small shape, made once.
 pub(crate) fn parameters() -> &'static LocalParameters {
     static PARAMETERS: OnceLock<LocalParameters> = OnceLock::new();
-    PARAMETERS.get_or_init(|| LocalParameters::generate(small(), &mut rng(77)).unwrap())
+    PARAMETERS.get_or_init(|| LocalParameters::generate(small(), &mut rng(77), 2, |_| ControlFlow::Continue(())).unwrap())
+}
+
+/// Lengths of slots: one leaf group, some, many, few.
+pub(crate) const LENS: [usize; 4] = [127, 5_000, 40_000, 300];
+
+/// An audit (of the fresh bytes 7, 7, …) and its proof, made once.
+pub(crate) fn proven() -> &'static (Audit, CompressedProof) {
+    static PROVEN: OnceLock<(Audit, CompressedProof)> = OnceLock::new();
+    PROVEN.get_or_init(|| {
+        let slots = slots(&LENS);
+        let set = set_of(small(), &slots);
+        let audit = Audit::new(small(), &set.root(), &[7; 32]);
+        let open = |index: usize, _: &SlotEntry| {
+            Ok::<_, CompressError>((slots[index].payload.as_slice(), slots[index].tree()))
+        };
+        let proof = prove(parameters(), &set, &audit, open, &mut rng(8)).unwrap();
+        (audit, proof)
+    })
 }
 
 pub(crate) fn payload(len: usize, seed: u8) -> Vec<u8> {

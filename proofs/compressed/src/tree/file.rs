@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! 0        version 1 | suite 1 | "HFPT" | level L | height 8 | 24 zeros
-//! 32       nodes of level L: ceil(leaves / 8^L) x 32 bytes, then of L + 1, … up to the root
+//! 32       nodes of level L: ceil(leaves / 8^L) x 32 bytes, then of L + 1, … up to 7;
+//!          the root is the commitment's
 //! end-128  piece root 32 | payload length u64 LE | 24 zeros | tree root 32 | SHA-256 of the first 32
 //!          bytes and of these 96
 //! ```
@@ -56,7 +57,7 @@ impl StoredLevel {
     #[must_use]
     pub fn file_len(self, payload_len: u64) -> u64 {
         let leaves = holdfast_proofs::commp::leaf_count(payload_len);
-        offset(self.0, leaves, SLOT_HEIGHT, 0) + NODE_LEN + TRAILER_LEN
+        offset(self.0, leaves, SLOT_HEIGHT, 0) + TRAILER_LEN
     }
 }
 
@@ -94,11 +95,11 @@ pub(super) struct FileBuilder {
 
 impl FileBuilder {
     pub(super) fn new(level: StoredLevel) -> Self {
-        let upper = vec![Vec::new(); usize::from(SLOT_HEIGHT - level.0)];
+        let upper = vec![Vec::new(); usize::from(SLOT_HEIGHT - 1 - level.0)];
         Self { lowest: level.0, ready: preamble(level.0).to_vec(), upper }
     }
 
-    /// Takes the next nodes of a level; lower ones are passed over.
+    /// Takes the next nodes of a level; those of lower ones, and the root, are passed over.
     pub(super) fn record(&mut self, level: u8, nodes: &[Fr]) {
         let to = match level.checked_sub(self.lowest) {
             None => return,
