@@ -14,9 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_proofs::{
-    Challenge, PossessionProof, ProofError, ProveError, ReadAt, TreeCache, prove, verify,
-};
+use holdfast_proofs::{Challenge, PossessionProof, ProofError, ProveError, ReadAt, TreeCache, prove, verify};
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 use thiserror::Error;
@@ -118,8 +116,7 @@ impl BindingProof {
         let WireIn(version, possession, siblings) =
             serde_ipld_dagcbor::from_slice(bytes).map_err(|_| BindingError::Malformed)?;
         let (siblings, []) = siblings.as_chunks::<32>() else { return Err(BindingError::Malformed) };
-        let proof =
-            Self { possession: PossessionProof::decode(&possession)?, siblings: siblings.to_vec() };
+        let proof = Self { possession: PossessionProof::decode(&possession)?, siblings: siblings.to_vec() };
         if version != VERSION || proof.encode()? != bytes {
             return Err(BindingError::Malformed);
         }

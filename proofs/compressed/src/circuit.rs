@@ -20,7 +20,7 @@ mod size;
 
 use bellpepper_core::num::AllocatedNum;
 use bellpepper_core::{Circuit, ConstraintSystem, SynthesisError};
-use ff::Field;
+use ff::{Field, PrimeField};
 
 use crate::draw::{Audit, DRAW_BITS, draws};
 use crate::field::{ARITY, Fr, constants2, constants8, constants16};
@@ -34,6 +34,8 @@ use gadgets::{Num, constant, equal, number, poseidon, product, range, select, se
 
 /// Bits of a leaf's place within a slot.
 const LEAF_BITS: u32 = 3 * SLOT_HEIGHT as u32;
+/// A quotient times a number of leaves does not wrap.
+const _: () = assert!(DRAW_BITS + COUNT_BITS < Fr::CAPACITY);
 
 /// What the prover knows of one draw.
 #[derive(Debug, Clone)]
@@ -136,8 +138,7 @@ fn in_set<CS: ConstraintSystem<Fr>>(
         let bits = select_bits(cs.namespace(|| "child"), known.map(|(_, digit)| *digit))?;
         node = select(cs.namespace(|| "hash"), &bits, &family.hashes)?;
         let leaves = select(cs.namespace(|| "number"), &bits, &family.numbers)?;
-        let skipped: Vec<Num> =
-            (0..ARITY).map(|child| sum(family.numbers.iter().take(child))).collect();
+        let skipped: Vec<Num> = (0..ARITY).map(|child| sum(family.numbers.iter().take(child))).collect();
         let skipped = select(cs.namespace(|| "skipped"), &bits, &skipped)?;
         let inside = before.add(&skipped.scale(-Fr::ONE));
         let last = level + 1 == shape.set_depth();
@@ -170,7 +171,8 @@ fn family<CS: ConstraintSystem<Fr>>(
     }
     let hash = poseidon(cs.namespace(|| "poseidon"), constants16(), &preimage)?;
     equal(cs.namespace(|| "family hashes to its node"), &hash, node);
-    let (hashes, numbers) = preimage.as_chunks::<2>().0.iter().cloned().map(|[hash, number]| (hash, number)).unzip();
+    let (hashes, numbers) =
+        preimage.as_chunks::<2>().0.iter().cloned().map(|[hash, number]| (hash, number)).unzip();
     Ok(FamilyNums { hashes, numbers })
 }
 

@@ -9,7 +9,6 @@
 //! no running sums, no hash for each draw. The modulo's bias is below 2^-80. Draws are independent; the
 //! whole group of eight leaves in which one falls must be known.
 
-use ff::PrimeField;
 use holdfast_proofs::commp::Node;
 use sha2::{Digest, Sha256};
 
@@ -70,7 +69,6 @@ impl Audit {
 
 /// The low bits of a draw's hash.
 pub(crate) fn low_bits(hash: &Fr) -> u128 {
-    debug_assert!(Fr::NUM_BITS > DRAW_BITS);
     to_node(hash).first_chunk().map_or(0, |low| u128::from_le_bytes(*low))
 }
 

@@ -29,9 +29,9 @@ mod proof;
 mod prove;
 mod set;
 mod shape;
-mod tree;
 #[cfg(test)]
 mod testing;
+mod tree;
 mod verify;
 
 pub use binding::{Binding, BindingError, BindingProof, check_binding, open_binding};
@@ -39,6 +39,7 @@ pub use circuit::{CircuitSize, circuit_size};
 pub use draw::Audit;
 pub use odds::BoundAudits;
 pub use params::{LocalParameters, LocalVerifyingKey, ParamsError, Progress, VERIFYING_KEY_LEN};
+pub use proof::DecodeError;
 pub use proof::{CompressedProof, PROOF_LEN};
 pub use prove::{CompressError, prove};
 pub use set::{SetError, SetPath, SetRoot, SlotEntry, SlotSet, SlotShare};
@@ -47,5 +48,4 @@ pub use tree::{
     SLOT_HEIGHT, SLOT_LEAVES_MAX, SLOT_PAYLOAD_MAX, SlotCommitment, SlotTree, SlotTreeBuilder, StoredLevel,
     TreeError, TreeRoot,
 };
-pub use proof::DecodeError;
 pub use verify::{LocalVerdict, Verifier, VerifyError, verify};

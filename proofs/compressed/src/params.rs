@@ -19,8 +19,8 @@ mod key;
 use std::io;
 use std::ops::ControlFlow;
 
-use bellperson::groth16::Parameters;
 use bellpepper_core::SynthesisError;
+use bellperson::groth16::Parameters;
 use blstrs::Bls12;
 use rand_core::{CryptoRng, RngCore};
 use thiserror::Error;

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use bellperson::groth16::create_random_proof;
 use bellpepper_core::SynthesisError;
+use bellperson::groth16::create_random_proof;
 use holdfast_proofs::ReadAt;
 use rand_core::{CryptoRng, RngCore};
 use thiserror::Error;
@@ -103,7 +103,8 @@ where
         if SlotEntry::from(tree.slot()) != *entry {
             return Err(CompressError::OtherSlot(slot).into());
         }
-        let groups = tree.open_leaves(&source, &leaves).map_err(|error| CompressError::Tree { slot, error })?;
+        let groups =
+            tree.open_leaves(&source, &leaves).map_err(|error| CompressError::Tree { slot, error })?;
         opened.insert(slot, groups);
     }
     let way = |(slot, leaf): &(usize, u64)| {

@@ -11,8 +11,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The product's: 32,768 slots (2 TiB in slots of 64 MiB), 32 draws of 8 leaves. The draws are as
-    /// many as the smallest evaluation domain that holds 24 of them (2^18) has room for, and a few less.
+    /// The product's: 32,768 slots (2 TiB in slots of 64 MiB), 32 draws. Their constraints fill nine
+    /// tenths of an evaluation domain of 2^18; a thirty-sixth draw would double it.
     pub const V1: Self = Self { set_depth: 5, draws: 32 };
     /// Levels of the set's tree; eight of them hold 16 million slots.
     pub const SET_DEPTH_MAX: u8 = 8;

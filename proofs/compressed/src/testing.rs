@@ -7,13 +7,13 @@ use holdfast_proofs::{CommpHasher, PieceCid, TreeCache, TreeLevel};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
+use crate::draw::Audit;
 use crate::params::LocalParameters;
 use crate::proof::CompressedProof;
 use crate::prove::{CompressError, Way, prove, ways};
 use crate::set::{SlotEntry, SlotSet};
 use crate::shape::Shape;
 use crate::tree::{SlotCommitment, SlotTree, SlotTreeBuilder, StoredLevel};
-use crate::draw::Audit;
 
 /// Two levels of slots, one draw: 5,000 constraints.
 pub(crate) fn small() -> Shape {
@@ -27,7 +27,9 @@ pub(crate) fn rng(seed: u8) -> ChaCha20Rng {
 /// Parameters of the small shape, made once.
 pub(crate) fn parameters() -> &'static LocalParameters {
     static PARAMETERS: OnceLock<LocalParameters> = OnceLock::new();
-    PARAMETERS.get_or_init(|| LocalParameters::generate(small(), &mut rng(77), 2, |_| ControlFlow::Continue(())).unwrap())
+    PARAMETERS.get_or_init(|| {
+        LocalParameters::generate(small(), &mut rng(77), 2, |_| ControlFlow::Continue(())).unwrap()
+    })
 }
 
 /// Lengths of slots: one leaf group, some, many, few.

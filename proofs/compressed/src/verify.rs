@@ -73,11 +73,7 @@ impl Verifier {
     ///
     /// # Errors
     /// `Refused`, or `Key` where the key is of another circuit.
-    pub fn verify(
-        &self,
-        audit: &Audit,
-        proof: &CompressedProof,
-    ) -> Result<LocalVerdict, VerifyError> {
+    pub fn verify(&self, audit: &Audit, proof: &CompressedProof) -> Result<LocalVerdict, VerifyError> {
         if audit.shape() != self.shape {
             return Err(VerifyError::Key);
         }

@@ -153,7 +153,10 @@ fn s_boxes<CS: ConstraintSystem<Fr>>(mut cs: CS, state: &[Num]) -> Result<Vec<Nu
     state.iter().enumerate().map(|(i, x)| s_box(cs.namespace(|| format!("s-box {i}")), x)).collect()
 }
 
-fn with_keys<'a, CS: ConstraintSystem<Fr>>(state: Vec<Num>, keys: &mut impl Iterator<Item = &'a Fr>) -> Vec<Num> {
+fn with_keys<'a, CS: ConstraintSystem<Fr>>(
+    state: Vec<Num>,
+    keys: &mut impl Iterator<Item = &'a Fr>,
+) -> Vec<Num> {
     let keyed = |(num, key): (Num, &Fr)| num.add(&constant::<CS>(*key));
     state.into_iter().zip(keys).map(keyed).collect()
 }

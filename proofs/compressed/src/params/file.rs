@@ -76,8 +76,7 @@ impl LocalParameters {
     /// `Io`.
     pub fn store(&self, folder: &Path) -> Result<PathBuf, ParamsError> {
         let aside = folder.join(format!("{}.part", name(self.shape, self.verifying_key().digest())));
-        let mut out =
-            Hashing { inner: BufWriter::new(File::create(&aside)?), hash: Sha256::new() };
+        let mut out = Hashing { inner: BufWriter::new(File::create(&aside)?), hash: Sha256::new() };
         out.write_all(&header(MAGIC, self.shape))?;
         out.write_all(&MARK)?;
         self.groth.write(&mut out)?;

@@ -9,8 +9,8 @@
 use std::ops::{AddAssign, ControlFlow};
 use std::sync::Arc;
 
-use bellperson::groth16::{Parameters, VerifyingKey};
 use bellpepper_core::{Circuit, ConstraintSystem, Index, LinearCombination, SynthesisError, Variable};
+use bellperson::groth16::{Parameters, VerifyingKey};
 use blstrs::{Bls12, G1Projective, G2Projective};
 use ff::{Field, PrimeField};
 use group::prime::PrimeCurveAffine;

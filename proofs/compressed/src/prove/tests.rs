@@ -112,3 +112,22 @@ fn damaged_parameters_are_found_by_the_prover() {
     let error = prove(&damaged, &set, &audit, open, &mut rng(1)).unwrap_err();
     assert!(matches!(error, CompressError::Own(VerifyError::Refused)));
 }
+
+/// The shape of the product, whole: what the small one cannot show is that its size is right.
+#[test]
+#[ignore = "three CPU minutes, 1 GB of memory"]
+fn the_products_shape_is_proven() {
+    let slots = slots(&[20, 127, 254, 2_000, 30_000, 60_000, 400, 9_000, 10_000, 70_000]);
+    let set = set_of(Shape::V1, &slots);
+    let progress = |_| std::ops::ControlFlow::Continue(());
+    let parameters = LocalParameters::generate(Shape::V1, &mut rng(3), 2, progress).unwrap();
+    let audit = Audit::new(Shape::V1, &set.root(), &[1; 32]);
+    let open = |index: usize, _: &SlotEntry| {
+        Ok::<_, CompressError>((slots[index].payload.as_slice(), slots[index].tree()))
+    };
+    let proof = prove(&parameters, &set, &audit, open, &mut rng(4)).unwrap();
+    let key = parameters.verifying_key();
+    assert!(verify(&key, &audit, &proof).is_ok());
+    let other = Audit::new(Shape::V1, &set.root(), &[2; 32]);
+    assert_eq!(verify(&key, &other, &proof), Err(VerifyError::Refused));
+}

@@ -81,7 +81,8 @@ impl<R: ReadAt> SlotTree<R> {
             let first_group = first >> (3 * (level + 1));
             let groups: Vec<Group> = below.chunks(ARITY).map(|nodes| completed(nodes, level)).collect();
             for parent in ancestors(wanted, level + 1) {
-                let group = parent.checked_sub(first_group).and_then(|at| groups.get(usize::try_from(at).ok()?));
+                let group =
+                    parent.checked_sub(first_group).and_then(|at| groups.get(usize::try_from(at).ok()?));
                 if let Some(group) = group {
                     opened.groups.insert((level, parent), *group);
                 }

@@ -74,10 +74,7 @@ fn files_have_their_length_and_open_at_every_level() {
                 }
                 assert_eq!(node, slot.commitment.root().0);
             }
-            assert!(matches!(
-                slot.tree().open_leaves(&slot.payload, &[leaves]),
-                Err(TreeError::Position(_))
-            ));
+            assert!(matches!(slot.tree().open_leaves(&slot.payload, &[leaves]), Err(TreeError::Position(_))));
         }
     }
     assert!(StoredLevel::new(0).is_none() && StoredLevel::new(4).is_none());

@@ -24,7 +24,13 @@ struct Recorder {
 
 impl Recorder {
     fn of(circuit: AuditCircuit) -> Self {
-        let mut recorder = Self { names: Vec::new(), challenge: 0, inputs: vec![Fr::ONE], aux: Vec::new(), constraints: Vec::new() };
+        let mut recorder = Self {
+            names: Vec::new(),
+            challenge: 0,
+            inputs: vec![Fr::ONE],
+            aux: Vec::new(),
+            constraints: Vec::new(),
+        };
         circuit.synthesize(&mut recorder).unwrap();
         recorder
     }
