@@ -27,6 +27,7 @@ pub mod odds;
 mod params;
 mod proof;
 mod prove;
+mod report;
 mod set;
 mod shape;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use params::{LocalParameters, LocalVerifyingKey, ParamsError, Progress, VERI
 pub use proof::DecodeError;
 pub use proof::{CompressedProof, PROOF_LEN};
 pub use prove::{CompressError, prove};
+pub use report::{AuditReport, REPORT_BYTES_MAX, ReportError};
 pub use set::{SetError, SetPath, SetRoot, SlotEntry, SlotSet, SlotShare};
 pub use shape::Shape;
 pub use tree::{

@@ -2,6 +2,10 @@
 //!
 //! It checks its own proof before it hands it out, so that parameters of another circuit, or damaged
 //! ones, are an error here and never a missed audit there.
+//!
+//! The library spreads its work over threads of its own, as many as the processor has cores unless the
+//! process's environment says otherwise (`EC_GPU_NUM_THREADS`, `RAYON_NUM_THREADS`): whoever has a budget
+//! runs this in a process of its own.
 
 use std::collections::BTreeMap;
 

@@ -21,6 +21,8 @@ use std::sync::OnceLock;
 use ff::Field;
 use holdfast_proofs::PieceCid;
 use holdfast_proofs::commp::Node;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteArray;
 use thiserror::Error;
 
 use crate::field::{ARITY, Fr, from_node, hash8, to_node};
@@ -114,10 +116,30 @@ impl fmt::Debug for TreeRoot {
 
 /// What a provider signs when it takes a slot: that this root is over this piece's leaves. Until it has
 /// been checked (`check_binding`) it is a claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+///
+/// As bytes: DAG-CBOR `[piece CID, root]`, the root as 32 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Wire", into = "Wire")]
 pub struct SlotCommitment {
     piece: PieceCid,
     root: TreeRoot,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire(PieceCid, ByteArray<32>);
+
+impl TryFrom<Wire> for SlotCommitment {
+    type Error = TreeError;
+
+    fn try_from(Wire(piece, root): Wire) -> Result<Self, TreeError> {
+        Self::new(piece, TreeRoot::from_bytes(&root)?)
+    }
+}
+
+impl From<SlotCommitment> for Wire {
+    fn from(slot: SlotCommitment) -> Self {
+        Self(slot.piece, ByteArray::new(slot.root.to_bytes()))
+    }
 }
 
 impl SlotCommitment {

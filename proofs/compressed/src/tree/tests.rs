@@ -142,3 +142,16 @@ fn a_root_has_one_spelling() {
     assert_eq!(TreeRoot::from_bytes(&root.to_bytes()).unwrap(), root);
     assert!(matches!(TreeRoot::from_bytes(&[0xff; 32]), Err(TreeError::Root)));
 }
+
+#[test]
+fn a_commitment_is_read_back_and_a_wrong_one_is_not() {
+    let slot = TestSlot::new(payload(300, 8), StoredLevel::DEFAULT).commitment;
+    let bytes = serde_ipld_dagcbor::to_vec(&slot).unwrap();
+    assert_eq!(serde_ipld_dagcbor::from_slice::<SlotCommitment>(&bytes).unwrap(), slot);
+    let mut beyond = bytes.clone();
+    *beyond.last_mut().unwrap() = 0xff;
+    assert!(serde_ipld_dagcbor::from_slice::<SlotCommitment>(&beyond).is_err());
+    let empty = Wire(PieceCid::new(0, [0; 32]).unwrap(), ByteArray::new([0; 32]));
+    let bytes = serde_ipld_dagcbor::to_vec(&empty).unwrap();
+    assert!(serde_ipld_dagcbor::from_slice::<SlotCommitment>(&bytes).is_err());
+}
