@@ -3,12 +3,14 @@
 //! Owns [`Engine`]. Promises: workers meet through committed rows (the ledger, the drive's own), never by calling each
 //! other; `wake` only says "look again". Refuses to write once a second writer of the same drive was seen.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_content::keys::DriveKeys;
 use holdfast_fs::drive::Drive;
+use holdfast_fs::drive::types::PieceInfo;
 use holdfast_net::Env;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -36,6 +38,9 @@ use policy::Policy;
 
 /// A provider's row notes that it answers at least this often, in seconds.
 const LAST_OK_SECONDS: u64 = 600;
+
+/// Why this home may not write any more.
+const READ_ONLY_NOTE: &str = "read-only";
 
 /// What the workers of one drive share.
 pub struct Engine {
@@ -158,6 +163,24 @@ impl Engine {
         .await?
     }
 
+    /// Every piece that the drive stands on: those that this machine made, and on a restored drive those that the head's
+    /// placements name (what is published reaches them, or nobody would know of them).
+    pub fn all_pieces(&self) -> anyhow::Result<Vec<PieceInfo>> {
+        let mut all = self.drive.pieces()?;
+        let known: HashSet<[u8; 16]> = all.iter().map(|piece| piece.id).collect();
+        let since = self.restored.as_ref().map_or(self.started_at, |restored| restored.at);
+        let remote = self.ledger.pieces().into_iter().filter(|(id, _)| !known.contains(id));
+        all.extend(remote.map(|(id, row)| PieceInfo {
+            id,
+            raw_len: row.raw_len,
+            local: false,
+            commit_sequence: 1,
+            created: since,
+            checkpoint: false,
+        }));
+        Ok(all)
+    }
+
     /// Where it is mounted.
     pub fn mountpoint(&self) -> Option<PathBuf> {
         self.place.lock().mountpoint.clone()
@@ -178,8 +201,26 @@ impl Engine {
         self.place.lock().unmounting = false;
     }
 
-    /// Stops publishing, for a reason that a person reads in `status`.
+    /// Another writer was seen: nothing is published or written any more, now and after every later start; what is here
+    /// stays readable. The reason is for a person who reads `status`.
     pub fn set_read_only(&self, reason: &str) {
+        self.drive.vfs().set_read_only(true);
+        if let Err(error) = self.ledger.set_note(READ_ONLY_NOTE, reason.as_bytes().to_vec()) {
+            tracing::error!(%error, "the next start will have to find out again that this drive is read-only");
+        }
+        self.show_read_only(reason);
+    }
+
+    /// What an earlier run found out.
+    pub fn recall_read_only(&self) -> Result<(), LedgerError> {
+        if let Some(reason) = self.ledger.note(READ_ONLY_NOTE)? {
+            self.drive.vfs().set_read_only(true);
+            self.show_read_only(&String::from_utf8_lossy(&reason));
+        }
+        Ok(())
+    }
+
+    fn show_read_only(&self, reason: &str) {
         let mut place = self.place.lock();
         if place.read_only.is_none() {
             self.events.add(self.now(), events::Level::Error, reason);

@@ -151,7 +151,7 @@ fn kept(pieces: &[(PieceId, PieceRow)]) -> HashMap<Peer, (u64, u64, Option<u64>)
             let entry = all.entry(h.provider.clone()).or_default();
             entry.0 += 1;
             entry.1 = entry.1.saturating_add(row.raw_len);
-            entry.2 = entry.2.max(Some(h.proven_at));
+            entry.2 = entry.2.max((h.proven_at > 0).then_some(h.proven_at));
         }
     }
     all
@@ -177,7 +177,7 @@ pub fn commit_report(c: &holdfast_fs::drive::types::CommitInfo) -> CommitReport 
 /// The whole report. Reads memory and the local index only.
 pub fn gather(engine: &Engine) -> anyhow::Result<StatusReport> {
     let usage = engine.drive.usage()?;
-    let pieces = engine.drive.pieces()?;
+    let pieces = engine.all_pieces()?;
     let dirty = engine.drive.dirty()?;
     let totals = totals(engine, &pieces, &usage);
     let mut durability = totals.durability;

@@ -423,7 +423,7 @@ impl Ledger {
     }
 
     /// Copies of `id` that count: confirmed, named by the published head, with a provider that answers;
-    /// and the oldest of their last proofs.
+    /// and the oldest of their last proofs, if all that keep it (and are not known to have lost it) are among them.
     pub fn counting(&self, id: &PieceId) -> (usize, Option<Seconds>) {
         let state = self.state.read();
         let Some(row) = state.pieces.get(id) else { return (0, None) };
@@ -434,7 +434,9 @@ impl Ledger {
                 && state.providers.get(&h.provider).is_some_and(ProviderRow::answers)
         });
         let times: Vec<Seconds> = well.map(|(_, h)| h.proven_at).collect();
-        (times.len(), times.iter().min().copied())
+        let keepers = row.holders().filter(|(_, h)| h.failed.is_none()).count();
+        let oldest = times.iter().min().copied().filter(|_| times.len() == keepers);
+        (times.len(), oldest)
     }
 
     /// Copies that somebody keeps and did not lose, of all pieces.

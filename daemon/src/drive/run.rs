@@ -182,12 +182,19 @@ async fn report(engine: &Arc<Engine>, mountpoint: &std::path::Path) -> UnmountRe
         Ok(status) => UnmountReport {
             mountpoint,
             unsafe_bytes: status.durability.unsafe_bytes(),
+            below_policy_bytes: status.durability.placed_below_policy.bytes,
             safe_bytes: status.durability.safe_bytes(),
             oldest_unsafe_seconds: status.durability.oldest_unsafe_seconds,
         },
         Err(error) => {
             tracing::error!(error = %format!("{error:#}"), "the drive's state cannot be read at its end");
-            UnmountReport { mountpoint, unsafe_bytes: 0, safe_bytes: 0, oldest_unsafe_seconds: None }
+            UnmountReport {
+                mountpoint,
+                unsafe_bytes: 0,
+                below_policy_bytes: 0,
+                safe_bytes: 0,
+                oldest_unsafe_seconds: None,
+            }
         }
     }
 }
@@ -287,6 +294,7 @@ async fn open(home: &mut Home, unlocked: &Unlocked, vfs: VfsOptions) -> anyhow::
     };
     let engine = Arc::new(Engine::new(parts));
     engine.forgive_silence()?;
+    engine.recall_read_only()?;
     Ok(engine)
 }
 
@@ -312,7 +320,8 @@ async fn adopt(
     let commit = commit_of(keys, retriever, &newest.body).await?;
     let published = Published {
         sequence: newest.body.sequence,
-        term: newest.body.term,
+        // Who restores a drive takes it over: its heads outrank those of a machine that still has the old home.
+        term: newest.body.term.saturating_add(1),
         commit_sequence: commit.sequence,
         commit_time: commit.time_ms / 1000,
         commit_cid: newest.body.commit.root.to_string(),

@@ -232,6 +232,7 @@ impl Begun {
                 trees: self.trees,
                 keys: self.keys,
                 options: self.options,
+                haste: Default::default(),
                 now: self.ambient.now.clone(),
                 rng: self.ambient.rng.clone(),
             },

@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use holdfast_store::{Clock, SystemClock};
@@ -264,11 +264,14 @@ impl Filesystem for Edge {
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        let may_wait = self.vfs.may_block(ino.0, None)
-            || self.vfs.may_block(newparent.0, Some(newname.as_bytes()));
+        let may_wait =
+            self.vfs.may_block(ino.0, None) || self.vfs.may_block(newparent.0, Some(newname.as_bytes()));
         let newname = newname.to_owned();
         self.run(may_wait, move |vfs, late| {
-            reply_entry(reply, late.in_time().and_then(|()| vfs.link(ino.0, newparent.0, newname.as_bytes())));
+            reply_entry(
+                reply,
+                late.in_time().and_then(|()| vfs.link(ino.0, newparent.0, newname.as_bytes())),
+            );
         });
     }
 
@@ -454,7 +457,10 @@ impl Filesystem for Edge {
         let (name, value) = (name.to_owned(), value.to_vec());
         self.serve_xattrs(ino.0, move |vfs, late| {
             let name = name.as_bytes();
-            reply_empty(reply, late.in_time().and_then(|()| vfs.setxattr(&caller, ino.0, name, &value, mode)));
+            reply_empty(
+                reply,
+                late.in_time().and_then(|()| vfs.setxattr(&caller, ino.0, name, &value, mode)),
+            );
         });
     }
 

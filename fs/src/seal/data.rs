@@ -100,7 +100,7 @@ pub(crate) fn run(
     let threads = parts.options.seal_threads;
     std::thread::scope(|scope: &Scope<'_, '_>| {
         let (keys, store) = (parts.keys.clone(), parts.store.clone());
-        let pool = Pool::start(scope, threads, move |job: Job| make(&keys, &store, job))
+        let pool = Pool::start(scope, threads, parts.haste.clone(), move |job: Job| make(&keys, &store, job))
             .map_err(|error| DriveError::System(format!("a sealing thread: {error}")))?;
         let seen_generation = sink.generation();
         let mut data = DataRound {

@@ -24,6 +24,7 @@
 //! 5. a retired segment's new name is synced before its bytes are overwritten.
 
 mod ambient;
+mod ballast;
 mod cache;
 mod checkpoint;
 mod cipher;

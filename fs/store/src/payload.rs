@@ -127,6 +127,7 @@ impl Inner {
         if plain.is_empty() {
             return Err(StoreError::TooLarge { what: "empty payload", size: 0, max: 0 });
         }
+        self.ballast.check_data(&*self.medium)?;
         if plain.len() <= limits::INLINE_PAYLOAD_BYTES_MAX {
             return Ok(Payload(PayloadKind::Inline(Bytes::copy_from_slice(plain))));
         }
@@ -141,7 +142,13 @@ impl Inner {
                     self.data.lock().active = None;
                     last = error;
                 }
-                Err(error) => return Err(error),
+                Err(error @ StoreError::NoSpace { .. }) if self.give_recycled() => last = error,
+                Err(error) => {
+                    if let StoreError::NoSpace { .. } = error {
+                        self.ballast.note_full();
+                    }
+                    return Err(error);
+                }
             }
         }
         Err(last)

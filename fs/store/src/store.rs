@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::ambient::{Clock, NoncePool, Rng};
+use crate::ballast::{Ballast, give_unopened, write_buffer_bytes};
 use crate::cache::RowCache;
 use crate::cipher::{LongCipher, ValueCipher};
 use crate::delta::View;
@@ -68,8 +69,30 @@ impl Store {
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
     ) -> Result<(Store, RecoveryReport), StoreError> {
+        let open = || {
+            let (medium, index, keys) = (medium.clone(), index.clone(), keys.clone());
+            Self::open_once(medium, index, keys, options.clone(), clock.clone(), rng.clone())
+        };
+        match open() {
+            Err(StoreError::NoSpace { .. }) if give_unopened(&*medium) => open(),
+            other => other,
+        }
+    }
+
+    fn open_once(
+        medium: Arc<dyn StorageMedium>,
+        index: IndexKind,
+        keys: StoreKeys,
+        options: StoreOptions,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+    ) -> Result<(Store, RecoveryReport), StoreError> {
         let index: Arc<dyn Index> = match index {
-            IndexKind::Rocks(path) => Arc::new(RocksIndex::open(&path, &options)?),
+            IndexKind::Rocks(path) => {
+                let write_buffer_bytes = write_buffer_bytes(&*medium, &options);
+                let options = StoreOptions { write_buffer_bytes, ..options.clone() };
+                Arc::new(RocksIndex::open(&path, &options)?)
+            }
             IndexKind::Memory => Arc::new(MemoryIndex::new()),
             IndexKind::Shared(index) => Arc::new(index),
         };
@@ -251,10 +274,11 @@ impl Parts {
             writing: false,
             syncing: false,
             ledger: recovered.ledger,
-            records_since_freeze: recovered.report.replayed_records,
-            bytes_since_freeze: 0,
-            frozen_at: self.clock.now(),
+            records_since_flush: recovered.report.replayed_records,
+            bytes_since_flush: 0,
+            flushed_at: self.clock.now(),
         };
+        let ballast = Ballast::find(&*self.medium, self.options.ballast_bytes);
         Ok(Inner {
             delta_bytes: AtomicU64::new(recovered.layer.bytes as u64),
             view: RwLock::new(View { active: recovered.layer, frozen: Vec::new() }),
@@ -263,6 +287,8 @@ impl Parts {
             index: self.index,
             clock: self.clock,
             nonces: self.nonces,
+            ballast,
+            flush_again: AtomicBool::new(false),
             forge,
             values: self.values,
             checkpoint: Mutex::new(()),

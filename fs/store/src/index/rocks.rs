@@ -20,6 +20,10 @@ impl From<rocksdb::Error> for StoreError {
     fn from(error: rocksdb::Error) -> Self {
         match error.kind() {
             rocksdb::ErrorKind::Corruption => StoreError::corrupt(format!("index: {error}")),
+            // RocksDB has no kind for it, only the system's words.
+            _ if error.as_ref().contains("No space left on device") => {
+                StoreError::NoSpace { what: "the index" }
+            }
             _ => StoreError::Index(error.to_string()),
         }
     }
