@@ -22,6 +22,8 @@
 pub mod cli;
 pub mod control;
 pub mod drive;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handler;
 pub mod home;
 pub mod local_network;

@@ -3,7 +3,7 @@
 //! Results go to standard output, everything else (progress, advice, errors) to standard error. With `--json` the
 //! output is one JSON object, and so is an error. The shapes are documented in daemon/CLI.md and do not change.
 
-mod args;
+pub(crate) mod args;
 mod background;
 mod exit;
 mod hardening;

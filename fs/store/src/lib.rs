@@ -32,6 +32,8 @@ mod delta;
 mod error;
 mod failpoint;
 mod forge;
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod inner;
 mod key;
