@@ -27,6 +27,7 @@ pub mod fuzzing;
 pub mod handler;
 pub mod home;
 pub mod local_network;
+pub mod memory;
 pub mod process;
 pub mod progress;
 pub mod provide;

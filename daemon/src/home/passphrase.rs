@@ -94,9 +94,21 @@ impl Passphrase {
 
     /// For a new drive: as `obtain`, but a typed one is asked for twice and must not be short.
     pub fn obtain_new(file: Option<&Path>) -> Result<Passphrase, SecretError> {
-        if let Some(passphrase) = Self::from_files(file)? {
-            return Ok(passphrase);
+        match Self::from_files(file)? {
+            Some(passphrase) => Ok(passphrase),
+            None => Self::prompt_new(),
         }
+    }
+
+    /// In place of the one there is: as `obtain_new`, but the environment's file is that of the old one.
+    pub fn obtain_another(file: Option<&Path>) -> Result<Passphrase, SecretError> {
+        match file {
+            Some(file) => Self::obtain(Some(file)),
+            None => Self::prompt_new(),
+        }
+    }
+
+    fn prompt_new() -> Result<Passphrase, SecretError> {
         let first = prompt("passphrase", "A passphrase for this machine (it unlocks the drive here): ")?;
         if first.chars().count() < PASSPHRASE_CHARS_MIN {
             return Err(SecretError::TooShort);
