@@ -19,6 +19,7 @@ use crate::control::{DriveState, RestoredReport};
 use crate::retrieve::NetRetriever;
 use crate::worker::Supervisor;
 
+pub mod clock;
 pub mod events;
 pub mod head;
 pub mod ledger;
@@ -80,6 +81,8 @@ pub struct Engine {
     pub sealing: tokio::sync::Mutex<()>,
     /// Somebody committed a row that others may want to see.
     pub wake: Notify,
+    /// How long providers are silent, and what time they have.
+    pub clocks: clock::Clocks,
     place: Mutex<Place>,
 }
 
@@ -130,6 +133,7 @@ impl Engine {
             restored: parts.restored,
             sealing: tokio::sync::Mutex::new(()),
             wake: Notify::new(),
+            clocks: clock::Clocks::default(),
             place: Mutex::default(),
         }
     }
@@ -137,6 +141,25 @@ impl Engine {
     /// Unix seconds.
     pub fn now(&self) -> u64 {
         self.env.clock.unix_seconds()
+    }
+
+    /// The time that deals run by.
+    pub fn deal_now(&self) -> u64 {
+        self.clocks.deal_now(self.now(), self.env.clock.monotonic_ms())
+    }
+
+    /// How long a provider that is silent has been so, by time awake.
+    pub fn silent_seconds(&self, peer: &ledger::Peer) -> u64 {
+        self.clocks.silent_seconds(peer, self.env.clock.monotonic_ms())
+    }
+
+    /// A provider said what time it has. A clock of ours that turns out to be wrong is told once.
+    pub fn provider_told_time(&self, peer: &ledger::Peer, seconds: u64) {
+        let ms = self.env.clock.monotonic_ms();
+        self.clocks.told(peer, seconds, ms);
+        if let Some(text) = self.clocks.news(self.now(), ms) {
+            self.events.add(self.now(), events::Level::Warning, text);
+        }
     }
 
     /// Runs what blocks (disk, hashing) on a thread that may.
@@ -228,9 +251,10 @@ impl Engine {
         place.read_only = Some(reason.to_owned());
     }
 
-    /// Why nothing is published any more, if so.
+    /// Why nothing is published any more, if so; or why nothing can be written.
     pub fn read_only(&self) -> Option<String> {
-        self.place.lock().read_only.clone()
+        let published = self.place.lock().read_only.clone();
+        published.or_else(|| self.drive.read_only())
     }
 
     /// What `status` calls it.
@@ -239,8 +263,8 @@ impl Engine {
         if place.unmounting {
             return (DriveState::Unmounting, None);
         }
-        if let Some(reason) = &place.read_only {
-            return (DriveState::ReadOnly, Some(reason.clone()));
+        if let Some(reason) = place.read_only.clone().or_else(|| self.drive.read_only()) {
+            return (DriveState::ReadOnly, Some(reason));
         }
         if place.mountpoint.is_some() { (DriveState::Mounted, None) } else { (DriveState::Starting, None) }
     }
@@ -261,8 +285,9 @@ impl Engine {
         let Some(row) = self.ledger.provider(peer) else { return Ok(()) };
         let now = self.now();
         self.peers.heard(peer);
+        self.clocks.heard(peer);
         // The row is written when its state changes or now and then, not for every answer.
-        if row.answers() && now.saturating_sub(row.last_ok) < LAST_OK_SECONDS {
+        if row.answers() && clock::age(now, row.last_ok) < LAST_OK_SECONDS {
             return Ok(());
         }
         let back = !row.answers() && !matches!(row.state, ledger::ProviderState::Removed);
@@ -296,6 +321,7 @@ impl Engine {
     /// Silence begins to count now: this machine was off, asleep or without a network before.
     pub fn forgive_silence(&self) -> Result<(), LedgerError> {
         let now = self.now();
+        self.clocks.forgive();
         for (peer, row) in self.ledger.providers() {
             if matches!(row.state, ledger::ProviderState::Suspect { .. }) {
                 self.ledger.update_provider(&peer, |row| {
@@ -312,17 +338,15 @@ impl Engine {
         let Some(row) = self.ledger.provider(peer) else { return Ok(()) };
         let now = self.now();
         let short = peers::peer_short(peer);
+        let silent = self.silent_seconds(peer);
         let (state, level, text) = match row.state {
             Active => (
                 Suspect { since: now },
                 events::Level::Warning,
                 format!("provider {short} does not answer: {why}"),
             ),
-            Suspect { since }
-                if now.saturating_sub(since) >= self.policy.failed_after_seconds && self.anyone_answers() =>
-            {
-                let text =
-                    format!("provider {short} was silent for {} s; its copies are placed anew", now - since);
+            Suspect { .. } if silent >= self.policy.failed_after_seconds && self.anyone_answers() => {
+                let text = format!("provider {short} was silent for {silent} s; its copies are placed anew");
                 (Failed { since: now }, events::Level::Warning, text)
             }
             _ => return Ok(()),

@@ -33,6 +33,8 @@ mod delta;
 mod error;
 mod failpoint;
 mod forge;
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod inner;
 mod key;

@@ -125,6 +125,8 @@ pub struct RecoveryReport {
     pub torn_tail: Option<String>,
     /// The index was empty and was made again from a log that reaches back to the first record.
     pub index_rebuilt: bool,
+    /// The index was damaged and was set aside, as a folder beside it; what was wrong with it.
+    pub index_set_aside: Option<String>,
     /// A damaged record below the last durable mark. The store is read-only; the files are untouched.
     pub corruption: Option<String>,
 }

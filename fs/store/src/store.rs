@@ -14,7 +14,7 @@ use crate::cipher::{LongCipher, ValueCipher};
 use crate::delta::View;
 use crate::error::Result;
 use crate::forge::Forge;
-use crate::index::{Index, RocksIndex};
+use crate::index::{Index, RocksIndex, aside};
 use crate::inner::{Inner, Log, Mode};
 use crate::medium::StorageMedium;
 use crate::payload::DataTail;
@@ -59,7 +59,8 @@ pub struct Store {
 impl Store {
     /// Opens the store, recovering what an earlier run left, or makes a new one on an empty medium.
     ///
-    /// Damage below the last durable mark opens read-only and is reported. Dropping the last handle without `close` is
+    /// An index that does not open because its files are damaged is set aside and made again, if the log reaches back to the
+    /// first record; else nothing is changed. Damage below the last durable mark opens read-only and is reported. Dropping the last handle without `close` is
     /// like killing the process: nothing answered is lost.
     pub fn open(
         medium: Arc<dyn StorageMedium>,
@@ -90,12 +91,33 @@ impl Store {
         let index: Arc<dyn Index> = match index {
             IndexKind::Rocks(path) => {
                 let write_buffer_bytes = write_buffer_bytes(&*medium, &options);
-                let options = StoreOptions { write_buffer_bytes, ..options.clone() };
-                Arc::new(RocksIndex::open(&path, &options)?)
+                let index_options = StoreOptions { write_buffer_bytes, ..options.clone() };
+                match RocksIndex::open(&path, &index_options) {
+                    Ok(index) => Arc::new(index),
+                    Err(StoreError::IndexDamaged(what)) if recovery::has_segments(&*medium)? => {
+                        let open = || {
+                            let index = Arc::new(RocksIndex::open(&path, &index_options)?);
+                            Store::open_over(medium, index, &keys, options.clone(), clock, rng)
+                        };
+                        return aside::open_without(&path, what, open);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             IndexKind::Memory => Arc::new(MemoryIndex::new()),
             IndexKind::Shared(index) => Arc::new(index),
         };
+        Store::open_over(medium, index, &keys, options, clock, rng)
+    }
+
+    fn open_over(
+        medium: Arc<dyn StorageMedium>,
+        index: Arc<dyn Index>,
+        keys: &StoreKeys,
+        options: StoreOptions,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+    ) -> Result<(Store, RecoveryReport), StoreError> {
         let nonces = Arc::new(NoncePool::new(rng));
         let wrap = LongCipher::new(&keys.log);
         let values = ValueCipher::new(&keys.index, nonces.clone());

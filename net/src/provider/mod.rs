@@ -16,7 +16,7 @@ mod config;
 mod control;
 mod data;
 mod session;
-mod store;
+pub(crate) mod store;
 
 use std::collections::HashMap;
 use std::path::Path;

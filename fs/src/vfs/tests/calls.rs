@@ -386,7 +386,8 @@ fn times_that_are_there_already_cost_no_record() {
     let attr = drive.vfs.getattr(ino).unwrap();
     let last = drive.vfs.rows().store().last_lsn();
     // What the kernel's writeback cache sends when it lets go of a file.
-    let times = SetAttr { mtime: Some(TimeSet::To(attr.mtime)), ctime: Some(attr.ctime), ..SetAttr::default() };
+    let times =
+        SetAttr { mtime: Some(TimeSet::To(attr.mtime)), ctime: Some(attr.ctime), ..SetAttr::default() };
     assert_eq!(drive.vfs.setattr(&ROOT, ino, &times).unwrap(), attr);
     assert_eq!(drive.vfs.rows().store().last_lsn(), last);
     let later = Time { secs: attr.mtime.secs + 1, ..attr.mtime };

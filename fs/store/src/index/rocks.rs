@@ -19,7 +19,7 @@ pub(crate) struct RocksIndex(Arc<DB>);
 impl From<rocksdb::Error> for StoreError {
     fn from(error: rocksdb::Error) -> Self {
         match error.kind() {
-            rocksdb::ErrorKind::Corruption => StoreError::corrupt(format!("index: {error}")),
+            rocksdb::ErrorKind::Corruption => StoreError::IndexDamaged(error.to_string()),
             // RocksDB has no kind for it, only the system's words.
             _ if error.as_ref().contains("No space left on device") => {
                 StoreError::NoSpace { what: "the index" }
@@ -80,7 +80,14 @@ impl RocksIndex {
             env.lower_high_priority_thread_pool_cpu_priority();
             settings.set_env(&env);
         }
-        Ok(RocksIndex(Arc::new(DB::open(&settings, path)?)))
+        let database = DB::open(&settings, path).map_err(|error| match error.kind() {
+            // A file that another one of the index names.
+            rocksdb::ErrorKind::IOError if error.to_string().contains("No such file") => {
+                StoreError::IndexDamaged(error.to_string())
+            }
+            _ => error.into(),
+        })?;
+        Ok(RocksIndex(Arc::new(database)))
     }
 }
 
