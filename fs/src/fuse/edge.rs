@@ -382,10 +382,12 @@ impl Filesystem for Edge {
         reply: ReplyWrite,
     ) {
         // The kernel has made an offset of O_APPEND: it alone knows what its cache appended.
+        let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let mode = WriteMode {
             append: false,
             kill_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
-            from_cache: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
+            from_cache,
+            times_follow: from_cache && self.writeback,
         };
         match self.vfs.write(ino.0, offset, data, mode) {
             Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
