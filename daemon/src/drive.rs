@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use holdfast_content::keys::DriveKeys;
@@ -75,6 +76,8 @@ pub struct Engine {
     pub restored: Option<RestoredReport>,
     /// One seal at a time.
     pub sealing: tokio::sync::Mutex<()>,
+    /// Bytes that providers took since the start: shows that the drive drains.
+    pub sent_bytes: AtomicU64,
     /// Somebody committed a row that others may want to see.
     pub wake: Notify,
     place: Mutex<Place>,
@@ -126,6 +129,7 @@ impl Engine {
             started_at,
             restored: parts.restored,
             sealing: tokio::sync::Mutex::new(()),
+            sent_bytes: AtomicU64::new(0),
             wake: Notify::new(),
             place: Mutex::default(),
         }

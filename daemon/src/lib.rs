@@ -24,6 +24,7 @@ pub mod control;
 pub mod drive;
 pub mod handler;
 pub mod home;
+pub mod keep;
 pub mod local_network;
 pub mod process;
 pub mod progress;
