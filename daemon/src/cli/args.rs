@@ -51,7 +51,7 @@ pub enum Command {
     Pin(PinArgs),
     /// Keep it no longer
     Unpin(UnpinArgs),
-    /// Make a snapshot now; with a name it is kept for good
+    /// Make a snapshot now, and give it a name
     Snapshot(SnapshotArgs),
     /// List the snapshots; each is a folder in .snapshots
     Snapshots,
@@ -170,9 +170,9 @@ pub struct UnpinArgs {
 
 #[derive(Debug, Args)]
 pub struct SnapshotArgs {
-    /// Keep it under this name, whatever the retention rule says
+    /// Its name, beside its time
     pub name: Option<String>,
-    /// Keep it under this name no longer
+    /// Take this name away again
     #[arg(long, requires = "name")]
     pub forget: bool,
 }

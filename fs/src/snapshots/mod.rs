@@ -95,11 +95,6 @@ impl Snapshots {
         *empty = Some(store.clone());
         Ok(store)
     }
-
-    /// No longer to be shown.
-    pub(crate) fn close(&self, sequence: u64) {
-        self.open.lock().pop(&sequence);
-    }
 }
 
 impl Drive {
@@ -157,7 +152,7 @@ impl Drive {
         Ok(found)
     }
 
-    /// Keeps a commit under a name, which retention never drops.
+    /// Keeps a commit under a name.
     pub fn name_snapshot(&self, name: &str, sequence: u64) -> Result<(), DriveError> {
         if !is_name(name) {
             return Err(DriveError::Fs(FsError::Invalid));
