@@ -20,6 +20,7 @@ use crate::control::{DriveState, RestoredReport};
 use crate::retrieve::NetRetriever;
 use crate::worker::Supervisor;
 
+pub mod clock;
 pub mod events;
 pub mod head;
 pub mod ledger;
@@ -39,6 +40,9 @@ use policy::Policy;
 
 /// A provider's row notes that it answers at least this often, in seconds.
 const LAST_OK_SECONDS: u64 = 600;
+
+/// Why this home may not write any more.
+const READ_ONLY_NOTE: &str = "read-only";
 
 /// What the workers of one drive share.
 pub struct Engine {
@@ -80,6 +84,8 @@ pub struct Engine {
     pub sent_bytes: AtomicU64,
     /// Somebody committed a row that others may want to see.
     pub wake: Notify,
+    /// How long providers are silent, and what time they have.
+    pub clocks: clock::Clocks,
     place: Mutex<Place>,
 }
 
@@ -131,6 +137,7 @@ impl Engine {
             sealing: tokio::sync::Mutex::new(()),
             sent_bytes: AtomicU64::new(0),
             wake: Notify::new(),
+            clocks: clock::Clocks::default(),
             place: Mutex::default(),
         }
     }
@@ -138,6 +145,25 @@ impl Engine {
     /// Unix seconds.
     pub fn now(&self) -> u64 {
         self.env.clock.unix_seconds()
+    }
+
+    /// The time that deals run by.
+    pub fn deal_now(&self) -> u64 {
+        self.clocks.deal_now(self.now(), self.env.clock.monotonic_ms())
+    }
+
+    /// How long a provider that is silent has been so, by time awake.
+    pub fn silent_seconds(&self, peer: &ledger::Peer) -> u64 {
+        self.clocks.silent_seconds(peer, self.env.clock.monotonic_ms())
+    }
+
+    /// A provider said what time it has. A clock of ours that turns out to be wrong is told once.
+    pub fn provider_told_time(&self, peer: &ledger::Peer, seconds: u64) {
+        let ms = self.env.clock.monotonic_ms();
+        self.clocks.told(peer, seconds, ms);
+        if let Some(text) = self.clocks.news(self.now(), ms) {
+            self.events.add(self.now(), events::Level::Warning, text);
+        }
     }
 
     /// Runs what blocks (disk, hashing) on a thread that may.
@@ -202,8 +228,26 @@ impl Engine {
         self.place.lock().unmounting = false;
     }
 
-    /// Stops publishing, for a reason that a person reads in `status`.
+    /// Another writer was seen: nothing is published or written any more, now and after every later start; what is here
+    /// stays readable. The reason is for a person who reads `status`.
     pub fn set_read_only(&self, reason: &str) {
+        self.drive.vfs().set_read_only(true);
+        if let Err(error) = self.ledger.set_note(READ_ONLY_NOTE, reason.as_bytes().to_vec()) {
+            tracing::error!(%error, "the next start will have to find out again that this drive is read-only");
+        }
+        self.show_read_only(reason);
+    }
+
+    /// What an earlier run found out.
+    pub fn recall_read_only(&self) -> Result<(), LedgerError> {
+        if let Some(reason) = self.ledger.note(READ_ONLY_NOTE)? {
+            self.drive.vfs().set_read_only(true);
+            self.show_read_only(&String::from_utf8_lossy(&reason));
+        }
+        Ok(())
+    }
+
+    fn show_read_only(&self, reason: &str) {
         let mut place = self.place.lock();
         if place.read_only.is_none() {
             self.events.add(self.now(), events::Level::Error, reason);
@@ -211,9 +255,10 @@ impl Engine {
         place.read_only = Some(reason.to_owned());
     }
 
-    /// Why nothing is published any more, if so.
+    /// Why nothing is published any more, if so; or why nothing can be written.
     pub fn read_only(&self) -> Option<String> {
-        self.place.lock().read_only.clone()
+        let published = self.place.lock().read_only.clone();
+        published.or_else(|| self.drive.read_only())
     }
 
     /// What `status` calls it.
@@ -222,8 +267,8 @@ impl Engine {
         if place.unmounting {
             return (DriveState::Unmounting, None);
         }
-        if let Some(reason) = &place.read_only {
-            return (DriveState::ReadOnly, Some(reason.clone()));
+        if let Some(reason) = place.read_only.clone().or_else(|| self.drive.read_only()) {
+            return (DriveState::ReadOnly, Some(reason));
         }
         if place.mountpoint.is_some() { (DriveState::Mounted, None) } else { (DriveState::Starting, None) }
     }
@@ -244,8 +289,9 @@ impl Engine {
         let Some(row) = self.ledger.provider(peer) else { return Ok(()) };
         let now = self.now();
         self.peers.heard(peer);
+        self.clocks.heard(peer);
         // The row is written when its state changes or now and then, not for every answer.
-        if row.answers() && now.saturating_sub(row.last_ok) < LAST_OK_SECONDS {
+        if row.answers() && clock::age(now, row.last_ok) < LAST_OK_SECONDS {
             return Ok(());
         }
         let back = !row.answers() && !matches!(row.state, ledger::ProviderState::Removed);
@@ -279,6 +325,7 @@ impl Engine {
     /// Silence begins to count now: this machine was off, asleep or without a network before.
     pub fn forgive_silence(&self) -> Result<(), LedgerError> {
         let now = self.now();
+        self.clocks.forgive();
         for (peer, row) in self.ledger.providers() {
             if matches!(row.state, ledger::ProviderState::Suspect { .. }) {
                 self.ledger.update_provider(&peer, |row| {
@@ -295,17 +342,15 @@ impl Engine {
         let Some(row) = self.ledger.provider(peer) else { return Ok(()) };
         let now = self.now();
         let short = peers::peer_short(peer);
+        let silent = self.silent_seconds(peer);
         let (state, level, text) = match row.state {
             Active => (
                 Suspect { since: now },
                 events::Level::Warning,
                 format!("provider {short} does not answer: {why}"),
             ),
-            Suspect { since }
-                if now.saturating_sub(since) >= self.policy.failed_after_seconds && self.anyone_answers() =>
-            {
-                let text =
-                    format!("provider {short} was silent for {} s; its copies are placed anew", now - since);
+            Suspect { .. } if silent >= self.policy.failed_after_seconds && self.anyone_answers() => {
+                let text = format!("provider {short} was silent for {silent} s; its copies are placed anew");
                 (Failed { since: now }, events::Level::Warning, text)
             }
             _ => return Ok(()),

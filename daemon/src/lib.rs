@@ -22,10 +22,13 @@
 pub mod cli;
 pub mod control;
 pub mod drive;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handler;
 pub mod home;
 pub mod keep;
 pub mod local_network;
+pub mod memory;
 pub mod process;
 pub mod progress;
 pub mod provide;

@@ -123,7 +123,7 @@ fn provider(
 ) -> ProviderReport {
     let state = match row.state {
         // Caught at a fault that is proven: it gets nothing new, and what it lost is placed elsewhere.
-        ProviderState::Active | ProviderState::Suspect { .. } if row.barred_until > now => Shown::Failed,
+        ProviderState::Active | ProviderState::Suspect { .. } if row.is_barred(now) => Shown::Failed,
         ProviderState::Active if row.last_ok == 0 => Shown::New,
         ProviderState::Active => Shown::Ok,
         ProviderState::Suspect { .. } => Shown::Suspect,

@@ -15,12 +15,14 @@ use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, ping, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify, noise, ping, tcp, yamux};
+use libp2p_stream::IncomingStreams;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::NetError;
+use crate::wire::{CONTROL_PROTOCOL, DATA_PROTOCOL};
 
 /// How identify names the protocol family.
 const IDENTIFY_PROTOCOL: &str = "/holdfast/1";
@@ -128,6 +130,8 @@ struct Shared {
     peer_id: PeerId,
     commands: mpsc::Sender<Command>,
     control: libp2p_stream::Control,
+    /// Streams that peers open, until a provider takes them.
+    incoming: Mutex<HashMap<StreamProtocol, IncomingStreams>>,
     listeners: Mutex<Vec<Multiaddr>>,
     counters: Arc<Counters>,
     stop: CancellationToken,
@@ -156,13 +160,23 @@ impl Node {
     /// Starts a node; when this returns, it listens at every address that was given.
     pub async fn start(config: NodeConfig) -> Result<Node, NetError> {
         let mut swarm = build_swarm(&config)?;
+        let control = swarm.behaviour().stream.new_control();
+        let mut incoming = HashMap::new();
+        if !config.listen.is_empty() {
+            // Before anybody can connect: a peer that is told "unsupported protocol" takes this for no provider at all.
+            for protocol in [CONTROL_PROTOCOL, DATA_PROTOCOL] {
+                let streams = control.clone().accept(protocol.clone());
+                let streams =
+                    streams.map_err(|_| NetError::Local(format!("{protocol} is served already")))?;
+                incoming.insert(protocol, streams);
+            }
+        }
         for addr in &config.listen {
             swarm
                 .listen_on(addr.clone())
                 .map_err(|e| NetError::Local(format!("cannot listen at {addr}: {e}")))?;
         }
         let peer_id = *swarm.local_peer_id();
-        let control = swarm.behaviour().stream.new_control();
         let bound = tokio::time::timeout(LISTEN_TIMEOUT, wait_for_listeners(&mut swarm, config.listen.len()))
             .await
             .map_err(|_| NetError::Timeout(LISTEN_TIMEOUT))??;
@@ -172,6 +186,7 @@ impl Node {
             peer_id,
             commands,
             control,
+            incoming: Mutex::new(incoming),
             listeners: Mutex::new(bound),
             counters: Arc::default(),
             stop: CancellationToken::new(),
@@ -238,6 +253,11 @@ impl Node {
     /// Opens and accepts raw streams; for this crate's protocols use the client and the provider.
     pub fn streams(&self) -> libp2p_stream::Control {
         self.shared.control.clone()
+    }
+
+    /// The streams that peers open under a protocol; once, and only on a node that listens.
+    pub(crate) fn take_incoming(&self, protocol: StreamProtocol) -> Option<IncomingStreams> {
+        self.shared.incoming.lock().remove(&protocol)
     }
 
     pub(crate) fn counters(&self) -> Arc<Counters> {

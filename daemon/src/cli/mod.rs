@@ -3,7 +3,7 @@
 //! Results go to standard output, everything else (progress, advice, errors) to standard error. With `--json` the
 //! output is one JSON object, and so is an error. The shapes are documented in daemon/CLI.md and do not change.
 
-mod args;
+pub(crate) mod args;
 mod background;
 mod exit;
 mod hardening;
@@ -11,6 +11,7 @@ mod init;
 mod keep;
 mod log;
 mod mount;
+mod passphrase;
 mod provide;
 mod provider;
 mod restore;
@@ -46,6 +47,7 @@ pub fn main() -> i32 {
         Command::Diff(args) => keep::diff(&cli, args),
         Command::Undelete(args) => undelete::run(&cli, args),
         Command::Verify(args) => running::verify(&cli, args),
+        Command::Passphrase(args) => passphrase::run(&cli, args),
         Command::Provider(args) => provider::run(&cli, args),
         Command::Provide(args) => provide::run(json, args),
         Command::Restore(args) => restore::run(&cli, args, program),

@@ -104,6 +104,7 @@ fn serve(
     })?;
     let point = Arc::new(Mountpoint::prepare(&chosen, home.path(), how.plain_mountpoint)?);
     let unlocked = home.unlock(&passphrase)?;
+    unlocked.lock_in_memory();
     drop(passphrase);
     log::to_file(&home.log_path())?;
     let pid_path = home.pid_path();

@@ -390,4 +390,4 @@ pub fn age(seconds: u64) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -231,6 +231,7 @@ fn drive_options(home: &Home, unlocked: &Unlocked, policy: &Policy) -> DriveOpti
 async fn open(home: &mut Home, unlocked: &Unlocked, vfs: VfsOptions) -> anyhow::Result<Arc<Engine>> {
     let env = Env::system();
     let keys = Arc::new(unlocked.drive_keys());
+    crate::memory::lock(&*keys);
     let policy = Policy::of(home.config());
     let node = Node::start(NodeConfig::client(client_identity(unlocked)?))
         .await
@@ -298,7 +299,26 @@ async fn open(home: &mut Home, unlocked: &Unlocked, vfs: VfsOptions) -> anyhow::
     };
     let engine = Arc::new(Engine::new(parts));
     engine.forgive_silence()?;
+    engine.recall_read_only()?;
+    tell_recovery(&engine);
     Ok(engine)
+}
+
+/// What the person has to know of what opening found.
+fn tell_recovery(engine: &Engine) {
+    use super::events::Level;
+    let found = engine.drive.recovery();
+    if let Some(what) = &found.index_set_aside {
+        let text = format!(
+            "the index was damaged ({what}) and was made again from the log; the old one is beside it and may be removed"
+        );
+        engine.events.add(engine.now(), Level::Warning, text);
+    }
+    if let Some(what) = &found.corruption {
+        let text = format!("the log is damaged, the drive is read-only: {what}");
+        tracing::error!("{text}");
+        engine.events.add(engine.now(), Level::Error, text);
+    }
 }
 
 /// The restored head's placements and the head itself become rows; then the restore is no longer pending.
@@ -323,7 +343,8 @@ async fn adopt(
     let commit = commit_of(keys, retriever, &newest.body).await?;
     let published = Published {
         sequence: newest.body.sequence,
-        term: newest.body.term,
+        // Who restores a drive takes it over: its heads outrank those of a machine that still has the old home.
+        term: newest.body.term.saturating_add(1),
         commit_sequence: commit.sequence,
         commit_time: commit.time_ms / 1000,
         commit_cid: newest.body.commit.root.to_string(),

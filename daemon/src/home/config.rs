@@ -109,14 +109,18 @@ impl Config {
     }
 
     pub fn read(path: &Path) -> Result<Config, HomeError> {
+        Config::parse(&read_limited(path, CONFIG_BYTES_MAX)?, path)
+    }
+
+    /// From a file's bytes; `path` is for messages.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Config, HomeError> {
         #[derive(Deserialize)]
         struct VersionOnly {
             version: u64,
         }
-        let bytes = read_limited(path, CONFIG_BYTES_MAX)?;
         let damaged =
             |e: serde_json::Error| HomeError::Damaged { path: path.to_owned(), reason: e.to_string() };
-        let VersionOnly { version } = serde_json::from_slice(&bytes).map_err(damaged)?;
+        let VersionOnly { version } = serde_json::from_slice(bytes).map_err(damaged)?;
         if version > CONFIG_VERSION {
             return Err(HomeError::NewerFormat {
                 path: path.to_owned(),
@@ -124,7 +128,7 @@ impl Config {
                 known: CONFIG_VERSION,
             });
         }
-        let config: Config = serde_json::from_slice(&bytes).map_err(damaged)?;
+        let config: Config = serde_json::from_slice(bytes).map_err(damaged)?;
         if config.policy.survive_losses > SURVIVE_LOSSES_MAX {
             let reason = format!("survive_losses is above {SURVIVE_LOSSES_MAX}");
             return Err(HomeError::Damaged { path: path.to_owned(), reason });

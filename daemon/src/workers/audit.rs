@@ -16,6 +16,7 @@ use holdfast_proofs::PieceCid;
 
 use super::place::short_id;
 use crate::drive::Engine;
+use crate::drive::clock::age;
 use crate::drive::ledger::{Holder, Peer, PieceId, ProviderState, Verdict};
 use crate::worker::{Context, Detail, Next, Worker};
 
@@ -69,7 +70,7 @@ impl AuditWorker {
             for (slot, n) in row.slots.iter().zip(0u16..) {
                 let (Some(holder), Some(cid)) = (&slot.holder, &slot.cid) else { continue };
                 let Ok(cid) = PieceCid::from_bytes(cid) else { continue };
-                let age = now.saturating_sub(holder.proven_at);
+                let age = age(now, holder.proven_at);
                 let asked = age >= interval || suspicions.contains(&(piece, n));
                 let silent = !engine.ledger.provider(&holder.provider).is_some_and(|p| p.answers());
                 if holder.failed.is_none() && (asked || silent) {
@@ -166,11 +167,11 @@ impl AuditWorker {
             let heard = row.answers() && row.last_ok > 0 && engine.peers.heard_within(peer, lately);
             !matches!(row.state, ProviderState::Removed) && !heard
         });
-        let greeted: Vec<(Peer, Result<(), String>)> = futures::stream::iter(quiet)
+        let greeted: Vec<(Peer, Result<u64, String>)> = futures::stream::iter(quiet)
             .map(|(peer, _)| async move {
                 let greeting = async { engine.peers.session(&engine.ledger, &peer).await?.info().await };
                 let said = match tokio::time::timeout(GREETING, greeting).await {
-                    Ok(answer) => answer.map(drop).map_err(|error| error.to_string()),
+                    Ok(answer) => answer.map(|info| info.now).map_err(|error| error.to_string()),
                     Err(_) => Err("no answer in time".to_owned()),
                 };
                 (peer, said)
@@ -180,7 +181,10 @@ impl AuditWorker {
             .await;
         for (peer, said) in greeted {
             match said {
-                Ok(()) => engine.provider_answered(&peer)?,
+                Ok(their_time) => {
+                    engine.provider_told_time(&peer, their_time);
+                    engine.provider_answered(&peer)?;
+                }
                 Err(why) => {
                     engine.peers.note(&peer, None);
                     engine.provider_silent(&peer, &why)?;

@@ -12,6 +12,7 @@ use holdfast_fs::drive::{DriveError, PieceInfo};
 
 use crate::control::{EvictReport, KeptReport};
 use crate::drive::Engine;
+use crate::drive::clock::age;
 use crate::worker::{Context, Detail, Next, Worker};
 
 /// Room is looked at this often.
@@ -100,8 +101,8 @@ fn evict(engine: &Engine, piece: &PieceInfo) -> anyhow::Result<Option<&'static s
     if counting < wanted || engine.ledger.head_copies() < wanted {
         return Ok(Some("too few providers hold it"));
     }
-    let proven_since = engine.now().saturating_sub(engine.policy.evict_proven_seconds_max);
-    if proven_at.is_none_or(|at| at < proven_since) {
+    let now = engine.now();
+    if proven_at.is_none_or(|at| age(now, at) > engine.policy.evict_proven_seconds_max) {
         return Ok(Some("its providers were not audited of late"));
     }
     match engine.drive.evict_piece(piece.id) {

@@ -165,7 +165,9 @@ impl PublishWorker {
             tracing::warn!(peer = %peer_short(peer), "answered with a head that is not ours");
             return;
         };
-        if theirs.record().sequence() <= ours.sequence && theirs.record().term() <= ours.term {
+        // As high as ours and other bytes is another writer, too.
+        if (theirs.record().term(), theirs.record().sequence()) < (ours.term, ours.sequence) {
+            tracing::warn!(peer = %peer_short(peer), "refused our head for one that is lower");
             return;
         }
         match holdfast_content::head::HeadBody::open(theirs.sealed(), &engine.keys) {

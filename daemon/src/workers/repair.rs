@@ -42,16 +42,16 @@ impl RepairWorker {
             Some(ProviderState::Failed { .. }) => {
                 return Some(format!("provider {short} kept before it fell silent"));
             }
-            Some(ProviderState::Suspect { since })
+            Some(ProviderState::Suspect { .. })
                 if engine.policy.survive_losses > 0
-                    && engine.now().saturating_sub(since) >= engine.policy.urgent_after_seconds
+                    && engine.silent_seconds(&holder.provider) >= engine.policy.urgent_after_seconds
                     && engine.ledger.live_copies(piece) == 1 =>
             {
                 return Some(format!("provider {short} does not give, with one copy left elsewhere"));
             }
             Some(ProviderState::Active | ProviderState::Suspect { .. }) => {}
         }
-        let left = holder.ends_at.saturating_sub(engine.now());
+        let left = holder.ends_at.saturating_sub(engine.deal_now());
         (left < engine.policy.deal_seconds / 3).then(|| format!("provider {short} keeps until its deal ends"))
     }
 

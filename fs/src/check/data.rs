@@ -19,6 +19,9 @@ use crate::rows::{ChunkRow, ExtentRow, ExtentSource, Ino, Kind, OrphanRow, keys}
 /// No file has bytes beyond.
 const EXTENT_END: u64 = i64::MAX as u64;
 
+/// Of a payload, so much is read at once.
+const PAYLOAD_READ_BYTES: u64 = 1 << 20;
+
 impl Checker<'_> {
     pub(super) fn data(&mut self, inodes: &Inodes) -> Result<(), DriveError> {
         let pieces = self.pieces()?;
@@ -161,6 +164,9 @@ impl Checker<'_> {
                     Some(len) => *len,
                     None => {
                         let len = this.snapshot.payload_len(payload)?;
+                        if let (true, Some(len)) = (this.options.deep, len) {
+                            this.payload(payload, len);
+                        }
                         lengths.insert(payload, len);
                         len
                     }
@@ -173,6 +179,21 @@ impl Checker<'_> {
             }
             Ok(())
         })
+    }
+
+    /// Reads a payload of the log, whose frames are authenticated.
+    fn payload(&mut self, payload: Lsn, len: u64) {
+        let mut buffer = vec![0; len.min(PAYLOAD_READ_BYTES) as usize];
+        let mut at = 0;
+        while at < len {
+            let part = (len - at).min(PAYLOAD_READ_BYTES) as usize;
+            let Some(buffer) = buffer.get_mut(..part) else { return };
+            if let Err(error) = self.snapshot.read_payload(payload, at, buffer) {
+                return self.report.problem(format!("payload {payload}, from byte {at}: {error}"));
+            }
+            at += part as u64;
+        }
+        self.report.bytes_read += len;
     }
 
     fn chunks(&mut self, inodes: &Inodes) -> Result<(), DriveError> {

@@ -85,6 +85,11 @@ impl Drive {
         &self.inner.report
     }
 
+    /// Why the log takes no changes any more, if it does not: damage, or a disk that failed.
+    pub fn read_only(&self) -> Option<String> {
+        self.inner.parts.store.read_only()
+    }
+
     /// The file system, for whoever mounts it or drives it offline.
     pub fn vfs(&self) -> &Arc<Vfs> {
         &self.inner.parts.vfs

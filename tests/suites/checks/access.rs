@@ -9,9 +9,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use super::kit::{
-    allocate, as_user, c_path, call, get_xattr, list_xattrs, refused, same, set_xattr, skip,
-};
+use super::kit::{allocate, as_user, c_path, call, get_xattr, list_xattrs, refused, same, set_xattr, skip};
 
 /// nobody, and another one.
 const ONE: u32 = 65_534;

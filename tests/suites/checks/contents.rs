@@ -49,7 +49,10 @@ pub fn replaced(dir: &Path) -> Result<()> {
     held.write_all_at(b"still", 99_995)?;
     held.sync_all()?;
     let bytes = bytes_of(&held)?;
-    ensure!(bytes.len() == 100_000 && bytes.ends_with(b"ostill") && bytes.starts_with(b"ooo"), "the old bytes");
+    ensure!(
+        bytes.len() == 100_000 && bytes.ends_with(b"ostill") && bytes.starts_with(b"ooo"),
+        "the old bytes"
+    );
     same("the new bytes", fs::read(&old)?, vec![b'n'; 50_000])
 }
 
@@ -166,7 +169,9 @@ pub fn direct(dir: &Path) -> Result<()> {
     let path = dir.join("f");
     let cached = open_both(&path)?;
     let direct = match OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(&path) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return super::kit::skip("no O_DIRECT here"),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            return super::kit::skip("no O_DIRECT here");
+        }
         other => other?,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(11);
@@ -205,7 +210,8 @@ pub fn direct(dir: &Path) -> Result<()> {
             }
             _ => {
                 let expected = &model[(at as usize).min(model.len())..end.min(model.len())];
-                let read = file.read_at(&mut buffer.0[..len], at).with_context(|| format!("step {step}: read"))?;
+                let read =
+                    file.read_at(&mut buffer.0[..len], at).with_context(|| format!("step {step}: read"))?;
                 same(&format!("step {step}: bytes read at {at}"), read, expected.len())?;
                 ensure!(buffer.0[..read] == *expected, "step {step}: wrong bytes in {at}..{end}");
             }
@@ -246,7 +252,11 @@ pub fn largest_offset(dir: &Path) -> Result<()> {
     refused("one byte more", file.set_len(LARGEST + 1), libc::EFBIG)?;
     let meta = file.metadata()?;
     ensure!(meta.blocks() < 1_000, "{} blocks for three bytes", meta.blocks());
-    same("the data", super::kit::seek(&file, 0, libc::SEEK_DATA)? / PAGE as u64, (LARGEST - 3) / PAGE as u64)?;
+    same(
+        "the data",
+        super::kit::seek(&file, 0, libc::SEEK_DATA)? / PAGE as u64,
+        (LARGEST - 3) / PAGE as u64,
+    )?;
     file.set_len(0)?;
     same("size", file.metadata()?.len(), 0)
 }

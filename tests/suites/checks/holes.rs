@@ -28,7 +28,8 @@ pub fn dirty_pages(dir: &Path) -> Result<()> {
         same("the end", seek(file, MIB as i64, libc::SEEK_HOLE)?, MIB + 8192)?;
     }
     // A copy that looks for holes, as cp and tar do, has everything.
-    let copied = std::process::Command::new("cp").args(["--sparse=auto", "f", "copy"]).current_dir(dir).status()?;
+    let copied =
+        std::process::Command::new("cp").args(["--sparse=auto", "f", "copy"]).current_dir(dir).status()?;
     ensure!(copied.success(), "cp failed");
     ensure!(fs::read(dir.join("copy"))? == bytes_of(&file)?, "the copy differs");
     Ok(())
@@ -72,7 +73,11 @@ fn allocate_modes(file: &File) -> Result<()> {
 
 fn allocate_refusals(file: &File) -> Result<()> {
     refused("no length", allocate(file, 0, 0, 0), libc::EINVAL)?;
-    refused("a hole that changes the size", allocate(file, libc::FALLOC_FL_PUNCH_HOLE, 0, 1), libc::EOPNOTSUPP)?;
+    refused(
+        "a hole that changes the size",
+        allocate(file, libc::FALLOC_FL_PUNCH_HOLE, 0, 1),
+        libc::EOPNOTSUPP,
+    )?;
     refused("beyond the largest offset", allocate(file, 0, i64::MAX - 5_000, 4_096), libc::EFBIG)?;
     let size = file.metadata()?.len();
     // ext4 and others fill the disk before they say so.
@@ -92,9 +97,8 @@ pub fn room(dir: &Path) -> Result<()> {
 fn copy_range(from: &File, at: u64, to: &File, to_at: u64, len: usize) -> std::io::Result<usize> {
     let (mut at, mut to_at) = (at as i64, to_at as i64);
     // SAFETY: descriptors, numbers, and two places that the kernel may write.
-    let done = unsafe {
-        libc::copy_file_range(from.as_raw_fd(), &mut at, to.as_raw_fd(), &mut to_at, len, 0)
-    };
+    let done =
+        unsafe { libc::copy_file_range(from.as_raw_fd(), &mut at, to.as_raw_fd(), &mut to_at, len, 0) };
     call(done as i64).map(|n| n as usize)
 }
 

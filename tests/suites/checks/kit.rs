@@ -61,15 +61,15 @@ pub fn allocate(file: &File, mode: i32, from: i64, len: i64) -> io::Result<()> {
 pub fn rename2(from: &Path, to: &Path, flags: u32) -> io::Result<()> {
     let (from, to) = (c_path(from), c_path(to));
     // SAFETY: both strings end in NUL and live until the call returns.
-    call(unsafe { libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags) }).map(drop)
+    call(unsafe { libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags) })
+        .map(drop)
 }
 
 pub fn set_xattr(path: &Path, name: &str, value: &[u8], flags: i32) -> io::Result<()> {
     let (path, name) = (c_path(path), CString::new(name)?);
     // SAFETY: strings end in NUL; the value is as long as is said.
-    let done = unsafe {
-        libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags)
-    };
+    let done =
+        unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags) };
     call(done).map(drop)
 }
 
@@ -77,7 +77,8 @@ pub fn get_xattr(path: &Path, name: &str) -> io::Result<Vec<u8>> {
     let (path, name) = (c_path(path), CString::new(name)?);
     let mut value = vec![0u8; 65_536];
     // SAFETY: strings end in NUL; the buffer is as long as is said.
-    let len = unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    let len =
+        unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
     value.truncate(call(len as i64)? as usize);
     Ok(value)
 }

@@ -103,7 +103,11 @@ pub fn rename_flags(dir: &Path) -> Result<()> {
     fs::write(&a, b"a")?;
     fs::create_dir(&b)?;
     refused("RENAME_NOREPLACE over a name", rename2(&a, &b, libc::RENAME_NOREPLACE), libc::EEXIST)?;
-    refused("RENAME_EXCHANGE with nothing", rename2(&a, &dir.join("c"), libc::RENAME_EXCHANGE), libc::ENOENT)?;
+    refused(
+        "RENAME_EXCHANGE with nothing",
+        rename2(&a, &dir.join("c"), libc::RENAME_EXCHANGE),
+        libc::ENOENT,
+    )?;
     rename2(&a, &b, libc::RENAME_EXCHANGE)?;
     ensure!(a.is_dir() && b.is_file(), "both changed places");
     rename2(&b, &dir.join("c"), libc::RENAME_NOREPLACE)?;
@@ -174,7 +178,8 @@ pub fn removed_directory(dir: &Path) -> Result<()> {
     ensure!(meta.is_dir() && meta.nlink() == 0, "a directory without links");
     held.sync_all().context("fsync of it")?;
     // What is made in it goes nowhere.
-    let inside = Path::new("/proc/self/fd").join(std::os::fd::AsRawFd::as_raw_fd(&held).to_string()).join("x");
+    let inside =
+        Path::new("/proc/self/fd").join(std::os::fd::AsRawFd::as_raw_fd(&held).to_string()).join("x");
     refused("creation in it", File::create(inside), libc::ENOENT)
 }
 
@@ -213,6 +218,9 @@ pub fn large_directory(dir: &Path) -> Result<()> {
         fs::remove_file(entry?.path())?;
     }
     same("entries left", fs::read_dir(dir)?.count(), 0)?;
-    println!("note: 200,000 entries: created in {created:.1?}, listed in {listed:.1?}, removed in {:.1?}", start.elapsed());
+    println!(
+        "note: 200,000 entries: created in {created:.1?}, listed in {listed:.1?}, removed in {:.1?}",
+        start.elapsed()
+    );
     Ok(())
 }

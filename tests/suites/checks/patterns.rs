@@ -19,7 +19,10 @@ pub fn atomic_save(dir: &Path) -> Result<()> {
         fs::rename(&new, &name)?;
         File::open(dir)?.sync_all().context("fsync of the folder")?;
         let bytes = fs::read(&name)?;
-        ensure!(bytes.len() == 1_000 * version as usize + 1 && bytes.iter().all(|b| *b == version as u8), "torn");
+        ensure!(
+            bytes.len() == 1_000 * version as usize + 1 && bytes.iter().all(|b| *b == version as u8),
+            "torn"
+        );
     }
     Ok(())
 }
@@ -55,7 +58,10 @@ pub fn sqlite(dir: &Path) -> Result<()> {
         return skip("sqlite3 is not installed");
     }
     for mode in ["delete", "truncate", "persist", "wal"] {
-        sql(dir, &format!("pragma journal_mode = {mode}; create table if not exists t (n integer, b blob);"))?;
+        sql(
+            dir,
+            &format!("pragma journal_mode = {mode}; create table if not exists t (n integer, b blob);"),
+        )?;
         let mut script = String::from("pragma synchronous = full;");
         for n in 0..50 {
             script.push_str(&format!("insert into t values ({n}, randomblob(2000));"));

@@ -47,7 +47,9 @@ pub fn follow(dir: &Path) -> Result<()> {
         Ok(allocate(&file, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, 0, 4_096)?)
     })?;
     expect("O_TRUNC", &path, Moves::Both, || Ok(drop(File::create(&path)?)))?;
-    expect("chmod", &path, Moves::Change, || Ok(fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?))?;
+    expect("chmod", &path, Moves::Change, || {
+        Ok(fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?)
+    })?;
     expect("chown", &path, Moves::Change, || {
         let meta = path.metadata()?;
         Ok(std::os::unix::fs::chown(&path, Some(meta.uid()), Some(meta.gid()))?)
@@ -96,7 +98,10 @@ pub fn kept(dir: &Path) -> Result<()> {
     ];
     for time in times {
         file.set_times(fs::FileTimes::new().set_accessed(time).set_modified(time))?;
-        ensure!(file.metadata()?.modified()? == time && file.metadata()?.accessed()? == time, "{time:?} at once");
+        ensure!(
+            file.metadata()?.modified()? == time && file.metadata()?.accessed()? == time,
+            "{time:?} at once"
+        );
         // Closing and opening it anew makes the kernel write what it holds.
         File::open(&path)?.sync_all()?;
         ensure!(path.metadata()?.modified()? == time, "{time:?} later: {:?}", path.metadata()?.modified()?);
@@ -125,7 +130,9 @@ pub fn relatime(dir: &Path) -> Result<()> {
     let yesterday = std::time::SystemTime::now() - Duration::from_secs(2 * 24 * 60 * 60);
     let drop_cache = |file: &File| {
         // SAFETY: a descriptor and numbers. The read must reach the file system.
-        unsafe { libc::posix_fadvise(std::os::fd::AsRawFd::as_raw_fd(file), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        unsafe {
+            libc::posix_fadvise(std::os::fd::AsRawFd::as_raw_fd(file), 0, 0, libc::POSIX_FADV_DONTNEED)
+        };
     };
     let file = OpenOptions::new().read(true).write(true).open(&path)?;
     file.sync_all()?;

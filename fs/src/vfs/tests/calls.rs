@@ -377,3 +377,21 @@ fn who_comes_too_late_to_open_a_replaced_file_does_not_come_too_late_twice() {
     }
     drive.assert_nothing_left();
 }
+
+#[test]
+fn times_that_are_there_already_cost_no_record() {
+    let drive = Drive::new();
+    let ino = drive.file("f");
+    drive.write(ino, 0, b"content");
+    let attr = drive.vfs.getattr(ino).unwrap();
+    let last = drive.vfs.rows().store().last_lsn();
+    // What the kernel's writeback cache sends when it lets go of a file.
+    let times =
+        SetAttr { mtime: Some(TimeSet::To(attr.mtime)), ctime: Some(attr.ctime), ..SetAttr::default() };
+    assert_eq!(drive.vfs.setattr(&ROOT, ino, &times).unwrap(), attr);
+    assert_eq!(drive.vfs.rows().store().last_lsn(), last);
+    let later = Time { secs: attr.mtime.secs + 1, ..attr.mtime };
+    let times = SetAttr { mtime: Some(TimeSet::To(later)), ..times };
+    assert_eq!(drive.vfs.setattr(&ROOT, ino, &times).unwrap().mtime, later);
+    assert_eq!(drive.vfs.rows().store().last_lsn(), last + 1);
+}

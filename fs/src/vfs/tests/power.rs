@@ -24,7 +24,11 @@ fn what_was_synced_survives_a_power_cut() {
             let after = after_cut(&drive, seed);
             let found = after.vfs.resolve(b"d/document").map(|attr| after.read(attr.ino));
             let found = found.unwrap_or_else(|error| panic!("{moment}, cut {seed}: {error}"));
-            assert!(allowed.clone().any(|n| version(n) == found), "{moment}, cut {seed}: {} bytes", found.len());
+            assert!(
+                allowed.clone().any(|n| version(n) == found),
+                "{moment}, cut {seed}: {} bytes",
+                found.len()
+            );
         }
     };
     for n in 1..6u8 {
