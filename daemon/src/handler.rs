@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use crate::control::{
-    ControlError, ControlHandler, ErrorKind, ProgressLine, ProgressSink, ProvidersReport, SealReport,
-    StatusReport, SyncReport, UnmountReport, VerifyReport,
+    ControlError, ControlHandler, ErrorKind, KeepRequest, ProgressLine, ProgressSink, ProvidersReport,
+    SealReport, StatusReport, SyncReport, UnmountReport, VerifyReport,
 };
 use crate::drive::Engine;
 use crate::drive::ledger::ProviderState;
@@ -251,6 +251,10 @@ impl ControlHandler for Handler {
         });
         let (_, _, remote) = engine.audit_everything().await.map_err(ControlError::internal)?;
         Ok(verify_report(local, remote))
+    }
+
+    async fn keep(&self, what: KeepRequest) -> Answer<serde_json::Value> {
+        crate::keep::answer(&self.engine, what).await
     }
 
     async fn provider_list(&self) -> Answer<ProvidersReport> {

@@ -64,6 +64,9 @@ impl ControlHandler for Fake {
     async fn verify(&self, _: bool, _: ProgressSink) -> Answer<VerifyReport> {
         Err(ControlError::internal("no"))
     }
+    async fn keep(&self, _: KeepRequest) -> Answer<serde_json::Value> {
+        Err(ControlError::internal("no"))
+    }
     async fn provider_list(&self) -> Answer<ProvidersReport> {
         Ok(ProvidersReport { configured: vec![], live: vec![] })
     }

@@ -120,6 +120,7 @@ fn start_workers(engine: &Arc<Engine>, keyring: Vec<u8>) {
     s.spawn(workers::audit::AuditWorker::new(engine.clone()));
     s.spawn(workers::repair::RepairWorker::new(engine.clone()));
     s.spawn(workers::evict::EvictWorker::new(engine.clone()));
+    s.spawn(workers::pin::PinWorker::new(engine.clone()));
 }
 
 /// Until something ends the mount. Answers the one who asked for it, if somebody did.
@@ -216,12 +217,15 @@ async fn close(engine: &Arc<Engine>) {
 }
 
 fn drive_options(home: &Home, unlocked: &Unlocked, policy: &Policy) -> DriveOptions {
-    DriveOptions {
+    let options = DriveOptions {
         device: unlocked.device(),
         survive_losses: policy.survive_losses,
-        quota_bytes: None,
         disk_free_bytes_min: home.config().limits.disk_free_bytes_min,
         ..DriveOptions::default()
+    };
+    match policy.quota_bytes {
+        Some(bytes) => options.with_quota(bytes),
+        None => options,
     }
 }
 

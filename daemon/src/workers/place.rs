@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -28,7 +29,7 @@ use crate::drive::slots::{self, MaskedSlot, PieceBytes};
 use crate::worker::{Context, Detail, Next, Progress, Worker};
 
 pub(crate) mod confirm;
-mod source;
+pub(crate) mod source;
 
 pub use confirm::short_id;
 
@@ -385,7 +386,12 @@ async fn deal(
     session.propose(signed, &proposal.manifest).await?;
     let seed = slots::seed(engine.keys.mask.as_bytes(), id, claim.slot);
     let masked = Arc::new(MaskedSlot::new(piece.clone(), seed.clone()));
-    let receipt = session.push(signed, masked, |_| {}).await?;
+    let pushed = AtomicU64::new(0);
+    let count = |at: u64| {
+        let more = at.saturating_sub(pushed.swap(at, Ordering::Relaxed));
+        engine.sent_bytes.fetch_add(more, Ordering::Relaxed);
+    };
+    let receipt = session.push(signed, masked, count).await?;
     let proven_at = confirm::recheck(engine, &claim.peer, signed, piece, &seed).await?;
     let holder = Holder {
         provider: claim.peer.clone(),

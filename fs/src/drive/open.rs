@@ -224,7 +224,13 @@ impl Begun {
         ));
         let hooks = Arc::new(DriveHooks::default());
         let vfs = Vfs::open(rows, chunks.clone(), hooks.clone(), self.ambient.now.clone(), vfs_options)?;
-        let gauge = SpaceGauge::new(self.store.clone(), self.ambient.clock.clone(), self.disk, &self.options);
+        let gauge = SpaceGauge::new(
+            self.store.clone(),
+            self.folder.clone(),
+            self.ambient.clock.clone(),
+            self.disk,
+            &self.options,
+        );
         let inner = Inner {
             parts: SealParts {
                 store: self.store,
@@ -246,6 +252,8 @@ impl Begun {
             source: ArcSwapOption::empty(),
             activity: Mutex::new(Activity::default()),
             gauge,
+            pinned: Mutex::default(),
+            snapshots: Default::default(),
         };
         let (placed, pieces) = inner.recover_pieces()?;
         *inner.state.lock() = SealState { last: latest, placed, pieces };
