@@ -40,8 +40,8 @@ pub fn past_and_back(ctx: &Context) -> Result<()> {
     let at = &drive.mountpoint;
     inputs::oddities(&at.join("odd"))?;
     inputs::random_files(&at.join("photos"), 6, 400_000, 1)?;
-    let before = Tree::read(at)?;
     let kept = json(&drive, &["snapshot", "before", "--json"])?;
+    let before = Tree::read(at)?;
     ensure!(kept["names"][0] == "before", "{kept}");
     fs::remove_dir_all(at.join("photos"))?;
     fs::write(at.join("note"), b"new")?;

@@ -96,7 +96,7 @@ fn perm(mode: u32) -> u16 {
 
 impl Filesystem for Edge {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        negotiate(config, self.writeback, self.max_read);
+        negotiate(config, self.writeback, self.max_read, self.vfs.is_paced());
         Ok(())
     }
 
@@ -382,7 +382,10 @@ impl Filesystem for Edge {
             && let Some(parked) = self.pacing.park(data)
         {
             let write = move |vfs: &Vfs| written(reply, vfs.write(ino.0, offset, &parked.data, mode));
-            return self.pacing.run(&self.vfs, bytes, mode.from_cache, write);
+            return match mode.from_cache {
+                true => self.pacing.write(&self.vfs, bytes, write),
+                false => self.pacing.run(&self.vfs, bytes, write),
+            };
         }
         written(reply, self.vfs.write(ino.0, offset, data, mode));
     }
