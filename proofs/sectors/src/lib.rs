@@ -1,0 +1,13 @@
+mod durable;
+pub mod packing;
+pub mod params;
+pub mod profile;
+pub mod proof;
+pub mod sector;
+mod types;
+pub mod workshop;
+
+pub use params::{Circuit, ParameterStore, ParamsError};
+pub use profile::{Profile, SealMode, TEST_STRENGTH};
+pub use types::Bytes32;
+pub use workshop::{Workshop, WorkshopError};
