@@ -5,6 +5,7 @@ pub mod profile;
 pub mod proof;
 pub mod sector;
 mod types;
+pub mod work;
 pub mod workshop;
 
 pub use params::{Circuit, ParameterStore, ParamsError};

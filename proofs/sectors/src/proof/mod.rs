@@ -21,6 +21,7 @@ use std::path::Path;
 use holdfast_proofs::{PieceCid, PossessionProof, verify};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::packing::PackingError;
@@ -247,6 +248,14 @@ impl ProofFile {
             return self.verify_possession();
         };
         let Some(named) = &self.key else { return Err(ProofFileError::KeyPresence) };
+        // Before any point is computed with: bytes that are not the named key cost one hash.
+        if let Some(bytes) = &named.bytes {
+            let found: [u8; 32] = Sha256::digest(bytes).into();
+            if found != named.sha256.0 {
+                let (named, found) = (named.sha256.to_string(), Bytes32(found).to_string());
+                return Err(KeyError::OtherKey { named, found }.into());
+            }
+        }
         let own = keys.find(profile, circuit, &named.sha256.0);
         let vouched = own.is_some();
         let bytes = own
