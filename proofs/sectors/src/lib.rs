@@ -1,4 +1,5 @@
 mod durable;
+pub mod engine;
 pub mod packing;
 pub mod params;
 pub mod profile;
