@@ -63,6 +63,12 @@ impl Workshop {
         ParameterStore::new(self.dir.join(PARAMETERS))
     }
 
+    /// Bytes of the tables of graph parents that are there already.
+    pub(crate) fn parents_bytes(&self) -> u64 {
+        let Ok(entries) = fs::read_dir(self.dir.join(PARENTS)) else { return 0 };
+        entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|meta| meta.len()).sum()
+    }
+
     /// The folder that workers run in.
     #[must_use]
     pub fn run_dir(&self) -> PathBuf {

@@ -43,7 +43,7 @@ pub enum Event {
 
 /// The engine.
 pub struct Conductor<E, C> {
-    core: Core,
+    pub(super) core: Core,
     journal: Journal,
     executor: E,
     clock: C,

@@ -1,7 +1,6 @@
 //! Making parameters for test profiles: one circuit at a time, each kept once it is whole.
 //!
-//! The generator is `bellperson`'s own, with randomness from the operating system that is dropped with the
-//! process. It cannot be interrupted inside a circuit, so that is the grain at which making resumes: what is
+//! The generator is `bellperson`'s own, with the caller's randomness, of which nothing is kept. It cannot be interrupted inside a circuit, so that is the grain at which making resumes: what is
 //! stamped stays, what is not is made again.
 
 use std::fs::{self, OpenOptions};
@@ -18,7 +17,6 @@ use filecoin_proofs::parameters::{
 use filecoin_proofs::{DefaultPieceHasher, MerkleTreeTrait};
 use nix::fcntl::{Flock, FlockArg};
 use nix::time::{ClockId, clock_gettime};
-use rand::rngs::OsRng;
 use serde::{Deserialize, Serialize};
 use storage_proofs_core::compound_proof::CompoundProof;
 use storage_proofs_porep::stacked::{StackedCompound, StackedDrg};
@@ -26,6 +24,7 @@ use storage_proofs_post::fallback::{FallbackPoSt, FallbackPoStCompound};
 
 use super::{Checked, Circuit, ParameterStore, ParamsError, Stamp};
 use crate::durable;
+use crate::entropy::{Adapter, Rng};
 use crate::profile::{Profile, SealMode, shaped};
 
 /// How often progress is told while the generator runs.
@@ -79,6 +78,7 @@ impl ParameterStore {
         &self,
         profile: Profile,
         circuit: Circuit,
+        rng: &mut dyn Rng,
         progress: &mut (dyn FnMut(GenerateProgress) + Send),
     ) -> Result<Checked, ParamsError> {
         if profile.is_production() {
@@ -104,7 +104,7 @@ impl ParameterStore {
         }
         let stamp_path = self.stamp_path(profile, circuit);
         durable::remove(&stamp_path).map_err(ParamsError::io(&stamp_path))?;
-        let made = ticking(|| tell(GenerateStage::Computing), || shaped!(profile, compute(profile, circuit)))?;
+        let made = ticking(|| tell(GenerateStage::Computing), || shaped!(profile, compute(profile, circuit, rng)))?;
         tell(GenerateStage::Writing);
         let (params, key) = (self.params_path(profile, circuit), self.key_path(profile, circuit));
         write(&params, |out| made.write(out))?;
@@ -145,7 +145,9 @@ fn write(
 fn compute<Tree: MerkleTreeTrait + 'static>(
     profile: Profile,
     circuit: Circuit,
+    rng: &mut dyn Rng,
 ) -> Result<Parameters<Bls12>, ParamsError> {
+    let mut rng = Adapter(rng);
     let library = |error: anyhow::Error| ParamsError::Library(format!("{error:#}"));
     let made = match circuit {
         Circuit::Porep => {
@@ -156,7 +158,7 @@ fn compute<Tree: MerkleTreeTrait + 'static>(
                     StackedDrg<'_, Tree, DefaultPieceHasher>,
                     _,
                 >>::blank_circuit(&params);
-            generate_random_parameters::<Bls12, _, _>(blank, &mut OsRng)
+            generate_random_parameters::<Bls12, _, _>(blank, &mut rng)
         }
         Circuit::WindowPost | Circuit::WinningPost => {
             let params = if circuit == Circuit::WindowPost {
@@ -168,7 +170,7 @@ fn compute<Tree: MerkleTreeTrait + 'static>(
             let blank = <FallbackPoStCompound<Tree> as CompoundProof<FallbackPoSt<'_, Tree>, _>>::blank_circuit(
                 &params,
             );
-            generate_random_parameters::<Bls12, _, _>(blank, &mut OsRng)
+            generate_random_parameters::<Bls12, _, _>(blank, &mut rng)
         }
     };
     made.map_err(|error| ParamsError::Library(error.to_string()))

@@ -60,7 +60,7 @@ fn production_refuses_local_parameters_and_makes_none() {
     Stamp::of(profile, circuit, &params, &key).unwrap().write(&store.stamp_path(profile, circuit)).unwrap();
     let error = store.check(profile, circuit).unwrap_err();
     assert!(matches!(error, ParamsError::LocallyMade { .. }), "{error}");
-    let error = store.generate(profile, circuit, &mut |_| {}).unwrap_err();
+    let error = store.generate(profile, circuit, &mut crate::SystemRng, &mut |_| {}).unwrap_err();
     assert!(matches!(error, ParamsError::NeverLocal(_)), "{error}");
 }
 

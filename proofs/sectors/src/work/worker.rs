@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::{Assignment, Job, JobResult, LINE_BYTES_MAX, Limits, Message, Waits};
 use crate::durable;
+use crate::entropy::SystemRng;
 use crate::params::ParamsError;
 use crate::proof::{ProofFile, ProofFileError};
 use crate::sector::post::{ProvableSector, prove_window, prove_winning};
@@ -99,7 +100,7 @@ fn work(assignment: Assignment) -> Result<JobResult, WorkError> {
     match assignment.job {
         Job::Parameters { profile, circuit } => {
             let mut tell = |progress| say(&Message::Parameters(progress));
-            let checked = workshop.parameters().generate(profile, circuit, &mut tell)?;
+            let checked = workshop.parameters().generate(profile, circuit, &mut SystemRng, &mut tell)?;
             Ok(JobResult::Parameters { origin: checked.origin() })
         }
         Job::Seal { sector, through } => seal(&workshop, &sector, through),
