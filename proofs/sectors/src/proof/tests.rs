@@ -7,11 +7,18 @@ use super::*;
 use crate::packing::PieceRoot;
 use crate::profile::TEST_STRENGTH;
 
-const SEAL: &[u8] = include_bytes!("../../vectors/seal-2k.proof");
-const SYNTHETIC_SEAL: &[u8] = include_bytes!("../../vectors/seal-2k-synthetic.proof");
-const WINDOW: &[u8] = include_bytes!("../../vectors/window-2k.proof");
-const WINNING: &[u8] = include_bytes!("../../vectors/winning-2k.proof");
-const COMMITTED: [&[u8]; 4] = [SEAL, SYNTHETIC_SEAL, WINDOW, WINNING];
+const SEALS: [&str; 2] = ["seal-2k.proof", "seal-2k-synthetic.proof"];
+const WINDOW: &str = "window-2k.proof";
+const WINNING: &str = "winning-2k.proof";
+const COMMITTED: [&str; 4] = ["seal-2k.proof", "seal-2k-synthetic.proof", WINDOW, WINNING];
+
+fn committed(name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(name)).unwrap()
+}
+
+fn decoded(name: &str) -> ProofFile {
+    ProofFile::decode(&committed(name)).unwrap()
+}
 
 fn possession() -> Vec<u8> {
     let payload: Vec<u8> = (0..20_000_u32).map(|i| (i % 247) as u8).collect();
@@ -55,8 +62,8 @@ impl Verifier {
 
 #[test]
 fn committed_proofs_are_accepted_and_say_their_strength() {
-    for bytes in COMMITTED {
-        let report = check(bytes).unwrap();
+    for bytes in COMMITTED.map(committed) {
+        let report = check(&bytes).unwrap();
         assert_eq!(report.key_trust, Some(KeyTrust::FromFile));
         assert!(!report.is_production());
         assert!(report.to_string().contains(TEST_STRENGTH));
@@ -70,7 +77,7 @@ fn committed_proofs_are_accepted_and_say_their_strength() {
 
 #[test]
 fn no_flipped_bit_is_accepted_anywhere_in_a_file() {
-    for bytes in COMMITTED.into_iter().map(Vec::from).chain([possession()]) {
+    for bytes in COMMITTED.into_iter().map(committed).chain([possession()]) {
         let key_bytes = ProofFile::decode(&bytes)
             .unwrap()
             .key
@@ -103,8 +110,8 @@ fn no_changed_input_is_accepted() {
         assert!(answer.is_err(), "{:?}", twin.statement);
         rejected += usize::from(matches!(answer, Err(ProofFileError::Rejected)));
     };
-    for bytes in [SEAL, SYNTHETIC_SEAL] {
-        let file = Verifier::of(bytes);
+    for name in SEALS {
+        let file = Verifier::of(&committed(name));
         let Statement::Seal(seal) = file.original.statement.clone() else { panic!("not a seal") };
         for bit in (0..256).step_by(23) {
             for field in 0..5 {
@@ -143,7 +150,7 @@ fn no_changed_input_is_accepted() {
             refused(&file, Statement::Seal(SealStatement { profile, ..seal.clone() }));
         }
     }
-    let file = Verifier::of(WINDOW);
+    let file = Verifier::of(&committed(WINDOW));
     let Statement::WindowPost(window) = file.original.statement.clone() else { panic!("not a window") };
     for bit in (0..256).step_by(23) {
         for field in 0..3 {
@@ -167,7 +174,7 @@ fn no_changed_input_is_accepted() {
         twin.sectors.remove(drop);
         refused(&file, Statement::WindowPost(twin));
     }
-    let file = Verifier::of(WINNING);
+    let file = Verifier::of(&committed(WINNING));
     let Statement::WinningPost(winning) = file.original.statement.clone() else { panic!("not a winning") };
     for bit in (0..256).step_by(23) {
         for field in 0..3 {
@@ -194,8 +201,8 @@ fn no_changed_input_is_accepted() {
 
 #[test]
 fn every_flipped_bit_of_a_proof_is_refused() {
-    for bytes in COMMITTED {
-        let verifier = Verifier::of(bytes);
+    for name in COMMITTED {
+        let verifier = Verifier::of(&committed(name));
         let file = &verifier.original;
         for bit in (0..file.proof.len() * 8).step_by(3) {
             let mut twin = file.clone();
@@ -214,8 +221,8 @@ fn every_flipped_bit_of_a_proof_is_refused() {
 
 #[test]
 fn a_proof_does_not_hold_under_another_key_or_circuit() {
-    let window = ProofFile::decode(WINDOW).unwrap();
-    let winning = ProofFile::decode(WINNING).unwrap();
+    let window = decoded(WINDOW);
+    let winning = decoded(WINNING);
     let mut twin = window.clone();
     twin.key = winning.key.clone();
     assert!(matches!(twin.verify(&NoKeys), Err(ProofFileError::Key(KeyError::Length { .. }))));
@@ -234,7 +241,7 @@ fn a_proof_does_not_hold_under_another_key_or_circuit() {
 #[test]
 fn production_statements_need_published_keys() {
     // Winning PoSt has the same number of inputs at every size, so a local key fits the form.
-    let mut file = ProofFile::decode(WINNING).unwrap();
+    let mut file = decoded(WINNING);
     let Statement::WinningPost(winning) = &mut file.statement else { panic!("not a winning") };
     winning.profile = Profile::Production32g;
     file.strength = file.statement.strength().to_owned();
@@ -243,7 +250,7 @@ fn production_statements_need_published_keys() {
 
 #[test]
 fn a_file_cannot_call_itself_stronger_than_it_is() {
-    let mut file = ProofFile::decode(WINDOW).unwrap();
+    let mut file = decoded(WINDOW);
     file.strength = PRODUCTION_STRENGTH.to_owned();
     assert!(matches!(ProofFile::decode(&file.encode().unwrap()), Err(ProofFileError::Strength { .. })));
 }
@@ -256,14 +263,14 @@ fn forms_are_refused_by_name() {
     assert!(matches!(ProofFile::decode(b"HFPROOF\x01"), Err(ProofFileError::Encoding(_))));
     let long = vec![0; PROOF_FILE_BYTES_MAX + 1];
     assert!(matches!(ProofFile::decode(&long), Err(ProofFileError::TooLong(_))));
-    let mut longer = WINDOW.to_vec();
+    let mut longer = committed(WINDOW);
     longer.push(0);
     assert!(ProofFile::decode(&longer).is_err());
-    let mut file = ProofFile::decode(WINDOW).unwrap();
+    let mut file = decoded(WINDOW);
     let Statement::WindowPost(window) = &mut file.statement else { panic!("not a window") };
     window.sectors.swap(0, 1);
     assert!(matches!(ProofFile::decode(&file.encode().unwrap()), Err(ProofFileError::Sectors)));
-    let mut file = ProofFile::decode(WINDOW).unwrap();
+    let mut file = decoded(WINDOW);
     file.key = None;
     assert!(matches!(ProofFile::decode(&file.encode().unwrap()), Err(ProofFileError::KeyPresence)));
 }
@@ -302,7 +309,8 @@ proptest! {
         cut in any::<prop::sample::Index>(),
         cuts in any::<bool>(),
     ) {
-        let mut bytes = COMMITTED[which].to_vec();
+        let original = committed(COMMITTED[which]);
+        let mut bytes = original.clone();
         for (at, byte) in edits {
             let at = at.index(bytes.len());
             bytes[at] = byte;
@@ -311,6 +319,6 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         // The same bytes again are the one thing that is accepted.
-        prop_assert!(check(&bytes).is_err() || bytes == COMMITTED[which]);
+        prop_assert!(check(&bytes).is_err() || bytes == original);
     }
 }
