@@ -100,13 +100,21 @@ fn posts(bench: &Bench, profile: Profile, sector: &Path) {
     let parameters = bench.launcher.workshop().parameters();
     for circuit in [Circuit::WindowPost, Circuit::WinningPost] {
         let path = parameters.params_path(profile, circuit);
-        bench.step(&format!("{} parameters: {circuit}", profile.name()), Job::Parameters { profile, circuit }, &path);
+        bench.step(
+            &format!("{} parameters: {circuit}", profile.name()),
+            Job::Parameters { profile, circuit },
+            &path,
+        );
     }
     let (prover, beacon) = (Bytes32([1; 32]), Bytes32([4; 32]));
     let out = bench.dir.path().join("window");
     let statement = WindowStatement { profile, prover, beacon, epoch: 1, sectors: Vec::new() };
     let sectors = vec![sector.to_owned()];
-    bench.step(&format!("{} window PoSt", profile.name()), Job::WindowPost { statement, sectors, out: out.clone() }, &out);
+    bench.step(
+        &format!("{} window PoSt", profile.name()),
+        Job::WindowPost { statement, sectors, out: out.clone() },
+        &out,
+    );
     verify(bench, &out, "verify window PoSt");
     let out = bench.dir.path().join("winning");
     let none = PublicSector { number: 0, comm_r: Bytes32::default() };
@@ -118,7 +126,8 @@ fn posts(bench: &Bench, profile: Profile, sector: &Path) {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let folder = arguments.iter().position(|word| word == "--parameters").and_then(|at| arguments.get(at + 1));
+    let folder =
+        arguments.iter().position(|word| word == "--parameters").and_then(|at| arguments.get(at + 1));
     let dir = tempfile::tempdir().unwrap();
     let workshop = Workshop::create(dir.path()).unwrap();
     for entry in folder.map(|folder| std::fs::read_dir(folder).unwrap()).into_iter().flatten() {

@@ -85,10 +85,7 @@ impl Layout {
     ///
     /// # Errors
     /// As `push`.
-    pub fn of(
-        profile: Profile,
-        pieces: impl IntoIterator<Item = PieceRoot>,
-    ) -> Result<Self, PackingError> {
+    pub fn of(profile: Profile, pieces: impl IntoIterator<Item = PieceRoot>) -> Result<Self, PackingError> {
         let mut layout = Self::new(profile);
         for piece in pieces {
             layout.push(piece)?;

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use common::{PROVER, Rig, payloads};
 use holdfast_sectors::params::{KeyTrust, Origin};
 use holdfast_sectors::proof::{
-    KeySource, NoKeys, ProofFile, ProofFileError, PublicSector, WindowStatement, WinningStatement, verify_file,
+    KeySource, NoKeys, ProofFile, ProofFileError, PublicSector, WindowStatement, WinningStatement,
+    verify_file,
 };
 use holdfast_sectors::sector::Phase;
 use holdfast_sectors::sector::post::ProvableSector;
@@ -27,7 +28,13 @@ fn window(epoch: u64) -> WindowStatement {
 
 fn winning() -> WinningStatement {
     let sector = PublicSector { number: 0, comm_r: Bytes32::default() };
-    WinningStatement { profile: Profile::Test2k, prover: PROVER, beacon: Bytes32([0x65; 32]), epoch: 9, sector }
+    WinningStatement {
+        profile: Profile::Test2k,
+        prover: PROVER,
+        beacon: Bytes32([0x65; 32]),
+        epoch: 9,
+        sector,
+    }
 }
 
 fn sealed(rig: &Rig, numbers: &[u64]) -> Vec<PathBuf> {
@@ -47,7 +54,8 @@ fn a_window_is_proven_and_the_faulty_are_declared() {
     // Three sectors are two partitions of test-2k; they are named out of order.
     let sectors = sealed(&rig, &[5, 3, 9]);
     let out = rig.dir.path().join("window.proof");
-    let job = |epoch| Job::WindowPost { statement: window(epoch), sectors: sectors.clone(), out: out.clone() };
+    let job =
+        |epoch| Job::WindowPost { statement: window(epoch), sectors: sectors.clone(), out: out.clone() };
     assert_eq!(rig.run(job(1)), JobResult::WindowPost { proven: true, faults: vec![] });
 
     let own = rig.launcher.workshop().parameters();
@@ -68,7 +76,9 @@ fn a_window_is_proven_and_the_faulty_are_declared() {
         bytes.truncate(if cut { 2_000 } else { 2_048 });
         fs::write(&replica, bytes).unwrap();
     }
-    let JobResult::WindowPost { proven: true, faults } = rig.run(job(2)) else { panic!("nothing was proven") };
+    let JobResult::WindowPost { proven: true, faults } = rig.run(job(2)) else {
+        panic!("nothing was proven")
+    };
     let mut numbers: Vec<_> = faults.iter().map(|fault| fault.number).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, [3, 5]);

@@ -108,7 +108,9 @@ fn power(mode: SealMode) {
         for file in files(after) {
             let name = file.strip_prefix(after).unwrap();
             let torn = match name.parent().filter(|folder| *folder != Path::new("")) {
-                Some(folder) => PathBuf::from(format!("{}.partial", folder.display())).join(name.file_name().unwrap()),
+                Some(folder) => {
+                    PathBuf::from(format!("{}.partial", folder.display())).join(name.file_name().unwrap())
+                }
                 None => PathBuf::from(format!("{}.partial", name.display())),
             };
             if !before.join(name).exists() {

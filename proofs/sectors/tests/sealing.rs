@@ -12,13 +12,7 @@ use holdfast_sectors::{Bytes32, SealMode};
 
 fn read(rig: &Rig, sector: &Path, payload: &[u8], offset: u64, len: u64) -> Vec<u8> {
     let out = rig.dir.path().join("read");
-    rig.run(Job::ReadPiece {
-        sector: sector.to_owned(),
-        piece: cid(payload),
-        offset,
-        len,
-        out: out.clone(),
-    });
+    rig.run(Job::ReadPiece { sector: sector.to_owned(), piece: cid(payload), offset, len, out: out.clone() });
     fs::read(out).unwrap()
 }
 
@@ -81,9 +75,11 @@ fn a_synthetic_seal_drops_its_layers_before_the_seed_is_known() {
     assert_eq!((phase, waits), (Phase::Synthetic, Some(Waits::Seed)));
     assert!(!path.join("pc1").exists() && !path.join("pc2").exists());
     let layers = fs::read_dir(path.join("synthetic")).unwrap();
-    assert!(!layers.map(|entry| entry.unwrap().file_name()).any(|name| {
-        name.to_string_lossy().contains("layer")
-    }));
+    assert!(
+        !layers
+            .map(|entry| entry.unwrap().file_name())
+            .any(|name| { name.to_string_lossy().contains("layer") })
+    );
     Sector::open(&path).unwrap().0.set_seed(SEED).unwrap();
     assert_eq!(rig.seal(&path, Phase::Commit1).0, Phase::Commit1);
 }

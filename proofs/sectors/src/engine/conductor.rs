@@ -32,13 +32,23 @@ pub enum Event {
     Progress(TaskId, Message),
     Done(Task, Output),
     /// It will be tried again.
-    Retried { id: TaskId, reason: String },
+    Retried {
+        id: TaskId,
+        reason: String,
+    },
     /// Given up for good.
-    Failed { task: Task, reason: String },
+    Failed {
+        task: Task,
+        reason: String,
+    },
     /// A proof's deadline passed before it was there.
     Missed(Task),
     /// Told once for each task, while there is still time.
-    AtRisk { id: TaskId, deadline: UnixMillis, expected: UnixMillis },
+    AtRisk {
+        id: TaskId,
+        deadline: UnixMillis,
+        expected: UnixMillis,
+    },
 }
 
 /// The engine.

@@ -40,17 +40,25 @@ pub enum Action {
 pub enum Verdict {
     Done(Output),
     /// Given up.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
     /// Back in the queue, with the cost and pause that it has now.
-    Again { reason: String },
+    Again {
+        reason: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Queued,
-    Running { since: UnixMillis },
+    Running {
+        since: UnixMillis,
+    },
     /// Told to stop, not yet ended: still using what it uses.
-    Stopping { since: UnixMillis },
+    Stopping {
+        since: UnixMillis,
+    },
     /// Too late before it began.
     Missed,
 }
@@ -257,7 +265,11 @@ impl Core {
                 let had = entry.task.duty.cost.memory_bytes;
                 entry.task.duty.cost.memory_bytes = had.saturating_mul(2).min(budget.memory_bytes);
                 let reason = format!("ran out of {had} bytes of memory");
-                if had >= budget.memory_bytes { Verdict::Failed { reason } } else { Verdict::Again { reason } }
+                if had >= budget.memory_bytes {
+                    Verdict::Failed { reason }
+                } else {
+                    Verdict::Again { reason }
+                }
             }
         };
         let Verdict::Again { reason } = verdict else {
@@ -269,9 +281,8 @@ impl Core {
             self.entries.remove(&id);
             return Some(Verdict::Failed { reason: format!("{reason} (tried {ATTEMPTS_MAX} times)") });
         }
-        let pause = BACKOFF_MILLIS
-            .saturating_mul(1 << entry.task.attempts.saturating_sub(1))
-            .min(BACKOFF_MILLIS_MAX);
+        let pause =
+            BACKOFF_MILLIS.saturating_mul(1 << entry.task.attempts.saturating_sub(1)).min(BACKOFF_MILLIS_MAX);
         // Never so long that waiting itself misses the deadline.
         let duty = &entry.task.duty;
         let latest = duty.deadline.saturating_sub(duty.cost.wall_millis()).max(now);

@@ -76,8 +76,11 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(io(error)),
         };
-        let replay = replay(&bytes)
-            .map_err(|(line, reason)| JournalError::Damaged { path: path.to_owned(), line, reason })?;
+        let replay = replay(&bytes).map_err(|(line, reason)| JournalError::Damaged {
+            path: path.to_owned(),
+            line,
+            reason,
+        })?;
         let journal = Self::rewrite(path, &replay.tasks, replay.next)?;
         Ok((journal, replay))
     }

@@ -124,7 +124,10 @@ pub struct Task {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ending {
     Done(Output),
-    Failed { permanent: bool, reason: String },
+    Failed {
+        permanent: bool,
+        reason: String,
+    },
     /// It needs more than it was given.
     OutOfMemory,
     /// We stopped it.

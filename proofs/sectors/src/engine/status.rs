@@ -104,12 +104,10 @@ fn state(state: State, said: Option<&Message>, paused: bool) -> String {
         (State::Missed, _) => "missed".to_owned(),
         (State::Stopping { .. }, _) => "stopping".to_owned(),
         (State::Running { .. }, Some(Message::Phase(phase))) => format!("running, past {}", phase.name()),
-        (State::Running { .. }, Some(Message::Parameters(progress))) => {
-            match progress.expected_cpu_seconds {
-                Some(expected) => format!("running, {:.0} of about {expected:.0} CPU s", progress.cpu_seconds),
-                None => format!("running, {:.0} CPU s", progress.cpu_seconds),
-            }
-        }
+        (State::Running { .. }, Some(Message::Parameters(progress))) => match progress.expected_cpu_seconds {
+            Some(expected) => format!("running, {:.0} of about {expected:.0} CPU s", progress.cpu_seconds),
+            None => format!("running, {:.0} CPU s", progress.cpu_seconds),
+        },
         (State::Running { .. }, _) => "running".to_owned(),
     }
 }
@@ -127,7 +125,14 @@ impl fmt::Display for EngineStatus {
         )?;
         for task in &self.tasks {
             let seconds = |at: UnixMillis| (at / 1_000).cast_signed() - (self.now / 1_000).cast_signed();
-            write!(f, "  {:>6}  {}: {}, due in {} s", task.id.0, task.what, task.state, seconds(task.deadline))?;
+            write!(
+                f,
+                "  {:>6}  {}: {}, due in {} s",
+                task.id.0,
+                task.what,
+                task.state,
+                seconds(task.deadline)
+            )?;
             if let Some(expected) = task.expected_finish {
                 write!(f, ", expected in {} s", seconds(expected))?;
             }

@@ -306,7 +306,8 @@ fn names_are_not_used_twice_even_when_the_last_was_over_before_a_crash() {
 fn a_torn_journal_is_cut_and_a_damaged_one_reported() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("queue");
-    let task = |id| Task { id: TaskId(id), duty: duty(Class::Seal, 9, 1, 1, GIB), attempts: 0, not_before: 0 };
+    let task =
+        |id| Task { id: TaskId(id), duty: duty(Class::Seal, 9, 1, 1, GIB), attempts: 0, not_before: 0 };
     {
         let (mut journal, _) = Journal::open(&path).unwrap();
         journal.append(&[Record::Task(task(0)), Record::Task(task(1))]).unwrap();

@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use filecoin_proofs::parameters::{
-    public_params, window_post_public_params, winning_post_public_params,
-};
+use filecoin_proofs::parameters::{public_params, window_post_public_params, winning_post_public_params};
 use filecoin_proofs::{DefaultPieceHasher, MerkleTreeTrait};
 use serde::{Deserialize, Serialize};
 use storage_proofs_core::parameter_cache::CacheableParameters;

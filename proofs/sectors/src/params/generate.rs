@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use bellperson::groth16::{Parameters, generate_random_parameters};
 use blstrs::Bls12;
-use filecoin_proofs::parameters::{
-    public_params, window_post_public_params, winning_post_public_params,
-};
+use filecoin_proofs::parameters::{public_params, window_post_public_params, winning_post_public_params};
 use filecoin_proofs::{DefaultPieceHasher, MerkleTreeTrait};
 use nix::fcntl::{Flock, FlockArg};
 use nix::time::{ClockId, clock_gettime};
@@ -104,7 +102,8 @@ impl ParameterStore {
         }
         let stamp_path = self.stamp_path(profile, circuit);
         durable::remove(&stamp_path).map_err(ParamsError::io(&stamp_path))?;
-        let made = ticking(|| tell(GenerateStage::Computing), || shaped!(profile, compute(profile, circuit, rng)))?;
+        let made =
+            ticking(|| tell(GenerateStage::Computing), || shaped!(profile, compute(profile, circuit, rng)))?;
         tell(GenerateStage::Writing);
         let (params, key) = (self.params_path(profile, circuit), self.key_path(profile, circuit));
         write(&params, |out| made.write(out))?;
@@ -153,11 +152,10 @@ fn compute<Tree: MerkleTreeTrait + 'static>(
         Circuit::Porep => {
             let params =
                 public_params::<Tree>(&profile.porep_config(SealMode::Interactive)).map_err(library)?;
-            let blank =
-                <StackedCompound<Tree, DefaultPieceHasher> as CompoundProof<
-                    StackedDrg<'_, Tree, DefaultPieceHasher>,
-                    _,
-                >>::blank_circuit(&params);
+            let blank = <StackedCompound<Tree, DefaultPieceHasher> as CompoundProof<
+                StackedDrg<'_, Tree, DefaultPieceHasher>,
+                _,
+            >>::blank_circuit(&params);
             generate_random_parameters::<Bls12, _, _>(blank, &mut rng)
         }
         Circuit::WindowPost | Circuit::WinningPost => {
@@ -167,9 +165,10 @@ fn compute<Tree: MerkleTreeTrait + 'static>(
                 winning_post_public_params::<Tree>(&profile.winning_config())
             }
             .map_err(library)?;
-            let blank = <FallbackPoStCompound<Tree> as CompoundProof<FallbackPoSt<'_, Tree>, _>>::blank_circuit(
-                &params,
-            );
+            let blank =
+                <FallbackPoStCompound<Tree> as CompoundProof<FallbackPoSt<'_, Tree>, _>>::blank_circuit(
+                    &params,
+                );
             generate_random_parameters::<Bls12, _, _>(blank, &mut rng)
         }
     };
@@ -195,8 +194,5 @@ fn ticking<T>(mut tell: impl FnMut() + Send, work: impl FnOnce() -> T) -> T {
 
 /// Processor time of this process, all threads.
 fn cpu_seconds() -> f64 {
-    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)
-        .map(Duration::from)
-        .unwrap_or_default()
-        .as_secs_f64()
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map(Duration::from).unwrap_or_default().as_secs_f64()
 }

@@ -80,8 +80,10 @@ impl Key {
         }
         let key = VerifyingKey::<Bls12>::read(bytes.as_slice())
             .map_err(|error| KeyError::Malformed(error.to_string()))?;
-        let ones = [key.alpha_g1, key.beta_g1, key.delta_g1].iter().any(|point| bool::from(point.is_identity()));
-        let twos = [key.beta_g2, key.gamma_g2, key.delta_g2].iter().any(|point| bool::from(point.is_identity()));
+        let ones =
+            [key.alpha_g1, key.beta_g1, key.delta_g1].iter().any(|point| bool::from(point.is_identity()));
+        let twos =
+            [key.beta_g2, key.gamma_g2, key.delta_g2].iter().any(|point| bool::from(point.is_identity()));
         if ones || twos {
             return Err(KeyError::Degenerate);
         }

@@ -26,9 +26,7 @@ use bellperson::groth16;
 use blake2b_simd::Params as Blake2b;
 use blstrs::Bls12;
 use serde::{Deserialize, Serialize};
-use storage_proofs_core::parameter_cache::{
-    Bls12GrothParams, PARAMETERS, parameter_id, verifying_key_id,
-};
+use storage_proofs_core::parameter_cache::{Bls12GrothParams, PARAMETERS, parameter_id, verifying_key_id};
 use thiserror::Error;
 
 use crate::durable;

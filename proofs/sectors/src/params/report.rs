@@ -12,10 +12,16 @@ use crate::profile::Profile;
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum FileState {
     /// Hashed and right.
-    Ready { origin: Origin },
-    Missing { detail: String },
+    Ready {
+        origin: Origin,
+    },
+    Missing {
+        detail: String,
+    },
     /// There, and not to be used.
-    Refused { detail: String },
+    Refused {
+        detail: String,
+    },
 }
 
 /// One circuit's line.

@@ -36,8 +36,7 @@ impl Stamp {
         params: &Path,
         key: &Path,
     ) -> Result<Self, ParamsError> {
-        let (params_bytes, params_sha256) =
-            durable::sha256_file(params).map_err(ParamsError::io(params))?;
+        let (params_bytes, params_sha256) = durable::sha256_file(params).map_err(ParamsError::io(params))?;
         let (_, key_sha256) = durable::sha256_file(key).map_err(ParamsError::io(key))?;
         Ok(Self {
             version: VERSION,

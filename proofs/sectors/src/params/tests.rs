@@ -18,11 +18,7 @@ fn every_circuit_of_every_profile_is_in_the_published_manifest() {
                 let name = path.file_name().unwrap().to_str().unwrap();
                 let digest = published_digest(name).unwrap_or_else(|| panic!("{profile} {circuit}: {name}"));
                 assert_eq!(digest.len(), MANIFEST_DIGITS);
-                assert_eq!(
-                    PARAMETERS[name].sector_size,
-                    profile.sector_bytes(),
-                    "{name}"
-                );
+                assert_eq!(PARAMETERS[name].sector_size, profile.sector_bytes(), "{name}");
             }
         }
     }

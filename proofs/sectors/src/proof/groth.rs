@@ -4,18 +4,12 @@
 //! The library's own key cache is not used; the key comes from the caller.
 
 use filecoin_hashers::{Domain, Hasher};
-use filecoin_proofs::parameters::{
-    setup_params, window_post_setup_params, winning_post_setup_params,
-};
-use filecoin_proofs::{
-    DefaultPieceDomain, DefaultPieceHasher, MerkleTreeTrait, as_safe_commitment,
-};
+use filecoin_proofs::parameters::{setup_params, window_post_setup_params, winning_post_setup_params};
+use filecoin_proofs::{DefaultPieceDomain, DefaultPieceHasher, MerkleTreeTrait, as_safe_commitment};
 use storage_proofs_core::compound_proof::{CompoundProof, SetupParams};
 use storage_proofs_core::multi_proof::MultiProof;
 use storage_proofs_core::sector::SectorId;
-use storage_proofs_porep::stacked::{
-    self, StackedCompound, StackedDrg, Tau, generate_replica_id,
-};
+use storage_proofs_porep::stacked::{self, StackedCompound, StackedDrg, Tau, generate_replica_id};
 use storage_proofs_post::fallback::{self, FallbackPoSt, FallbackPoStCompound};
 
 use super::statement::check_sectors;
@@ -68,18 +62,13 @@ pub(crate) fn in_field<D: Domain>(bytes: &[u8; 32], what: &'static str) -> Resul
 }
 
 /// Splits and decompresses the proofs of all partitions.
-fn proofs<'k>(
-    partitions: usize,
-    bytes: &[u8],
-    key: &'k Key,
-) -> Result<MultiProof<'k>, ProofFileError> {
+fn proofs<'k>(partitions: usize, bytes: &[u8], key: &'k Key) -> Result<MultiProof<'k>, ProofFileError> {
     let expected = partitions * GROTH_PROOF_BYTES;
     if bytes.len() != expected {
         return Err(ProofFileError::ProofLength { expected, found: bytes.len() });
     }
     // Points that are none are a lie like any other.
-    MultiProof::new_from_bytes(Some(partitions), bytes, key.prepared())
-        .map_err(|_| ProofFileError::Rejected)
+    MultiProof::new_from_bytes(Some(partitions), bytes, key.prepared()).map_err(|_| ProofFileError::Rejected)
 }
 
 fn seal_holds<Tree: MerkleTreeTrait + 'static>(
@@ -106,8 +95,9 @@ fn seal_holds<Tree: MerkleTreeTrait + 'static>(
         partitions: Some(partitions),
         priority: false,
     };
-    let public = <Compound<Tree> as CompoundProof<StackedDrg<'_, Tree, DefaultPieceHasher>, _>>::setup(&setup)
-        .map_err(library)?;
+    let public =
+        <Compound<Tree> as CompoundProof<StackedDrg<'_, Tree, DefaultPieceHasher>, _>>::setup(&setup)
+            .map_err(library)?;
     let inputs = stacked::PublicInputs {
         replica_id,
         tau: Some(Tau { comm_d, comm_r }),
@@ -161,8 +151,8 @@ fn post_holds<Tree: MerkleTreeTrait + 'static>(
     };
     let partitions = (claim.partitions > 1).then_some(claim.partitions);
     let setup = SetupParams { vanilla_params, partitions, priority: false };
-    let public = <Compound<Tree> as CompoundProof<FallbackPoSt<'_, Tree>, _>>::setup(&setup)
-        .map_err(library)?;
+    let public =
+        <Compound<Tree> as CompoundProof<FallbackPoSt<'_, Tree>, _>>::setup(&setup).map_err(library)?;
     let required = fallback::ChallengeRequirements { minimum_challenge_count };
     <Compound<Tree> as CompoundProof<FallbackPoSt<'_, Tree>, _>>::verify(&public, &inputs, &proofs, &required)
         .map_err(library)

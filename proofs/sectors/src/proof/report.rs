@@ -38,7 +38,9 @@ impl VerifyReport {
         let piece = possession.parts().map(|(piece, _)| piece.to_string()).unwrap_or_default();
         Self::new(
             statement,
-            vec![format!("whoever made it could produce {leaves} drawn leaves of {piece} after the seed was known")],
+            vec![format!(
+                "whoever made it could produce {leaves} drawn leaves of {piece} after the seed was known"
+            )],
             vec![
                 "where the bytes are, or how many copies there are".to_owned(),
                 "that the seed was fresh: only who drew it, or a beacon, knows that".to_owned(),
@@ -84,7 +86,9 @@ impl VerifyReport {
             }
         }
         if trust != KeyTrust::Published {
-            not.push("anything to whoever does not trust the maker of the parameters: it could forge".to_owned());
+            not.push(
+                "anything to whoever does not trust the maker of the parameters: it could forge".to_owned(),
+            );
         }
         let mut report = Self::new(statement, shows, not);
         report.key_trust = Some(trust);

@@ -55,8 +55,8 @@ impl PossessionStatement {
     /// # Errors
     /// `Encoding` for a CID that is none, `Possession` for a number of draws that is none.
     pub fn parts(&self) -> Result<(PieceCid, Challenge), ProofFileError> {
-        let piece = PieceCid::from_bytes(&self.piece)
-            .map_err(|error| ProofFileError::Encoding(error.to_string()))?;
+        let piece =
+            PieceCid::from_bytes(&self.piece).map_err(|error| ProofFileError::Encoding(error.to_string()))?;
         Ok((piece, Challenge::new(self.seed.0, self.count)?))
     }
 }

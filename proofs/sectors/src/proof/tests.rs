@@ -127,7 +127,10 @@ fn no_changed_input_is_accepted() {
             }
         }
         for bit in 0..64 {
-            refused(&file, Statement::Seal(SealStatement { number: seal.number ^ (1 << bit), ..seal.clone() }));
+            refused(
+                &file,
+                Statement::Seal(SealStatement { number: seal.number ^ (1 << bit), ..seal.clone() }),
+            );
         }
         let mut swapped = seal.clone();
         swapped.pieces.swap(0, 2);
@@ -164,7 +167,10 @@ fn no_changed_input_is_accepted() {
         }
     }
     for bit in 0..64 {
-        refused(&file, Statement::WindowPost(WindowStatement { epoch: window.epoch ^ (1 << bit), ..window.clone() }));
+        refused(
+            &file,
+            Statement::WindowPost(WindowStatement { epoch: window.epoch ^ (1 << bit), ..window.clone() }),
+        );
         let mut twin = window.clone();
         twin.sectors[1].number ^= 1 << bit;
         refused(&file, Statement::WindowPost(twin));

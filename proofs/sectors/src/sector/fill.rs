@@ -69,8 +69,13 @@ impl Sector {
     pub(super) fn pack(&self) -> Result<Vec<Output>, SectorError> {
         let path = self.path(UNSEALED);
         let io = || SectorError::io(&path);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io())?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(io())?;
         // A piece that was not entered may have left bytes: cut them off, and lengthen again with zeros.
         let sector = self.journal.spec.profile.sector_bytes();
         file.set_len(self.layout()?.used_bytes()).map_err(io())?;
@@ -111,11 +116,7 @@ impl Sector {
 }
 
 /// Copies a payload as leaves, completed with zeros to its padded length; its name, or none if it was short.
-fn copy_expanded(
-    mut payload: impl Read,
-    len: u64,
-    to: &mut impl Write,
-) -> io::Result<Option<PieceCid>> {
+fn copy_expanded(mut payload: impl Read, len: u64, to: &mut impl Write) -> io::Result<Option<PieceCid>> {
     let mut hasher = CommpHasher::new();
     let mut chunk = vec![0; CHUNK_PAYLOAD];
     let mut left = len;

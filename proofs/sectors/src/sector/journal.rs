@@ -122,9 +122,7 @@ impl Output {
     pub(super) fn is_intact(&self, dir: &Path) -> bool {
         let path = dir.join(&self.name);
         let length = fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == self.bytes);
-        length
-            && durable::sha256_file(&path)
-                .is_ok_and(|now| now == (self.bytes, self.sha256.0))
+        length && durable::sha256_file(&path).is_ok_and(|now| now == (self.bytes, self.sha256.0))
     }
 }
 
@@ -193,7 +191,8 @@ impl Journal {
 
     pub(super) fn store(&self, dir: &Path) -> Result<(), SectorError> {
         let path = dir.join(JOURNAL);
-        let bad = |error: serde_json::Error| SectorError::Journal { path: path.clone(), reason: error.to_string() };
+        let bad =
+            |error: serde_json::Error| SectorError::Journal { path: path.clone(), reason: error.to_string() };
         let text = serde_json::to_vec_pretty(self).map_err(bad)?;
         durable::replace(&path, &text).map_err(SectorError::io(&path))
     }

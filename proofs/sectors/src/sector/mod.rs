@@ -37,8 +37,8 @@ use crate::proof::ProofFileError;
 use crate::types::Bytes32;
 use crate::workshop::{Workshop, WorkshopError};
 
-pub use journal::{Phase, SectorSpec};
 use journal::{Finished, JOURNAL, Journal, Output};
+pub use journal::{Phase, SectorSpec};
 
 pub(crate) const UNSEALED: &str = "unsealed";
 const PC1: &str = "pc1";
@@ -358,8 +358,7 @@ fn lock(dir: &Path) -> Result<Flock<File>, SectorError> {
         .write(true)
         .open(&path)
         .map_err(SectorError::io(&path))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| SectorError::Busy { dir: dir.to_owned() })
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| SectorError::Busy { dir: dir.to_owned() })
 }
 
 #[cfg(test)]

@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 use filecoin_hashers::{Domain, Hasher};
 use filecoin_proofs::parameters::public_params;
 use filecoin_proofs::{
-    DefaultPieceDomain, DefaultPieceHasher, MerkleTreeTrait, PieceInfo, PoRepConfig,
-    SealCommitPhase1Output, SealPreCommitOutput, SealPreCommitPhase1Output, as_safe_commitment,
-    clear_cache, generate_synth_proofs, seal_commit_phase1, seal_pre_commit_phase1,
-    seal_pre_commit_phase2,
+    DefaultPieceDomain, DefaultPieceHasher, MerkleTreeTrait, PieceInfo, PoRepConfig, SealCommitPhase1Output,
+    SealPreCommitOutput, SealPreCommitPhase1Output, as_safe_commitment, clear_cache, generate_synth_proofs,
+    seal_commit_phase1, seal_pre_commit_phase1, seal_pre_commit_phase2,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,11 +20,13 @@ use storage_proofs_core::compound_proof::CompoundProof;
 use storage_proofs_core::sector::SectorId;
 use storage_proofs_porep::stacked::{PublicInputs, StackedCompound, StackedDrg, Tau};
 
-use super::{COMMIT1, FINAL, Output, PC1, PC2, PROOF, Phase, SEALED, SYNTHETIC, Sector, SectorError, UNSEALED};
+use super::{
+    COMMIT1, FINAL, Output, PC1, PC2, PROOF, Phase, SEALED, SYNTHETIC, Sector, SectorError, UNSEALED,
+};
 use crate::durable;
 use crate::params::Circuit;
-use crate::proof::{ProofFile, SealStatement};
 use crate::profile::shaped;
+use crate::proof::{ProofFile, SealStatement};
 use crate::types::Bytes32;
 use crate::workshop::Workshop;
 

@@ -148,15 +148,13 @@ fn answer<Tree: MerkleTreeTrait + 'static>(
     sector: &ProvableSector,
 ) -> Result<Answer<Tree>, anyhow::Error> {
     let id = SectorId::from(sector.public.number);
-    let challenges =
-        generate_fallback_sector_challenges::<Tree>(config, &randomness, &[id], [0; 32])?;
+    let challenges = generate_fallback_sector_challenges::<Tree>(config, &randomness, &[id], [0; 32])?;
     let drawn = challenges.get(&id).map_or(&[][..], Vec::as_slice);
     let replica = sector.replica_path();
     // The library maps the replica; a short file would be a fault of the process, not an error.
     let found = fs::metadata(&replica)?.len();
     anyhow::ensure!(found == sector.profile.sector_bytes(), "the replica has {found} bytes");
-    let replica =
-        PrivateReplicaInfo::<Tree>::new(replica, sector.public.comm_r.0, sector.folder.clone())?;
+    let replica = PrivateReplicaInfo::<Tree>::new(replica, sector.public.comm_r.0, sector.folder.clone())?;
     generate_single_vanilla_proof::<Tree>(config, id, &replica, drawn)
 }
 
@@ -168,7 +166,11 @@ fn window<Tree: MerkleTreeTrait + 'static>(
     let config = statement.profile.window_config();
     let randomness = statement.randomness();
     let vanilla_params = window_post_setup_params(&config);
-    let alone = setup::<Tree>(SetupParams { vanilla_params: vanilla_params.clone(), partitions: None, priority: false })?;
+    let alone = setup::<Tree>(SetupParams {
+        vanilla_params: vanilla_params.clone(),
+        partitions: None,
+        priority: false,
+    })?;
     let (mut answers, mut faults, mut good) = (Vec::new(), Vec::new(), Vec::new());
     for sector in sectors {
         let own = inputs::<Tree>(randomness, &[sector.public], Some(0))?;
@@ -201,7 +203,8 @@ fn window<Tree: MerkleTreeTrait + 'static>(
     let all = inputs::<Tree>(randomness, &good, None)?;
     statement.sectors = good;
     let claim = Statement::WindowPost(statement);
-    let proof = groth(parameters, Circuit::WindowPost, claim, WINDOW, &config, &public, &all, &answers, partitions)?;
+    let proof =
+        groth(parameters, Circuit::WindowPost, claim, WINDOW, &config, &public, &all, &answers, partitions)?;
     Ok(WindowOutcome { proof: Some(proof), faults })
 }
 
@@ -212,10 +215,9 @@ fn winning<Tree: MerkleTreeTrait + 'static>(
 ) -> Result<ProofFile, SectorError> {
     let config = statement.profile.winning_config();
     let randomness = statement.randomness();
-    let answer = unwinding(|| answer::<Tree>(&config, randomness, sector))
-        .map_err(SectorError::library(WINNING))?;
-    let vanilla_params =
-        winning_post_setup_params(&config).map_err(SectorError::library(WINNING))?;
+    let answer =
+        unwinding(|| answer::<Tree>(&config, randomness, sector)).map_err(SectorError::library(WINNING))?;
+    let vanilla_params = winning_post_setup_params(&config).map_err(SectorError::library(WINNING))?;
     let public = setup::<Tree>(SetupParams { vanilla_params, partitions: None, priority: false })?;
     let own = inputs::<Tree>(randomness, &[sector.public], None)?;
     let claim = Statement::WinningPost(statement);
@@ -242,17 +244,17 @@ fn groth<Tree: MerkleTreeTrait + 'static>(
     partitions: usize,
 ) -> Result<ProofFile, SectorError> {
     let profile = statement.circuit().map_or(Profile::Test2k, |(profile, _)| profile);
-    let parted =
-        partition_vanilla_proofs(config, &public.vanilla_params, inputs, partitions, answers)
-            .map_err(SectorError::library(phase))?;
+    let parted = partition_vanilla_proofs(config, &public.vanilla_params, inputs, partitions, answers)
+        .map_err(SectorError::library(phase))?;
     let loaded = parameters.check(profile, circuit)?.load()?;
-    let proofs = <FallbackPoStCompound<Tree> as CompoundProof<FallbackPoSt<'_, Tree>, _>>::prove_with_vanilla(
-        public,
-        inputs,
-        parted,
-        &loaded.params,
-    )
-    .map_err(SectorError::library(phase))?;
+    let proofs =
+        <FallbackPoStCompound<Tree> as CompoundProof<FallbackPoSt<'_, Tree>, _>>::prove_with_vanilla(
+            public,
+            inputs,
+            parted,
+            &loaded.params,
+        )
+        .map_err(SectorError::library(phase))?;
     let mut bytes = Vec::new();
     for proof in &proofs {
         proof.write(&mut bytes).map_err(|error| SectorError::library(phase)(error.into()))?;

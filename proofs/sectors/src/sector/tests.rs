@@ -5,12 +5,8 @@ use holdfast_proofs::CommpHasher;
 use super::*;
 use crate::profile::{Profile, SealMode, TEST_STRENGTH};
 
-const SPEC: SectorSpec = SectorSpec {
-    profile: Profile::Test2k,
-    mode: SealMode::Interactive,
-    prover: Bytes32([1; 32]),
-    number: 4,
-};
+const SPEC: SectorSpec =
+    SectorSpec { profile: Profile::Test2k, mode: SealMode::Interactive, prover: Bytes32([1; 32]), number: 4 };
 
 fn piece(len: usize) -> (PieceCid, Vec<u8>) {
     let payload: Vec<u8> = (0..len).map(|i| (i % 249) as u8).collect();

@@ -5,9 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 
-use filecoin_proofs::{
-    MerkleTreeTrait, UnpaddedByteIndex, UnpaddedBytesAmount, unseal_range_mapped,
-};
+use filecoin_proofs::{MerkleTreeTrait, UnpaddedByteIndex, UnpaddedBytesAmount, unseal_range_mapped};
 use holdfast_proofs::PieceCid;
 use holdfast_proofs::commp::leaves_of;
 
@@ -83,9 +81,9 @@ impl Sector {
         expand.out.get_ref().sync_all().map_err(SectorError::io(&beside))?;
         let (bytes, sha256) = durable::sha256_file(&beside).map_err(SectorError::io(&beside))?;
         let packed = self.journal.finished.iter().find(|finished| finished.phase == Phase::Packed);
-        let same = packed.and_then(|packed| packed.outputs.first()).is_some_and(|output| {
-            output.bytes == bytes && output.sha256.0 == sha256
-        });
+        let same = packed
+            .and_then(|packed| packed.outputs.first())
+            .is_some_and(|output| output.bytes == bytes && output.sha256.0 == sha256);
         if !same {
             durable::remove(&beside).map_err(SectorError::io(&beside))?;
             return Err(SectorError::Lost);

@@ -35,13 +35,18 @@ pub enum ChildError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChildEnd {
     Done(JobResult),
-    Failed { permanent: bool, reason: String },
+    Failed {
+        permanent: bool,
+        reason: String,
+    },
     /// Memory ran out: its own limit, or the kernel chose it. The step can be tried again with more.
     OutOfMemory,
     /// We stopped it.
     Stopped,
     /// It ended without a word.
-    Crashed { reason: String },
+    Crashed {
+        reason: String,
+    },
 }
 
 /// How workers are started: the program and the arguments that make it call `worker_main`.
@@ -115,7 +120,14 @@ impl Launcher {
             let _ = child.wait();
             return Err(ChildError::Assign(error.to_string()));
         }
-        Ok(Child { process: child, input: Some(input), messages, stderr: Some(stderr), last: None, stopped: false })
+        Ok(Child {
+            process: child,
+            input: Some(input),
+            messages,
+            stderr: Some(stderr),
+            last: None,
+            stopped: false,
+        })
     }
 }
 

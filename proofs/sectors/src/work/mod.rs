@@ -98,5 +98,8 @@ pub enum Message {
     Parameters(GenerateProgress),
     Done(JobResult),
     /// `permanent`: trying again without somebody's help is useless.
-    Failed { permanent: bool, reason: String },
+    Failed {
+        permanent: bool,
+        reason: String,
+    },
 }

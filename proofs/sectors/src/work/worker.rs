@@ -105,10 +105,8 @@ fn work(assignment: Assignment) -> Result<JobResult, WorkError> {
         }
         Job::Seal { sector, through } => seal(&workshop, &sector, through),
         Job::WindowPost { statement, sectors, out } => {
-            let sectors = sectors
-                .iter()
-                .map(|dir| ProvableSector::load(dir))
-                .collect::<Result<Vec<_>, _>>()?;
+            let sectors =
+                sectors.iter().map(|dir| ProvableSector::load(dir)).collect::<Result<Vec<_>, _>>()?;
             let outcome = prove_window(&workshop.parameters(), statement, &sectors)?;
             if let Some(proof) = &outcome.proof {
                 write_proof(&out, proof)?;
@@ -161,7 +159,9 @@ fn seal(workshop: &Workshop, dir: &Path, through: Phase) -> Result<JobResult, Wo
     }
     let setbacks = setbacks
         .into_iter()
-        .map(|setback| format!("{} was damaged, resumed after {}", setback.damaged, setback.resumes_after.name()))
+        .map(|setback| {
+            format!("{} was damaged, resumed after {}", setback.damaged, setback.resumes_after.name())
+        })
         .collect();
     Ok(JobResult::Seal { phase: sector.phase(), waits, comm_r: sector.comm_r(), setbacks })
 }
