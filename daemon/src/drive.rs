@@ -3,12 +3,14 @@
 //! Owns [`Engine`]. Promises: workers meet through committed rows (the ledger, the drive's own), never by calling each
 //! other; `wake` only says "look again". Refuses to write once a second writer of the same drive was seen.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_content::keys::DriveKeys;
 use holdfast_fs::drive::Drive;
+use holdfast_fs::drive::types::PieceInfo;
 use holdfast_net::Env;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -17,6 +19,7 @@ use crate::control::{DriveState, RestoredReport};
 use crate::retrieve::NetRetriever;
 use crate::worker::Supervisor;
 
+pub mod clock;
 pub mod events;
 pub mod head;
 pub mod ledger;
@@ -26,13 +29,19 @@ pub mod run;
 pub mod select;
 pub mod slots;
 
-pub use run::{check_mount_options, run, verify_unmounted};
+pub use run::{mount_options, run, verify_unmounted};
 
 use events::Events;
 use head::HeadState;
 use ledger::{Ledger, LedgerError};
 use peers::Peers;
 use policy::Policy;
+
+/// A provider's row notes that it answers at least this often, in seconds.
+const LAST_OK_SECONDS: u64 = 600;
+
+/// Why this home may not write any more.
+const READ_ONLY_NOTE: &str = "read-only";
 
 /// What the workers of one drive share.
 pub struct Engine {
@@ -72,6 +81,8 @@ pub struct Engine {
     pub sealing: tokio::sync::Mutex<()>,
     /// Somebody committed a row that others may want to see.
     pub wake: Notify,
+    /// How long providers are silent, and what time they have.
+    pub clocks: clock::Clocks,
     place: Mutex<Place>,
 }
 
@@ -122,6 +133,7 @@ impl Engine {
             restored: parts.restored,
             sealing: tokio::sync::Mutex::new(()),
             wake: Notify::new(),
+            clocks: clock::Clocks::default(),
             place: Mutex::default(),
         }
     }
@@ -129,6 +141,25 @@ impl Engine {
     /// Unix seconds.
     pub fn now(&self) -> u64 {
         self.env.clock.unix_seconds()
+    }
+
+    /// The time that deals run by.
+    pub fn deal_now(&self) -> u64 {
+        self.clocks.deal_now(self.now(), self.env.clock.monotonic_ms())
+    }
+
+    /// How long a provider that is silent has been so, by time awake.
+    pub fn silent_seconds(&self, peer: &ledger::Peer) -> u64 {
+        self.clocks.silent_seconds(peer, self.env.clock.monotonic_ms())
+    }
+
+    /// A provider said what time it has. A clock of ours that turns out to be wrong is told once.
+    pub fn provider_told_time(&self, peer: &ledger::Peer, seconds: u64) {
+        let ms = self.env.clock.monotonic_ms();
+        self.clocks.told(peer, seconds, ms);
+        if let Some(text) = self.clocks.news(self.now(), ms) {
+            self.events.add(self.now(), events::Level::Warning, text);
+        }
     }
 
     /// Runs what blocks (disk, hashing) on a thread that may.
@@ -155,6 +186,24 @@ impl Engine {
         .await?
     }
 
+    /// Every piece that the drive stands on: those that this machine made, and on a restored drive those that the head's
+    /// placements name (what is published reaches them, or nobody would know of them).
+    pub fn all_pieces(&self) -> anyhow::Result<Vec<PieceInfo>> {
+        let mut all = self.drive.pieces()?;
+        let known: HashSet<[u8; 16]> = all.iter().map(|piece| piece.id).collect();
+        let since = self.restored.as_ref().map_or(self.started_at, |restored| restored.at);
+        let remote = self.ledger.pieces().into_iter().filter(|(id, _)| !known.contains(id));
+        all.extend(remote.map(|(id, row)| PieceInfo {
+            id,
+            raw_len: row.raw_len,
+            local: false,
+            commit_sequence: 1,
+            created: since,
+            checkpoint: false,
+        }));
+        Ok(all)
+    }
+
     /// Where it is mounted.
     pub fn mountpoint(&self) -> Option<PathBuf> {
         self.place.lock().mountpoint.clone()
@@ -175,8 +224,26 @@ impl Engine {
         self.place.lock().unmounting = false;
     }
 
-    /// Stops publishing, for a reason that a person reads in `status`.
+    /// Another writer was seen: nothing is published or written any more, now and after every later start; what is here
+    /// stays readable. The reason is for a person who reads `status`.
     pub fn set_read_only(&self, reason: &str) {
+        self.drive.vfs().set_read_only(true);
+        if let Err(error) = self.ledger.set_note(READ_ONLY_NOTE, reason.as_bytes().to_vec()) {
+            tracing::error!(%error, "the next start will have to find out again that this drive is read-only");
+        }
+        self.show_read_only(reason);
+    }
+
+    /// What an earlier run found out.
+    pub fn recall_read_only(&self) -> Result<(), LedgerError> {
+        if let Some(reason) = self.ledger.note(READ_ONLY_NOTE)? {
+            self.drive.vfs().set_read_only(true);
+            self.show_read_only(&String::from_utf8_lossy(&reason));
+        }
+        Ok(())
+    }
+
+    fn show_read_only(&self, reason: &str) {
         let mut place = self.place.lock();
         if place.read_only.is_none() {
             self.events.add(self.now(), events::Level::Error, reason);
@@ -184,9 +251,10 @@ impl Engine {
         place.read_only = Some(reason.to_owned());
     }
 
-    /// Why nothing is published any more, if so.
+    /// Why nothing is published any more, if so; or why nothing can be written.
     pub fn read_only(&self) -> Option<String> {
-        self.place.lock().read_only.clone()
+        let published = self.place.lock().read_only.clone();
+        published.or_else(|| self.drive.read_only())
     }
 
     /// What `status` calls it.
@@ -195,8 +263,8 @@ impl Engine {
         if place.unmounting {
             return (DriveState::Unmounting, None);
         }
-        if let Some(reason) = &place.read_only {
-            return (DriveState::ReadOnly, Some(reason.clone()));
+        if let Some(reason) = place.read_only.clone().or_else(|| self.drive.read_only()) {
+            return (DriveState::ReadOnly, Some(reason));
         }
         if place.mountpoint.is_some() { (DriveState::Mounted, None) } else { (DriveState::Starting, None) }
     }
@@ -216,11 +284,16 @@ impl Engine {
     pub fn provider_answered(&self, peer: &ledger::Peer) -> Result<(), LedgerError> {
         let Some(row) = self.ledger.provider(peer) else { return Ok(()) };
         let now = self.now();
-        // The row is written when its state changes or once a minute, not for every answer.
-        if row.answers() && now.saturating_sub(row.last_ok) < 60 {
+        self.peers.heard(peer);
+        self.clocks.heard(peer);
+        // The row is written when its state changes or now and then, not for every answer.
+        if row.answers() && clock::age(now, row.last_ok) < LAST_OK_SECONDS {
             return Ok(());
         }
         let back = !row.answers() && !matches!(row.state, ledger::ProviderState::Removed);
+        if back && !self.anyone_answers() {
+            self.forgive_silence()?;
+        }
         self.ledger.update_provider(peer, |row| {
             row.last_ok = now;
             if back {
@@ -235,21 +308,45 @@ impl Engine {
         Ok(())
     }
 
+    /// Seconds between two audits of one copy.
+    pub fn audit_interval(&self) -> u64 {
+        self.policy.audit_interval(self.ledger.copies())
+    }
+
+    /// Whether any provider answers at all. When nobody does, the silence is this machine's.
+    fn anyone_answers(&self) -> bool {
+        self.ledger.providers().iter().any(|(_, row)| row.answers() && row.last_ok > 0)
+    }
+
+    /// Silence begins to count now: this machine was off, asleep or without a network before.
+    pub fn forgive_silence(&self) -> Result<(), LedgerError> {
+        let now = self.now();
+        self.clocks.forgive();
+        for (peer, row) in self.ledger.providers() {
+            if matches!(row.state, ledger::ProviderState::Suspect { .. }) {
+                self.ledger.update_provider(&peer, |row| {
+                    row.state = ledger::ProviderState::Suspect { since: now }
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     /// A provider did not answer: its copies stop counting now, and are replaced once it was silent for too long.
     pub fn provider_silent(&self, peer: &ledger::Peer, why: &str) -> Result<(), LedgerError> {
         use ledger::ProviderState::{Active, Failed, Suspect};
         let Some(row) = self.ledger.provider(peer) else { return Ok(()) };
         let now = self.now();
         let short = peers::peer_short(peer);
+        let silent = self.silent_seconds(peer);
         let (state, level, text) = match row.state {
             Active => (
                 Suspect { since: now },
                 events::Level::Warning,
                 format!("provider {short} does not answer: {why}"),
             ),
-            Suspect { since } if now.saturating_sub(since) >= self.policy.failed_after_seconds => {
-                let text =
-                    format!("provider {short} was silent for {} s; its copies are placed anew", now - since);
+            Suspect { .. } if silent >= self.policy.failed_after_seconds && self.anyone_answers() => {
+                let text = format!("provider {short} was silent for {silent} s; its copies are placed anew");
                 (Failed { since: now }, events::Level::Warning, text)
             }
             _ => return Ok(()),

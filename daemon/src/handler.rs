@@ -91,7 +91,7 @@ impl Engine {
         let head_copies = self.ledger.head_copies();
         let mut b =
             Behind { pieces: (0, 0), unsafe_bytes: 0, survives: u8::MAX, published: false, note: None };
-        for piece in self.drive.pieces()? {
+        for piece in self.all_pieces()? {
             if piece.checkpoint || piece.commit_sequence == 0 || piece.commit_sequence > sequence {
                 continue;
             }
@@ -167,6 +167,7 @@ impl ControlHandler for Handler {
             return Ok(report);
         }
         progress.send(ProgressLine { phase: "sealing".into(), ..ProgressLine::default() });
+        engine.drive.hurry();
         engine.seal_now().await.map_err(ControlError::internal)?;
         engine.supervisor.poke_all();
         let commit = engine.drive.latest_commit().map_err(ControlError::internal)?;

@@ -11,7 +11,7 @@
 //!       -> drive::run(run::RunOptions) -> anyhow::Result<control::UnmountReport>
 //!          opens the store, mounts, calls `ready`, serves control.sock, runs the workers; returns when `shutdown` is
 //!          cancelled, `unmount` was asked for, or the mount is gone
-//!          drive::check_mount_options(&[String]) -> Result<(), impl Display>     the words after -o
+//!          drive::mount_options(&[String]) -> Result<MountOptions, impl Display>     the words after -o
 //!   cli::restore  words, peers -> restore::find(..) : keyring and providers, from which a home is made with
 //!          `restore_pending`; then the same drive::run, which sees the flag, attaches the newest head and clears it
 //!          restore::find(&RootKey, &[ProviderAddr], ProgressSink) -> anyhow::Result<restore::Found{ recovered:
@@ -22,9 +22,12 @@
 pub mod cli;
 pub mod control;
 pub mod drive;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handler;
 pub mod home;
 pub mod local_network;
+pub mod memory;
 pub mod process;
 pub mod progress;
 pub mod provide;

@@ -32,7 +32,10 @@ impl ProcessRecord {
 
     /// Absent or unreadable records name nobody.
     pub fn read(path: &Path) -> Option<ProcessRecord> {
-        let text = fs::read_to_string(path).ok()?;
+        ProcessRecord::parse(&fs::read_to_string(path).ok()?)
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<ProcessRecord> {
         let mut words = text.split_whitespace();
         let record = ProcessRecord {
             pid: words.next()?.parse().ok().filter(|pid| *pid > 0)?,

@@ -47,7 +47,7 @@ const STOP_SECONDS_MAX: u64 = 10;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FolderConfig {
+pub(crate) struct FolderConfig {
     version: u64,
     capacity_bytes: u64,
     listen: Vec<String>,
@@ -190,18 +190,23 @@ pub async fn run(
 }
 
 fn read_config(dir: &Path, path: &Path) -> Result<Option<FolderConfig>, HomeError> {
-    let damaged = |reason: String| HomeError::Damaged { path: path.to_owned(), reason };
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return check_new(dir).map(|()| None),
         Err(error) => return Err(HomeError::io("read", path, error)),
     };
-    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+    parse_config(&bytes, path).map(Some)
+}
+
+/// From the file's bytes; `path` is for messages.
+pub(crate) fn parse_config(bytes: &[u8], path: &Path) -> Result<FolderConfig, HomeError> {
+    let damaged = |reason: String| HomeError::Damaged { path: path.to_owned(), reason };
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
     match value.get("version").and_then(serde_json::Value::as_u64) {
         Some(found) if found > CONFIG_VERSION => {
             Err(HomeError::NewerFormat { path: path.to_owned(), found, known: CONFIG_VERSION })
         }
-        _ => serde_json::from_value(value).map(Some).map_err(|e| damaged(e.to_string())),
+        _ => serde_json::from_value(value).map_err(|e| damaged(e.to_string())),
     }
 }
 

@@ -178,8 +178,8 @@ impl NodeSource<Physical> for Remote<'_> {
         let mut blocks = self.0.fetch(&[node.at], Priority::Interactive, FETCH);
         match blocks.pop() {
             Some(Ok(block)) => Ok(block),
-            Some(Err(error)) => Err(SourceError::Unavailable(error.to_string())),
-            None => Err(SourceError::Unavailable("no answer".into())),
+            Some(Err(error)) => Err(SourceError::Fetch(error)),
+            None => Err(SourceError::Missing),
         }
     }
 }

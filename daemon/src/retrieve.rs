@@ -137,7 +137,6 @@ impl NetRetriever {
     }
 
     /// One holder is asked for everything that is missing.
-    #[expect(clippy::too_many_arguments, reason = "the request and its place, named once")]
     async fn ask(
         &self,
         sources: &Sources,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use holdfast_fs::fuse::MountOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::home::{Home, Unlocked};
@@ -13,8 +14,8 @@ pub struct RunOptions {
     pub unlocked: Unlocked,
     /// Checked, empty, canonical.
     pub mountpoint: PathBuf,
-    /// The words after `-o`, one by one, already accepted by the file system's own parser.
-    pub mount_options: Vec<String>,
+    /// What stood after `-o`.
+    pub mount_options: MountOptions,
     /// Called once, when a program may write to the mountpoint.
     pub ready: Box<dyn FnOnce() + Send>,
     /// Cancelled by SIGTERM, SIGINT and SIGHUP: unmount (lazily if it must be), keep everything, return.

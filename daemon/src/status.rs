@@ -72,7 +72,7 @@ pub fn totals(engine: &Engine, pieces: &[PieceInfo], usage: &DriveUsage) -> Tota
     let ledger = &engine.ledger;
     let published = engine.head.published_sequence().unwrap_or(0);
     let wanted = usize::from(engine.policy.copies());
-    let proven_since = engine.now().saturating_sub(engine.policy.audit_interval_seconds.saturating_mul(2));
+    let proven_since = engine.now().saturating_sub(engine.audit_interval().saturating_mul(2));
     let head_copies = ledger.head_copies();
     let mut t = Totals::default();
     t.durability.staged.bytes = usage.staged_bytes;
@@ -119,8 +119,11 @@ fn provider(
     row: &ProviderRow,
     kept: (u64, u64, Option<u64>),
     connected: bool,
+    now: Seconds,
 ) -> ProviderReport {
     let state = match row.state {
+        // Caught at a fault that is proven: it gets nothing new, and what it lost is placed elsewhere.
+        ProviderState::Active | ProviderState::Suspect { .. } if row.is_barred(now) => Shown::Failed,
         ProviderState::Active if row.last_ok == 0 => Shown::New,
         ProviderState::Active => Shown::Ok,
         ProviderState::Suspect { .. } => Shown::Suspect,
@@ -148,7 +151,7 @@ fn kept(pieces: &[(PieceId, PieceRow)]) -> HashMap<Peer, (u64, u64, Option<u64>)
             let entry = all.entry(h.provider.clone()).or_default();
             entry.0 += 1;
             entry.1 = entry.1.saturating_add(row.raw_len);
-            entry.2 = entry.2.max(Some(h.proven_at));
+            entry.2 = entry.2.max((h.proven_at > 0).then_some(h.proven_at));
         }
     }
     all
@@ -160,20 +163,21 @@ pub fn providers(engine: &Engine) -> Vec<ProviderReport> {
     let rows = engine.ledger.providers();
     rows.iter()
         .map(|(peer, row)| {
-            provider(peer, row, kept.get(peer).cloned().unwrap_or_default(), engine.peers.is_connected(peer))
+            let kept = kept.get(peer).cloned().unwrap_or_default();
+            provider(peer, row, kept, engine.peers.is_connected(peer), engine.now())
         })
         .collect()
 }
 
 /// A commit as reports show it.
 pub fn commit_report(c: &holdfast_fs::drive::types::CommitInfo) -> CommitReport {
-    CommitReport { sequence: c.sequence, at: c.time, cid: c.commit.cid.to_string() }
+    CommitReport { sequence: c.sequence, at: c.time, cid: c.commit.root.to_string() }
 }
 
 /// The whole report. Reads memory and the local index only.
 pub fn gather(engine: &Engine) -> anyhow::Result<StatusReport> {
     let usage = engine.drive.usage()?;
-    let pieces = engine.drive.pieces()?;
+    let pieces = engine.all_pieces()?;
     let dirty = engine.drive.dirty()?;
     let totals = totals(engine, &pieces, &usage);
     let mut durability = totals.durability;

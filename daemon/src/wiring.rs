@@ -6,6 +6,7 @@ use holdfast_fs::drive::jobs::Jobs;
 use holdfast_fs::drive::types::{DurabilitySource, PieceDurability};
 
 use crate::drive::Engine;
+use crate::drive::clock::age;
 use crate::drive::ledger::{PieceId, RowError, RowStore};
 
 /// The ledger's rows in the drive's own log.
@@ -30,10 +31,10 @@ impl DurabilitySource for EngineDurability {
         let Some(engine) = self.0.upgrade() else { return PieceDurability::default() };
         let (counting, proven_at) = engine.ledger.counting(&piece);
         let counting = counting.min(engine.ledger.head_copies());
-        let fresh = engine.now().saturating_sub(engine.policy.audit_interval_seconds.saturating_mul(2));
+        let (now, fresh) = (engine.now(), engine.audit_interval().saturating_mul(2));
         PieceDurability {
             holders_counting: u8::try_from(counting).unwrap_or(u8::MAX),
-            proven_at: proven_at.filter(|at| *at >= fresh),
+            proven_at: proven_at.filter(|at| age(now, *at) <= fresh),
         }
     }
 

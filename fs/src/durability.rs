@@ -28,9 +28,8 @@ impl Durability {
             (Self::Proven { survives: a, at: s }, Self::Proven { survives: b, at: t }) => {
                 Self::Proven { survives: a.min(b), at: s.min(t) }
             }
-            (Self::Proven { survives: a, .. }, Self::Placed(b)) | (Self::Placed(a), Self::Proven { survives: b, .. }) => {
-                Self::Placed(a.min(b))
-            }
+            (Self::Proven { survives: a, .. }, Self::Placed(b))
+            | (Self::Placed(a), Self::Proven { survives: b, .. }) => Self::Placed(a.min(b)),
             _ => self.min(other),
         }
     }
@@ -73,7 +72,8 @@ impl FromStr for Durability {
         let rung = words.next().unwrap_or_default();
         let mut field = |name: &str| -> Result<u64, ParseDurabilityError> {
             let word = words.next().ok_or(ParseDurabilityError)?;
-            let digits = word.strip_prefix(name).and_then(|w| w.strip_prefix('=')).ok_or(ParseDurabilityError)?;
+            let digits =
+                word.strip_prefix(name).and_then(|w| w.strip_prefix('=')).ok_or(ParseDurabilityError)?;
             digits.parse().map_err(|_| ParseDurabilityError)
         };
         let small = |n: u64| u8::try_from(n).map_err(|_| ParseDurabilityError);
@@ -108,7 +108,15 @@ mod tests {
         for rung in RUNGS {
             assert_eq!(rung.to_string().parse(), Ok(rung));
         }
-        for bad in ["", "Staged", "placed", "placed survives=256", "placed survives=-1", "packed x", "proven survives=1"] {
+        for bad in [
+            "",
+            "Staged",
+            "placed",
+            "placed survives=256",
+            "placed survives=-1",
+            "packed x",
+            "proven survives=1",
+        ] {
             assert_eq!(bad.parse::<Durability>(), Err(ParseDurabilityError), "{bad}");
         }
     }

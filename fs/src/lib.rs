@@ -11,6 +11,8 @@ pub mod check;
 pub mod drive;
 pub mod durability;
 pub mod fuse;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod pieces;
 pub mod restore;
 pub mod rows;

@@ -3,6 +3,8 @@
 //! Deadlines of single requests run on tokio's timer, which tests can pause; [`Clock`] is for what is written down
 //! or signed (deal terms, receipts, expiry).
 
+#![expect(clippy::disallowed_methods, reason = "these wrap the system's clock and randomness")]
+
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -50,6 +50,8 @@ pub mod codec;
 pub mod deal;
 pub mod env;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod identity;
 pub mod manifest;
 pub mod mask;

@@ -100,7 +100,7 @@ impl Manifest {
         }
     }
 
-    fn validate(&self) -> Result<(), CodecError> {
+    pub(crate) fn validate(&self) -> Result<(), CodecError> {
         check_version(self.version, MANIFEST_VERSION)?;
         if self.suite != SUITE_MASKED && self.suite != SUITE_PLAIN {
             return Err(CodecError::UnknownSuite(self.suite));

@@ -15,12 +15,14 @@ use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, ping, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify, noise, ping, tcp, yamux};
+use libp2p_stream::IncomingStreams;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::NetError;
+use crate::wire::{CONTROL_PROTOCOL, DATA_PROTOCOL};
 
 /// How identify names the protocol family.
 const IDENTIFY_PROTOCOL: &str = "/holdfast/1";
@@ -128,6 +130,8 @@ struct Shared {
     peer_id: PeerId,
     commands: mpsc::Sender<Command>,
     control: libp2p_stream::Control,
+    /// Streams that peers open, until a provider takes them.
+    incoming: Mutex<HashMap<StreamProtocol, IncomingStreams>>,
     listeners: Mutex<Vec<Multiaddr>>,
     counters: Arc<Counters>,
     stop: CancellationToken,
@@ -156,13 +160,23 @@ impl Node {
     /// Starts a node; when this returns, it listens at every address that was given.
     pub async fn start(config: NodeConfig) -> Result<Node, NetError> {
         let mut swarm = build_swarm(&config)?;
+        let control = swarm.behaviour().stream.new_control();
+        let mut incoming = HashMap::new();
+        if !config.listen.is_empty() {
+            // Before anybody can connect: a peer that is told "unsupported protocol" takes this for no provider at all.
+            for protocol in [CONTROL_PROTOCOL, DATA_PROTOCOL] {
+                let streams = control.clone().accept(protocol.clone());
+                let streams =
+                    streams.map_err(|_| NetError::Local(format!("{protocol} is served already")))?;
+                incoming.insert(protocol, streams);
+            }
+        }
         for addr in &config.listen {
             swarm
                 .listen_on(addr.clone())
                 .map_err(|e| NetError::Local(format!("cannot listen at {addr}: {e}")))?;
         }
         let peer_id = *swarm.local_peer_id();
-        let control = swarm.behaviour().stream.new_control();
         let bound = tokio::time::timeout(LISTEN_TIMEOUT, wait_for_listeners(&mut swarm, config.listen.len()))
             .await
             .map_err(|_| NetError::Timeout(LISTEN_TIMEOUT))??;
@@ -172,6 +186,7 @@ impl Node {
             peer_id,
             commands,
             control,
+            incoming: Mutex::new(incoming),
             listeners: Mutex::new(bound),
             counters: Arc::default(),
             stop: CancellationToken::new(),
@@ -240,6 +255,11 @@ impl Node {
         self.shared.control.clone()
     }
 
+    /// The streams that peers open under a protocol; once, and only on a node that listens.
+    pub(crate) fn take_incoming(&self, protocol: StreamProtocol) -> Option<IncomingStreams> {
+        self.shared.incoming.lock().remove(&protocol)
+    }
+
     pub(crate) fn counters(&self) -> Arc<Counters> {
         self.shared.counters.clone()
     }
@@ -274,7 +294,7 @@ fn build_swarm(config: &NodeConfig) -> Result<Swarm<Behaviour>, NetError> {
         SwarmBuilder::with_existing_identity(config.identity.clone()).with_tokio().with_tcp(
             tcp::Config::default().nodelay(true),
             noise::Config::new,
-            yamux.clone(),
+            yamux,
         )
     };
     let limits = &config.limits;
@@ -390,7 +410,7 @@ impl Task {
         match self.swarm.dial(opts) {
             // A dial under way answers for this one too.
             Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
-            Err(e) => self.answer_dial(&peer, Err(NetError::Unreachable(e.to_string()))),
+            Err(e) => self.answer_dial(&peer, Err(NetError::Unreachable(dial_text(&e)))),
         }
     }
 
@@ -403,11 +423,10 @@ impl Task {
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, .. } => self.answer_dial(&peer_id, Ok(())),
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
-                if !self.swarm.is_connected(&peer) {
-                    let text = crate::codec::shorten(&error.to_string());
-                    self.answer_dial(&peer, Err(NetError::Unreachable(text)));
-                }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. }
+                if !self.swarm.is_connected(&peer) =>
+            {
+                self.answer_dial(&peer, Err(NetError::Unreachable(dial_text(&error))));
             }
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(e) })) => {
                 tracing::debug!(%peer, "no answer to pings, closing: {e}");
@@ -425,5 +444,45 @@ impl Task {
         if let Some(shared) = self.shared.upgrade() {
             change(&mut shared.listeners.lock());
         }
+    }
+}
+
+/// Why nobody answered, as a person reads it: what the system said of each address, each once.
+fn dial_text(error: &DialError) -> String {
+    let DialError::Transport(tried) = error else { return crate::codec::shorten(&error.to_string()) };
+    let mut said: Vec<String> = Vec::new();
+    for (address, error) in tried {
+        let mut root: &dyn std::error::Error = error;
+        while let Some(deeper) = root.source() {
+            root = deeper;
+        }
+        let host: Multiaddr =
+            address.iter().filter(|p| !matches!(p, libp2p::multiaddr::Protocol::P2p(_))).collect();
+        said.push(format!("{host}: {}", system_words(&root.to_string())));
+    }
+    said.sort_unstable();
+    said.dedup();
+    crate::codec::shorten(&said.join("; "))
+}
+
+/// libp2p wraps the system's error in sentences that repeat it; the innermost is the one that helps.
+fn system_words(text: &str) -> &str {
+    let Some(end) = text.find(" (os error") else { return text.trim() };
+    let before = text.get(..end).unwrap_or(text);
+    let start = [": ", "- "].iter().filter_map(|mark| before.rfind(mark).map(|at| at + mark.len())).max();
+    before.get(start.unwrap_or(0)..).unwrap_or(before).trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::system_words;
+
+    #[test]
+    fn of_a_wrapped_error_the_systems_own_words_are_left() {
+        let wrapped =
+            ": Multiple dial errors occurred:\n - Connection refused (os error 111): Multiple dial errors";
+        assert_eq!(system_words(wrapped), "Connection refused");
+        assert_eq!(system_words("Handshake failed: input error"), "Handshake failed: input error");
+        assert_eq!(system_words("No route to host (os error 113)"), "No route to host");
     }
 }

@@ -12,6 +12,7 @@ const FILE_LINES_MAX: usize = 600;
 /// crate -> the workspace crates that it may depend on, tests included.
 const ARROWS: &[(&str, &str, &[&str])] = &[
     ("holdfast-proofs", "proofs", &[]),
+    ("holdfast-compressed", "proofs/compressed", &["holdfast-proofs"]),
     ("holdfast-sectors", "proofs/sectors", &["holdfast-proofs"]),
     ("holdfast-store", "fs/store", &[]),
     ("holdfast-content", "fs/content", &[]),
@@ -20,7 +21,14 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     (
         "holdfast",
         "daemon",
-        &["holdfast-store", "holdfast-content", "holdfast-fs", "holdfast-net", "holdfast-proofs"],
+        &[
+            "holdfast-store",
+            "holdfast-content",
+            "holdfast-fs",
+            "holdfast-net",
+            "holdfast-proofs",
+            "holdfast-compressed",
+        ],
     ),
     (
         "holdfast-tests",
@@ -30,7 +38,8 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
 ];
 
 /// Crates that must not reach for the clock, the random source, the environment or the terminal by themselves.
-const LIBRARIES: &[&str] = &["proofs", "proofs/sectors", "fs/store", "fs/content", "fs", "net"];
+const LIBRARIES: &[&str] =
+    &["proofs", "proofs/compressed", "proofs/sectors", "fs/store", "fs/content", "fs", "net"];
 
 /// What only the file with the system's implementation of `Clock` or `Rng` may say.
 const AMBIENT: &[&str] = &[
@@ -170,13 +179,21 @@ fn libraries_take_time_and_randomness_from_handles() {
     for folder in LIBRARIES {
         for path in sources(folder) {
             let lines = production_lines(&path);
-            // The one place where the system's clock and random source are wrapped.
+            // Where the system's clock and random source are wrapped, and the edge to the kernel, which says why.
             let wrappers = ["impl Clock for", "impl Rng for", "impl Now for"];
-            if lines.iter().any(|(_, line)| wrappers.iter().any(|wrapper| line.contains(wrapper))) {
+            let wraps = |line: &str| wrappers.iter().any(|wrapper| line.contains(wrapper));
+            let says = |line: &str| line.starts_with("#![expect(clippy::disallowed_methods, reason = ");
+            if lines.iter().any(|(_, line)| wraps(line) || says(line)) {
                 continue;
             }
+            // tokio's time can be stopped and turned by a test.
+            let turned = lines
+                .iter()
+                .any(|(_, line)| line.starts_with("use tokio::time::") && line.contains("Instant"));
             for (number, line) in lines {
-                if let Some(word) = AMBIENT.iter().find(|word| code(&line).contains(*word)) {
+                let now = if turned { "Instant::now(" } else { "tokio::time::Instant::now(" };
+                let of_tokio = code(&line).contains(now);
+                if let Some(word) = AMBIENT.iter().find(|word| code(&line).contains(*word) && !of_tokio) {
                     wrong.push(format!("{}:{number}: {word}", relative(&path)));
                 }
             }
@@ -198,4 +215,27 @@ fn modules_say_what_they_are() {
         }
     }
     assert!(wrong.is_empty(), "no module documentation at the top:\n{}", wrong.join("\n"));
+}
+
+/// Each promise of the file system's page names its test.
+#[test]
+fn semantics_name_tests_that_exist() {
+    let page = std::fs::read_to_string(root().join("fs/SEMANTICS.md")).unwrap();
+    let text_of = |folder: &str| {
+        sources(folder).iter().map(|path| std::fs::read_to_string(path).unwrap()).collect::<String>()
+    };
+    let (units, suites) = (text_of("fs"), text_of("tests"));
+    let mut wrong = Vec::new();
+    for line in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| call ")) {
+        let cell = line.trim_end_matches('|').rsplit('|').next().unwrap();
+        let names: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+        let exists = |name: &&str| match name.strip_prefix("unit:") {
+            Some(unit) => units.contains(&format!("fn {unit}(")),
+            None => suites.contains(&format!("\"{name}\"")),
+        };
+        if names.is_empty() || !names.iter().all(exists) {
+            wrong.push(line.to_owned());
+        }
+    }
+    assert!(wrong.is_empty(), "promises without a test:\n{}", wrong.join("\n"));
 }

@@ -10,6 +10,7 @@
 //! ```
 
 mod crash;
+mod full;
 mod inputs;
 mod ipfs;
 mod itself;
@@ -17,6 +18,7 @@ mod providers;
 mod roundtrip;
 mod small;
 mod stranger;
+mod writers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -30,6 +32,8 @@ use holdfast_tests::harness::{Context, clean_up, wire};
 enum Needs {
     /// Mounting file systems.
     Fuse,
+    /// Being root: mounting a small disk.
+    Root,
     /// A program in the PATH.
     Program(&'static str),
     /// Something that the runner can fetch or make, before the test has a network of its own.
@@ -55,6 +59,7 @@ const fn test(
 }
 
 const FUSE: &[Needs] = &[Needs::Fuse];
+const ROOT: &[Needs] = &[Needs::Fuse, Needs::Root];
 const HELIA: &[Needs] = &[Needs::Fuse, Needs::Program("npm"), Needs::Prepared(ipfs::install)];
 const TOOLS: &[Needs] = &[Needs::Fuse, Needs::Program("git"), Needs::Program("restic")];
 
@@ -67,9 +72,11 @@ const TESTS: &[Test] = &[
     test("kill_9_loses_nothing_that_was_answered", FUSE, 600, crash::kill_9),
     test("a_power_cut_loses_nothing_that_was_synced", FUSE, 600, crash::power_cut),
     test("a_lying_fsync_is_noticed", FUSE, 300, crash::lying_fsync),
+    test("a_full_disk_is_lived_through", ROOT, 300, full::full_disk),
     test("two_of_five_providers_are_lost", FUSE, 600, providers::two_of_five_lost),
     test("a_provider_that_flips_bits_is_replaced", FUSE, 600, providers::flipped_bits),
     test("silent_and_lying_providers_cost_bounded_time", FUSE, 600, providers::gone_bad),
+    test("a_second_writer_is_refused", FUSE, 300, writers::second_writer),
     test("a_stranger_finds_nothing", FUSE, 300, stranger::finds_nothing),
     test("helia_walks_the_drive", HELIA, 300, ipfs::walked_by_helia),
 ];
@@ -154,6 +161,7 @@ enum Outcome {
 fn missing(test: &Test) -> Option<String> {
     test.needs.iter().find_map(|need| match need {
         Needs::Fuse => (!Path::new("/dev/fuse").exists()).then(|| "no /dev/fuse".to_owned()),
+        Needs::Root => (!nix::unistd::geteuid().is_root()).then(|| "not root".to_owned()),
         Needs::Program(name) => (!in_path(name)).then(|| format!("no {name}")),
         Needs::Prepared(prepare) => prepare().err().map(|error| {
             let text = format!("{error:#}");

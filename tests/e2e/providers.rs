@@ -15,13 +15,19 @@ use serde_json::{Value, json};
 
 use crate::{ensure_same, inputs, remove_tree};
 
+/// Commits, and so pieces at least, of a drive that several providers keep.
+const PARTS: u64 = 6;
 const SYNC: Duration = Duration::from_secs(300);
 const REPAIR: Duration = Duration::from_secs(240);
 /// Every FUSE request is answered within 10 s; a read of a file is a few of them.
 const ONE_FILE: Duration = Duration::from_secs(30);
 
 fn audited_often() -> Value {
-    json!({"limits": {"audit_interval_seconds": 3, "seal_after_idle_seconds": 2}})
+    json!({"limits": {
+        "audit_interval_seconds": 3,
+        "seal_after_idle_seconds": 2,
+        "provider_silent_seconds_max": 30
+    }})
 }
 
 /// A drive with some tens of MB, Placed, then lost and restored: it has no local copies, so that every read and every
@@ -31,9 +37,13 @@ fn cold_drive(ctx: &Context, network: &Network) -> Result<(Drive, Tree)> {
         InitOptions { providers: network.addresses.clone(), config: audited_often(), ..Default::default() };
     let drive = Drive::init(ctx, "drive", &options)?;
     drive.mount()?;
-    inputs::random_files(&drive.mountpoint.join("data"), 96, 512 << 10, 5)?;
     inputs::oddities(&drive.mountpoint.join("oddities"))?;
-    drive.sync_wait(SYNC)?;
+    // Several pieces, so that every provider keeps some of them.
+    for part in 0..PARTS {
+        let folder = drive.mountpoint.join(format!("data/{part}"));
+        inputs::random_files(&folder, 96 / PARTS as usize, 512 << 10, part)?;
+        drive.sync_wait(SYNC)?;
+    }
     let tree = Tree::read(&drive.mountpoint)?;
     drive.unmount()?;
     remove_tree(&drive.home)?;
@@ -73,7 +83,12 @@ fn wait_repaired(ctx: &Context, drive: &Drive, lost: &[String]) -> Result<()> {
             }
         }
         let pieces = status["pieces"]["total"].as_u64().unwrap_or(0);
-        Ok(pieces > 0 && status["pieces"]["full"] == pieces && copies >= 3 * pieces)
+        let mut noticed = true;
+        for peer in lost {
+            let state = provider(&status, peer).map(|p| p["state"].clone()).unwrap_or_default();
+            noticed &= state == "failed" || state == "suspect";
+        }
+        Ok(noticed && pieces > 0 && status["pieces"]["full"] == pieces && copies >= 3 * pieces)
     })
     .with_context(|| told(drive))?;
     ctx.note(format!("repaired after {:.1} s", start.elapsed().as_secs_f64()));
@@ -81,7 +96,6 @@ fn wait_repaired(ctx: &Context, drive: &Drive, lost: &[String]) -> Result<()> {
     ctx.note(format!("pieces: {}", status["pieces"]));
     for peer in lost {
         let now = state(drive, peer)?;
-        ensure!(now == "failed" || now == "suspect", "status calls a lost provider {now}\n{}", told(drive));
         let reason = provider(&status, peer).map(|p| p["reason"].to_string()).unwrap_or_default();
         ctx.note(format!("status says of {peer}: {now}, {reason}"));
     }

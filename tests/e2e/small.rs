@@ -31,9 +31,7 @@ pub fn placed_within_a_minute(ctx: &Context) -> Result<()> {
             rungs.push(rung.clone());
         }
         // M = 2: it survives the loss of two.
-        Ok(rung.starts_with("placed(2)")
-            || rung.starts_with("Placed(2)")
-            || rung.to_lowercase().starts_with("proven"))
+        Ok((rung.starts_with("placed") || rung.starts_with("proven")) && rung.contains("survives=2"))
     });
     let placed =
         placed.map_err(|error| error.context(format!("{}\n{}", drive.status_text(), drive.daemon_log())))?;

@@ -47,6 +47,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Check the drive for damage
     Verify(VerifyArgs),
+    /// Change the passphrase that unlocks the drive on this machine
+    Passphrase(ChangePassphraseArgs),
     /// The providers of this drive
     Provider(ProviderArgs),
     /// Store other people's encrypted pieces in a folder of this machine
@@ -82,6 +84,15 @@ pub struct PassphraseArgs {
     /// The variable HOLDFAST_PASSPHRASE_FILE names one too
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ChangePassphraseArgs {
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
+    /// Read the new passphrase from this file (`-`: standard input) instead of asking twice
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

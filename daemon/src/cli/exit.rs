@@ -1,7 +1,11 @@
 //! Exit codes, and errors that say what to do.
 
+use holdfast_fs::{drive::error::DriveError, rows::RowError};
+use holdfast_store::StoreError;
+
 use crate::{
     control::{ClientError, ControlError, ErrorKind},
+    drive::ledger::LedgerError,
     home::{HomeError, mountpoint::MountpointError, passphrase::SecretError},
     provide::ProvideError,
 };
@@ -238,7 +242,54 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+/// What the store, the rows or the ledger have to say, where they are the cause.
+fn from_storage(error: &anyhow::Error) -> Option<(Exit, Option<&'static str>)> {
+    const RESTORE: &str = "Nothing was changed. What is Placed comes back with `holdfast restore` and the words, into another home folder.";
+    const INDEX: &str = "Nothing was changed. The log does not reach back far enough to make the index again: a copy of the whole home \
+                         folder, or `holdfast restore` and the words into another one, brings the drive back.";
+    let newer = (Exit::NewerFormat, Some("Update this program; nothing was changed."));
+    error.chain().find_map(|cause| {
+        if let Some(LedgerError::Newer { .. }) = cause.downcast_ref() {
+            return Some(newer);
+        }
+        if let Some(LedgerError::BadRow(..)) = cause.downcast_ref() {
+            return Some((Exit::Home, Some(RESTORE)));
+        }
+        let store = match cause.downcast_ref::<DriveError>() {
+            Some(DriveError::Store(store) | DriveError::Row(RowError::Store(store))) => Some(store),
+            Some(DriveError::Row(RowError::Newer { .. })) => return Some(newer),
+            Some(DriveError::Damaged { .. } | DriveError::Row(RowError::Corrupt { .. })) => {
+                return Some((Exit::Home, Some(RESTORE)));
+            }
+            _ => cause.downcast_ref::<StoreError>(),
+        };
+        match store? {
+            StoreError::NewerFormat { .. } => Some(newer),
+            StoreError::NoSpace { .. } => Some((Exit::NoSpace, None)),
+            StoreError::InUse(_) => Some((Exit::InUse, None)),
+            StoreError::IndexDamaged(_) | StoreError::IndexMissing { .. } => Some((Exit::Home, Some(INDEX))),
+            StoreError::Corrupt { .. }
+            | StoreError::WrongKey
+            | StoreError::IndexForeign
+            | StoreError::IndexBehind { .. }
+            | StoreError::LogMissing { .. } => Some((Exit::Home, Some(RESTORE))),
+            StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Some((Exit::Permission, None))
+            }
+            StoreError::Io { .. } | StoreError::Index(_) => Some((Exit::Home, None)),
+            _ => None,
+        }
+    })
+}
+
 fn from_causes(error: &anyhow::Error) -> Failure {
+    if let Some((exit, hint)) = from_storage(error) {
+        let failure = Failure::new(exit, format!("{error:#}"));
+        return match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        };
+    }
     let kind =
         error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
     let exit = match kind {

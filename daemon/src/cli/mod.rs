@@ -3,13 +3,14 @@
 //! Results go to standard output, everything else (progress, advice, errors) to standard error. With `--json` the
 //! output is one JSON object, and so is an error. The shapes are documented in daemon/CLI.md and do not change.
 
-mod args;
+pub(crate) mod args;
 mod background;
 mod exit;
 mod hardening;
 mod init;
 mod log;
 mod mount;
+mod passphrase;
 mod provide;
 mod provider;
 mod restore;
@@ -37,6 +38,7 @@ pub fn main() -> i32 {
         Command::Sync(args) => running::sync(&cli, args),
         Command::Status(args) => running::status(&cli, args),
         Command::Verify(args) => running::verify(&cli, args),
+        Command::Passphrase(args) => passphrase::run(&cli, args),
         Command::Provider(args) => provider::run(&cli, args),
         Command::Provide(args) => provide::run(json, args),
         Command::Restore(args) => restore::run(&cli, args, program),

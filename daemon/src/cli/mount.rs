@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, io, path::PathBuf, sync::Arc};
 
+use holdfast_fs::fuse::MountOptions;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -103,6 +104,7 @@ fn serve(
     })?;
     let point = Arc::new(Mountpoint::prepare(&chosen, home.path(), how.plain_mountpoint)?);
     let unlocked = home.unlock(&passphrase)?;
+    unlocked.lock_in_memory();
     drop(passphrase);
     log::to_file(&home.log_path())?;
     let pid_path = home.pid_path();
@@ -167,9 +169,6 @@ pub(super) fn stop_on_signals(shutdown: CancellationToken) -> Outcome {
 }
 
 /// The words after `-o`, refused before anything is touched where the file system does not know them.
-fn accept_options(options: &[String]) -> Result<Vec<String>, Failure> {
-    let options: Vec<String> = options.iter().filter(|o| !o.is_empty()).cloned().collect();
-    drive::check_mount_options(&options)
-        .map_err(|error| Failure::new(Exit::Usage, format!("-o: {error}")))?;
-    Ok(options)
+fn accept_options(words: &[String]) -> Result<MountOptions, Failure> {
+    drive::mount_options(words).map_err(|error| Failure::new(Exit::Usage, format!("-o: {error}")))
 }

@@ -165,6 +165,7 @@ pub fn verify(cli: &Cli, args: &VerifyArgs) -> Outcome {
             home.lock()?;
             let passphrase = Passphrase::obtain(args.passphrase.passphrase_file.as_deref())?;
             let unlocked = home.unlock(&passphrase)?;
+            unlocked.lock_in_memory();
             runtime()?.block_on(drive::verify_unmounted(home, unlocked, args.deep))?
         }
         Err(error) => return Err(error.into()),

@@ -20,7 +20,7 @@ mod server;
 mod short;
 
 pub use client::{Client, ClientError, STATUS_SECONDS_MAX};
-pub use protocol::{ControlError, ErrorKind, ProgressLine, Request};
+pub use protocol::{ControlError, ErrorKind, ProgressLine, Request, Response};
 pub use report::*;
 pub use server::{ControlHandler, ProgressSink, Server};
 

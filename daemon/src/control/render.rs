@@ -260,13 +260,20 @@ impl UnmountReport {
         if self.unsafe_bytes == 0 && self.oldest_unsafe_seconds.is_none() {
             return format!("Unmounted {place}. Everything on it is safe with its providers.\n");
         }
+        if self.unsafe_bytes > 0 && self.unsafe_bytes == self.below_policy_bytes {
+            return format!(
+                "Unmounted {place}. All of it is with providers, but {} of it with fewer than the policy asks for; \
+                 more copies are made when the drive is mounted again.\n",
+                size(self.unsafe_bytes)
+            );
+        }
         let oldest = self
             .oldest_unsafe_seconds
             .map_or_else(String::new, |s| format!(", the oldest change made {} ago", age(s)));
         format!(
             "Unmounted {place}.\nNot yet safe: {}{oldest}. It is kept in the home folder on this disk and goes to the \
              providers when the drive is mounted again; until then a loss of this disk loses it.\n",
-            size(self.unsafe_bytes)
+            size(self.unsafe_bytes.saturating_sub(self.below_policy_bytes))
         )
     }
 }
@@ -383,4 +390,4 @@ pub fn age(seconds: u64) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

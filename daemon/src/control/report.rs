@@ -280,7 +280,11 @@ pub struct SealReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnmountReport {
     pub mountpoint: Option<PathBuf>,
+    /// Below what the policy asks for, in whichever way.
     pub unsafe_bytes: u64,
+    /// Of those, what is with providers all the same, only with too few.
+    #[serde(default)]
+    pub below_policy_bytes: u64,
     pub safe_bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_unsafe_seconds: Option<u64>,

@@ -59,9 +59,14 @@ pub enum LedgerError {
     /// The store below failed.
     #[error(transparent)]
     Rows(#[from] RowError),
-    /// A row does not decode: it was damaged, or a newer version wrote it.
+    /// A row does not decode: it was damaged.
     #[error("ledger row {0} cannot be read: {1}")]
     BadRow(String, String),
+    /// A newer version wrote the row.
+    #[error(
+        "ledger row {row} was written by a newer Holdfast (format {found}, this one knows up to {known})"
+    )]
+    Newer { row: String, found: u8, known: u8 },
     /// The named piece is not in the ledger.
     #[error("piece {0} is not in the ledger")]
     UnknownPiece(String),
@@ -92,6 +97,8 @@ pub struct Ledger {
     version: watch::Sender<u64>,
 }
 
+/// The version of rows that say one.
+const ROW_VERSION: u8 = 1;
 const PIECE: &[u8] = b"piece/";
 const PROVIDER: &[u8] = b"prov/";
 const LOG: &[u8] = b"log/";
@@ -112,6 +119,26 @@ fn decode<T: for<'a> Deserialize<'a>>(key: &[u8], bytes: &[u8]) -> Result<T, Led
         .map_err(|e| LedgerError::BadRow(data_encoding::HEXLOWER.encode(key), e.to_string()))
 }
 
+/// Rows that say their version. What a newer program added to a row would be lost at its next change.
+pub(crate) fn decode_versioned<T: for<'a> Deserialize<'a>>(
+    key: &[u8],
+    bytes: &[u8],
+) -> Result<T, LedgerError> {
+    #[derive(Deserialize)]
+    struct VersionOnly {
+        v: u8,
+    }
+    let VersionOnly { v: found } = decode(key, bytes)?;
+    match found {
+        0 => Err(LedgerError::BadRow(data_encoding::HEXLOWER.encode(key), "version 0".into())),
+        found if found > ROW_VERSION => {
+            let row = data_encoding::HEXLOWER.encode(key);
+            Err(LedgerError::Newer { row, found, known: ROW_VERSION })
+        }
+        _ => decode(key, bytes),
+    }
+}
+
 fn hex(id: &PieceId) -> String {
     data_encoding::HEXLOWER.encode(id)
 }
@@ -123,10 +150,11 @@ impl Ledger {
         for (k, v) in rows.scan(PIECE)? {
             let id = k.get(PIECE.len()..).and_then(|s| PieceId::try_from(s).ok());
             let id = id.ok_or_else(|| LedgerError::BadRow("piece key".into(), "length".into()))?;
-            state.pieces.insert(id, decode(&k, &v)?);
+            state.pieces.insert(id, decode_versioned(&k, &v)?);
         }
         for (k, v) in rows.scan(PROVIDER)? {
-            state.providers.insert(k.get(PROVIDER.len()..).unwrap_or_default().to_vec(), decode(&k, &v)?);
+            let peer = k.get(PROVIDER.len()..).unwrap_or_default().to_vec();
+            state.providers.insert(peer, decode_versioned(&k, &v)?);
         }
         if let Some((k, v)) = rows.scan(CHAIN)?.first() {
             state.chain = decode(k, v)?;
@@ -423,7 +451,7 @@ impl Ledger {
     }
 
     /// Copies of `id` that count: confirmed, named by the published head, with a provider that answers;
-    /// and the oldest of their last proofs.
+    /// and the oldest of their last proofs, if all that keep it (and are not known to have lost it) are among them.
     pub fn counting(&self, id: &PieceId) -> (usize, Option<Seconds>) {
         let state = self.state.read();
         let Some(row) = state.pieces.get(id) else { return (0, None) };
@@ -434,7 +462,16 @@ impl Ledger {
                 && state.providers.get(&h.provider).is_some_and(ProviderRow::answers)
         });
         let times: Vec<Seconds> = well.map(|(_, h)| h.proven_at).collect();
-        (times.len(), times.iter().min().copied())
+        let keepers = row.holders().filter(|(_, h)| h.failed.is_none()).count();
+        let oldest = times.iter().min().copied().filter(|_| times.len() == keepers);
+        (times.len(), oldest)
+    }
+
+    /// Copies that somebody keeps and did not lose, of all pieces.
+    pub fn copies(&self) -> u64 {
+        let state = self.state.read();
+        let kept = |row: &PieceRow| row.holders().filter(|(_, h)| h.failed.is_none()).count() as u64;
+        state.pieces.values().map(kept).sum()
     }
 
     /// Copies of `id` with a live provider, whether the head names them yet or not.

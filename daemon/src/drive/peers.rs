@@ -18,6 +18,8 @@ use super::ledger::{Ledger, Peer};
 
 /// A provider that failed is passed over for reads for so long, if another one has the bytes.
 const DEMOTED: Duration = Duration::from_secs(10);
+/// Who answered so lately counts as connected.
+const CONNECTED: Duration = Duration::from_secs(120);
 /// A peer id's text when its bytes are no peer id.
 fn raw_text(peer: &[u8]) -> String {
     HEXLOWER.encode(peer)
@@ -112,7 +114,7 @@ impl Peers {
         let Some(link) = links.get_mut(peer) else { return };
         match took {
             Some(t) => {
-                link.latency = if link.last_ok.is_none() { t } else { (link.latency * 7 + t) / 8 };
+                link.latency = if link.latency.is_zero() { t } else { (link.latency * 7 + t) / 8 };
                 link.last_ok = Some(Instant::now());
                 link.failed_at = None;
             }
@@ -127,12 +129,25 @@ impl Peers {
         (link.failed_at.is_some_and(|t| t.elapsed() < DEMOTED), link.latency)
     }
 
+    /// It answered something that says nothing of its speed.
+    pub fn heard(&self, peer: &Peer) {
+        if let Some(link) = self.links.lock().get_mut(peer) {
+            link.last_ok = Some(Instant::now());
+            link.failed_at = None;
+        }
+    }
+
+    /// Whether it answered within the last `time` and did not fail since.
+    pub fn heard_within(&self, peer: &Peer, time: Duration) -> bool {
+        let links = self.links.lock();
+        links
+            .get(peer)
+            .is_some_and(|l| l.failed_at.is_none() && l.last_ok.is_some_and(|t| t.elapsed() < time))
+    }
+
     /// Whether it answered within the last two minutes and did not fail since.
     pub fn is_connected(&self, peer: &Peer) -> bool {
-        let links = self.links.lock();
-        links.get(peer).is_some_and(|l| {
-            l.failed_at.is_none() && l.last_ok.is_some_and(|t| t.elapsed() < Duration::from_secs(120))
-        })
+        self.heard_within(peer, CONNECTED)
     }
 }
 

@@ -16,12 +16,18 @@ pub struct Policy {
     pub seal_age_seconds_max: u64,
     /// With more unsealed bytes than that a seal starts at once.
     pub seal_bytes_max: u64,
-    /// Every copy is challenged this often.
+    /// Every copy is challenged this often, as far as `audits_per_second_max` allows.
     pub audit_interval_seconds: u64,
+    /// A challenge costs a provider about a hundred reads of a page and the line 40 KB: a large drive asks each copy less often.
+    pub audits_per_second_max: u64,
     /// Leaves asked in one challenge; proofs/SOUNDNESS.md says what they show.
     pub audit_leaves: u16,
-    /// A provider that stays silent for so long is replaced.
+    /// A provider that stays silent for so long, while others answer, is replaced.
     pub failed_after_seconds: u64,
+    /// The same for a piece of which only one live copy is left: the next loss would be the last.
+    pub urgent_after_seconds: u64,
+    /// A provider that was not heard of for so long is greeted.
+    pub greet_seconds: u64,
     /// A provider that was caught gets no new copies for so long.
     pub barred_seconds: u64,
     /// Deals are made for this time and renewed in their last third.
@@ -41,9 +47,12 @@ impl Default for Policy {
             seal_idle_seconds: 10,
             seal_age_seconds_max: 60,
             seal_bytes_max: 256 << 20,
-            audit_interval_seconds: 3600,
+            audit_interval_seconds: 600,
+            audits_per_second_max: 4,
             audit_leaves: 64,
-            failed_after_seconds: 4 * 3600,
+            failed_after_seconds: 180,
+            urgent_after_seconds: 20,
+            greet_seconds: 30,
             barred_seconds: 24 * 3600,
             deal_seconds: DEAL_SECONDS,
             local_bytes_max: None,
@@ -66,6 +75,11 @@ impl Policy {
             local_bytes_max: (limits.local_pieces_bytes_max > 0).then_some(limits.local_pieces_bytes_max),
             ..Self::default()
         }
+    }
+
+    /// How often each of `copies` copies is challenged.
+    pub fn audit_interval(&self, copies: u64) -> u64 {
+        self.audit_interval_seconds.max(copies.checked_div(self.audits_per_second_max).unwrap_or(0))
     }
 
     /// Copies of every piece, each with another provider.

@@ -11,7 +11,8 @@ use anyhow::Context as _;
 use holdfast_content::head::HeadBody;
 use holdfast_fs::drive::types::{DriveOptions, RestorePoint};
 use holdfast_fs::drive::{Ambient, Drive};
-use holdfast_fs::fuse::{MountHandle, MountOptions};
+use holdfast_fs::fuse::{self, MountError, MountHandle, MountOptions};
+use holdfast_fs::vfs::VfsOptions;
 use holdfast_net::client::{Client, ClientConfig};
 use holdfast_net::node::{Node, NodeConfig};
 use holdfast_net::{Env, identity};
@@ -39,9 +40,23 @@ const STOP_PATIENCE: Duration = Duration::from_secs(8);
 /// How often the mount is looked at for having been taken down from outside (`fusermount3 -u`, `umount`).
 const MOUNT_LOOK: Duration = Duration::from_millis(300);
 
-/// Checks the words after `-o` before anything is begun.
-pub fn check_mount_options(words: &[String]) -> Result<(), holdfast_fs::fuse::MountOptionError> {
-    MountOptions::parse(words).map(|_| ())
+/// The words after `-o`, understood; to be asked before anything is begun.
+pub fn mount_options(words: &[String]) -> Result<MountOptions, MountError> {
+    let mut options = MountOptions::default();
+    for list in words {
+        options.parse(list)?;
+    }
+    Ok(options)
+}
+
+/// Whoever makes a drive owns its root folder.
+fn vfs_options(mount: &MountOptions) -> VfsOptions {
+    VfsOptions {
+        root_owner: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
+        read_only: mount.read_only,
+        no_atime: !mount.atime,
+        ..VfsOptions::default()
+    }
 }
 
 /// The home's configuration, changed by the control socket while the drive runs.
@@ -61,15 +76,13 @@ impl ProviderList for Providers {
 
 /// Runs a drive until it is unmounted.
 pub async fn run(options: RunOptions) -> anyhow::Result<UnmountReport> {
-    let mount_options = MountOptions::parse(&options.mount_options)?;
     let mut home = options.home;
-    let (engine, retriever) = open(&mut home, &options.unlocked).await?;
+    let engine = open(&mut home, &options.unlocked, vfs_options(&options.mount_options)).await?;
     let providers = Arc::new(Providers(Mutex::new(home)));
-    drop(retriever);
     engine.drive.set_durability_source(durability_of(&engine));
     let mounted = {
-        let (mountpoint, mount_options) = (options.mountpoint.clone(), mount_options);
-        engine.blocking(move |e| e.drive.mount(&mountpoint, mount_options)).await?
+        let (mountpoint, how) = (options.mountpoint.clone(), options.mount_options);
+        engine.blocking(move |e| fuse::mount(e.drive.vfs().clone(), &mountpoint, &how)).await?
     };
     let mount = match mounted {
         Ok(mount) => mount,
@@ -112,7 +125,7 @@ fn start_workers(engine: &Arc<Engine>, keyring: Vec<u8>) {
 /// Until something ends the mount. Answers the one who asked for it, if somebody did.
 async fn serve(
     engine: &Arc<Engine>,
-    mount: MountHandle,
+    mut mount: MountHandle,
     mut asked: mpsc::Receiver<UnmountRequest>,
     shutdown: &CancellationToken,
     mountpoint: PathBuf,
@@ -135,14 +148,14 @@ async fn serve(
             }
         };
         engine.set_unmounting();
-        let trying = mount.clone();
-        match tokio::task::spawn_blocking(move || trying.unmount(lazy)).await? {
+        match tokio::task::spawn_blocking(move || mount.unmount(lazy)).await? {
             Ok(()) => break,
-            Err(error) if lazy => {
+            Err((_, error)) if lazy => {
                 tracing::warn!(%error, "the mount could not be detached");
                 break;
             }
-            Err(error) => {
+            Err((still, error)) => {
+                mount = still;
                 engine.set_mounted_again();
                 if let Some(done) = waiting.take() {
                     let text = format!("{} is in use: {error}", mountpoint.display());
@@ -169,12 +182,19 @@ async fn report(engine: &Arc<Engine>, mountpoint: &std::path::Path) -> UnmountRe
         Ok(status) => UnmountReport {
             mountpoint,
             unsafe_bytes: status.durability.unsafe_bytes(),
+            below_policy_bytes: status.durability.placed_below_policy.bytes,
             safe_bytes: status.durability.safe_bytes(),
             oldest_unsafe_seconds: status.durability.oldest_unsafe_seconds,
         },
         Err(error) => {
             tracing::error!(error = %format!("{error:#}"), "the drive's state cannot be read at its end");
-            UnmountReport { mountpoint, unsafe_bytes: 0, safe_bytes: 0, oldest_unsafe_seconds: None }
+            UnmountReport {
+                mountpoint,
+                unsafe_bytes: 0,
+                below_policy_bytes: 0,
+                safe_bytes: 0,
+                oldest_unsafe_seconds: None,
+            }
         }
     }
 }
@@ -185,7 +205,7 @@ async fn close(engine: &Arc<Engine>) {
     if !late.is_empty() {
         tracing::info!(workers = ?late, "cut off in the middle of a step; it is done again at the next start");
     }
-    match engine.blocking(|e| e.drive.close()).await {
+    match engine.blocking(|e| e.drive.clone().close()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(%error, "closing the drive"),
         Err(error) => tracing::error!(%error, "closing the drive"),
@@ -204,9 +224,10 @@ fn drive_options(home: &Home, unlocked: &Unlocked, policy: &Policy) -> DriveOpti
 }
 
 /// Opens the home's drive, or attaches the newest head of one that is being restored.
-async fn open(home: &mut Home, unlocked: &Unlocked) -> anyhow::Result<(Arc<Engine>, Arc<NetRetriever>)> {
+async fn open(home: &mut Home, unlocked: &Unlocked, vfs: VfsOptions) -> anyhow::Result<Arc<Engine>> {
     let env = Env::system();
     let keys = Arc::new(unlocked.drive_keys());
+    crate::memory::lock(&*keys);
     let policy = Policy::of(home.config());
     let node = Node::start(NodeConfig::client(client_identity(unlocked)?))
         .await
@@ -238,8 +259,10 @@ async fn open(home: &mut Home, unlocked: &Unlocked) -> anyhow::Result<(Arc<Engin
             let (path, store_keys) = place;
             let ambient = Ambient::system();
             match point {
-                Some(point) => Drive::attach(&path, keys, store_keys, options, point, retriever, ambient),
-                None => Drive::open(&path, keys, store_keys, options, retriever, ambient),
+                Some(point) => {
+                    Drive::attach(&path, keys, store_keys, options, vfs, point, retriever, ambient)
+                }
+                None => Drive::open(&path, keys, store_keys, options, vfs, retriever, ambient),
             }
         })
         .await??
@@ -259,7 +282,7 @@ async fn open(home: &mut Home, unlocked: &Unlocked) -> anyhow::Result<(Arc<Engin
         drive,
         ledger,
         peers,
-        retriever: retriever.clone(),
+        retriever,
         keys,
         head,
         policy,
@@ -270,7 +293,28 @@ async fn open(home: &mut Home, unlocked: &Unlocked) -> anyhow::Result<(Arc<Engin
         device: unlocked.device(),
         restored,
     };
-    Ok((Arc::new(Engine::new(parts)), retriever))
+    let engine = Arc::new(Engine::new(parts));
+    engine.forgive_silence()?;
+    engine.recall_read_only()?;
+    tell_recovery(&engine);
+    Ok(engine)
+}
+
+/// What the person has to know of what opening found.
+fn tell_recovery(engine: &Engine) {
+    use super::events::Level;
+    let found = engine.drive.recovery();
+    if let Some(what) = &found.index_set_aside {
+        let text = format!(
+            "the index was damaged ({what}) and was made again from the log; the old one is beside it and may be removed"
+        );
+        engine.events.add(engine.now(), Level::Warning, text);
+    }
+    if let Some(what) = &found.corruption {
+        let text = format!("the log is damaged, the drive is read-only: {what}");
+        tracing::error!("{text}");
+        engine.events.add(engine.now(), Level::Error, text);
+    }
 }
 
 /// The restored head's placements and the head itself become rows; then the restore is no longer pending.
@@ -295,9 +339,10 @@ async fn adopt(
     let commit = commit_of(keys, retriever, &newest.body).await?;
     let published = Published {
         sequence: newest.body.sequence,
-        term: newest.body.term,
+        // Who restores a drive takes it over: its heads outrank those of a machine that still has the old home.
+        term: newest.body.term.saturating_add(1),
         commit_sequence: commit.sequence,
-        commit_time: commit.time,
+        commit_time: commit.time_ms / 1000,
         commit_cid: newest.body.commit.root.to_string(),
         log_next,
         pair: ByteBuf::from(newest.value),
@@ -330,7 +375,7 @@ fn client_identity(unlocked: &Unlocked) -> anyhow::Result<holdfast_net::Keypair>
 /// `holdfast verify` on a drive that is not mounted: the local half.
 pub async fn verify_unmounted(home: Home, unlocked: Unlocked, deep: bool) -> anyhow::Result<VerifyReport> {
     let mut home = home;
-    let (engine, _) = open(&mut home, &unlocked).await?;
+    let engine = open(&mut home, &unlocked, vfs_options(&MountOptions::default())).await?;
     let checked = engine.blocking(move |e| e.drive.check(holdfast_fs::check::CheckOptions { deep })).await;
     let remote = engine.audit_everything().await;
     close(&engine).await;

@@ -31,7 +31,7 @@ pub fn choose(candidates: &[Candidate], piece: &PieceRow, slot: u16, now: Second
     };
     candidates
         .iter()
-        .filter(|c| matches!(c.row.state, ProviderState::Active) && c.row.barred_until <= now)
+        .filter(|c| matches!(c.row.state, ProviderState::Active) && !c.row.is_barred(now))
         .filter(|c| !taken(&c.peer))
         .min_by_key(|c| (c.in_flight, c.kept_bytes, c.peer.clone()))
         .map(|c| c.peer.clone())
@@ -86,6 +86,10 @@ mod tests {
         caught.row.barred_until = 100;
         let piece = PieceRow::new(10, 3);
         assert_eq!(choose(&[silent.clone(), caught.clone()], &piece, 0, 50), None);
-        assert_eq!(choose(&[silent, caught], &piece, 0, 100), Some(b"b".to_vec()));
+        assert_eq!(choose(&[silent, caught.clone()], &piece, 0, 100), Some(b"b".to_vec()));
+        // Caught under a clock that was years ahead, and was set right since.
+        caught.row.fault_at = Some(1_000_000);
+        caught.row.barred_until = 1_086_400;
+        assert_eq!(choose(&[caught], &piece, 0, 100), Some(b"b".to_vec()));
     }
 }

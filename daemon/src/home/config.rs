@@ -73,7 +73,7 @@ pub struct Limits {
     pub seal_after_seconds_max: u64,
     /// Every holder of every piece is asked for a proof at least this often.
     pub audit_interval_seconds: u64,
-    /// A provider that is silent for longer is given up and its copies are placed with others.
+    /// A provider that is silent for longer, while others answer, is given up and its copies are placed with others.
     pub provider_silent_seconds_max: u64,
 }
 
@@ -84,8 +84,8 @@ impl Default for Limits {
             disk_free_bytes_min: 1 << 30,
             seal_after_idle_seconds: 15,
             seal_after_seconds_max: 120,
-            audit_interval_seconds: 3600,
-            provider_silent_seconds_max: 4 * 3600,
+            audit_interval_seconds: 600,
+            provider_silent_seconds_max: 180,
         }
     }
 }
@@ -105,14 +105,18 @@ impl Config {
     }
 
     pub fn read(path: &Path) -> Result<Config, HomeError> {
+        Config::parse(&read_limited(path, CONFIG_BYTES_MAX)?, path)
+    }
+
+    /// From a file's bytes; `path` is for messages.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Config, HomeError> {
         #[derive(Deserialize)]
         struct VersionOnly {
             version: u64,
         }
-        let bytes = read_limited(path, CONFIG_BYTES_MAX)?;
         let damaged =
             |e: serde_json::Error| HomeError::Damaged { path: path.to_owned(), reason: e.to_string() };
-        let VersionOnly { version } = serde_json::from_slice(&bytes).map_err(damaged)?;
+        let VersionOnly { version } = serde_json::from_slice(bytes).map_err(damaged)?;
         if version > CONFIG_VERSION {
             return Err(HomeError::NewerFormat {
                 path: path.to_owned(),
@@ -120,7 +124,7 @@ impl Config {
                 known: CONFIG_VERSION,
             });
         }
-        let config: Config = serde_json::from_slice(&bytes).map_err(damaged)?;
+        let config: Config = serde_json::from_slice(bytes).map_err(damaged)?;
         if config.policy.survive_losses > SURVIVE_LOSSES_MAX {
             let reason = format!("survive_losses is above {SURVIVE_LOSSES_MAX}");
             return Err(HomeError::Damaged { path: path.to_owned(), reason });

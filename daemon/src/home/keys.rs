@@ -1,6 +1,6 @@
 //! Making a home's keyfile and opening it.
 
-use std::{fs, path::Path};
+use std::{fs, io::Write as _, path::Path};
 
 use holdfast_content::{
     dagcbor::FormatError,
@@ -17,13 +17,19 @@ use super::{
 
 /// The keys of an opened home. Wiped when dropped, never printed.
 pub struct Unlocked {
-    secrets: HomeSecrets,
+    /// Boxed, so that it stays at the place that `lock_in_memory` locked.
+    secrets: Box<HomeSecrets>,
 }
 
 impl Unlocked {
     /// The working keys of the drive's current generation.
     pub fn drive_keys(&self) -> DriveKeys {
         self.secrets.generation().keys()
+    }
+
+    /// Keeps the keys out of swap, where the system's limit on locked memory has room for a page or two.
+    pub fn lock_in_memory(&self) {
+        crate::memory::lock(&*self.secrets);
     }
 
     /// The keys of the local log and index: random, of this device alone.
@@ -134,19 +140,55 @@ impl Home {
         let path = self.path.join(KEYFILE);
         let file = read_limited(&path, KEYFILE_BYTES_MAX as u64)?;
         let damaged = |reason: String| HomeError::Damaged { path: path.clone(), reason };
-        let secrets = keyfile::open(passphrase.expose().as_bytes(), &file).map_err(|error| match error {
+        let secrets = self.open_keyfile(passphrase, &file)?;
+        if secrets.drive().to_string() != self.config.drive {
+            return Err(damaged("keyfile and config belong to different drives".to_owned()));
+        }
+        Keyring::verify(&secrets.keyring, &secrets.drive()).map_err(|e| damaged(e.to_string()))?;
+        Ok(Unlocked { secrets: Box::new(secrets) })
+    }
+
+    /// Seals the keyfile under another passphrase; works while the drive is mounted too. At every moment one whole keyfile
+    /// is there: the new one is opened before it replaces the old one, which is then overwritten.
+    pub fn change_passphrase(&self, old: &Passphrase, new: &Passphrase) -> Result<(), HomeError> {
+        self.reseal(old, new, ArgonParams::default())
+    }
+
+    fn reseal(&self, old: &Passphrase, new: &Passphrase, cost: ArgonParams) -> Result<(), HomeError> {
+        let path = self.path.join(KEYFILE);
+        let failed = |error| HomeError::io("lock", &path, error);
+        // One change at a time; the home's own lock belongs to the daemon.
+        let folder = fs::File::open(&self.path).map_err(failed)?;
+        folder.lock().map_err(failed)?;
+        let unlocked = self.unlock(old)?;
+        let rng: &dyn Rng = &SystemRng;
+        let keys = |error: KeyfileError| HomeError::Keys(error.to_string());
+        let sealed = keyfile::seal(new.expose().as_bytes(), &unlocked.secrets, cost, rng).map_err(keys)?;
+        let again = keyfile::open(new.expose().as_bytes(), &sealed).map_err(keys)?;
+        if again != *unlocked.secrets {
+            return Err(HomeError::Keys("the new keyfile does not open; the old one is kept".to_owned()));
+        }
+        let mut replaced = fs::OpenOptions::new().write(true).open(&path).map_err(failed)?;
+        write_atomically(&path, &sealed)?;
+        // It has no name any more. Where the file system writes in place, its bytes are gone as well.
+        let len = replaced.metadata().map_or(0, |file| file.len()).min(KEYFILE_BYTES_MAX as u64) as usize;
+        if let Err(error) = replaced.write_all(&vec![0; len]).and_then(|()| replaced.sync_all()) {
+            tracing::warn!(%error, "the old keyfile could not be overwritten");
+        }
+        Ok(())
+    }
+
+    fn open_keyfile(&self, passphrase: &Passphrase, file: &[u8]) -> Result<HomeSecrets, HomeError> {
+        let path = self.path.join(KEYFILE);
+        let damaged = |reason: String| HomeError::Damaged { path: path.clone(), reason };
+        keyfile::open(passphrase.expose().as_bytes(), file).map_err(|error| match error {
             KeyfileError::WrongPassphrase => HomeError::WrongPassphrase,
             KeyfileError::Format(FormatError::Newer { found, known, .. }) => {
                 HomeError::NewerFormat { path: path.clone(), found, known }
             }
             KeyfileError::Stretch(_) | KeyfileError::Rng(_) => HomeError::Keys(error.to_string()),
             other => damaged(other.to_string()),
-        })?;
-        if secrets.drive().to_string() != self.config.drive {
-            return Err(damaged("keyfile and config belong to different drives".to_owned()));
-        }
-        Keyring::verify(&secrets.keyring, &secrets.drive()).map_err(|e| damaged(e.to_string()))?;
-        Ok(Unlocked { secrets })
+        })
     }
 }
 
@@ -183,6 +225,25 @@ mod tests {
         fs::remove_file(path.join(CONFIG)).unwrap();
         assert!(matches!(weak(&path, &right), Err(HomeError::NotEmpty(_))));
         assert!(!format!("{unlocked:?}").contains(&format!("{:?}", unlocked.device())));
+    }
+
+    #[test]
+    fn another_passphrase_opens_the_same_and_the_old_one_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (Passphrase::new("old one"), Passphrase::new("new one"));
+        let home = weak(&dir.path().join("h"), &old).unwrap();
+        let before = home.unlock(&old).unwrap();
+        let keyfile = home.path().join(KEYFILE);
+        let kept = dir.path().join("linked");
+        fs::hard_link(&keyfile, &kept).unwrap();
+        let weak = ArgonParams::weak_for_tests();
+        assert!(matches!(home.reseal(&new, &old, weak), Err(HomeError::WrongPassphrase)));
+        assert!(home.unlock(&old).is_ok(), "a refused change changes nothing");
+        home.reseal(&old, &new, weak).unwrap();
+        assert!(matches!(home.unlock(&old), Err(HomeError::WrongPassphrase)));
+        assert_eq!(*home.unlock(&new).unwrap().secrets, *before.secrets);
+        assert!(fs::read(&kept).unwrap().iter().all(|byte| *byte == 0), "the old keyfile is overwritten");
+        assert!(!home.path().join("keyfile.new").exists());
     }
 
     #[test]

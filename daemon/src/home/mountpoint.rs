@@ -100,6 +100,8 @@ impl Mountpoint {
         if self.plain {
             return;
         }
+        // The flag of the time before forbids changing the mode, too.
+        set_immutable(&self.bare, false);
         if let Err(error) = self.bare.set_permissions(Permissions::from_mode(BARE_MODE)) {
             tracing::warn!(%error, "the bare mountpoint stays writable");
         }

@@ -94,9 +94,21 @@ impl Passphrase {
 
     /// For a new drive: as `obtain`, but a typed one is asked for twice and must not be short.
     pub fn obtain_new(file: Option<&Path>) -> Result<Passphrase, SecretError> {
-        if let Some(passphrase) = Self::from_files(file)? {
-            return Ok(passphrase);
+        match Self::from_files(file)? {
+            Some(passphrase) => Ok(passphrase),
+            None => Self::prompt_new(),
         }
+    }
+
+    /// In place of the one there is: as `obtain_new`, but the environment's file is that of the old one.
+    pub fn obtain_another(file: Option<&Path>) -> Result<Passphrase, SecretError> {
+        match file {
+            Some(file) => Self::obtain(Some(file)),
+            None => Self::prompt_new(),
+        }
+    }
+
+    fn prompt_new() -> Result<Passphrase, SecretError> {
         let first = prompt("passphrase", "A passphrase for this machine (it unlocks the drive here): ")?;
         if first.chars().count() < PASSPHRASE_CHARS_MIN {
             return Err(SecretError::TooShort);
@@ -120,9 +132,9 @@ impl Passphrase {
             std::env::var_os(PASSPHRASE_FILE_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
         let Some(path) = file.map(Path::to_owned).or(environment) else { return Ok(None) };
         let text = read_secret_file(&path)?;
-        match field(&text, "passphrase").or_else(|| plain(&text).and_then(|t| t.lines().next())) {
-            Some(found) if !found.is_empty() => Ok(Some(Passphrase::new(found))),
-            _ => Err(SecretError::Empty { path, what: "passphrase" }),
+        match passphrase_in(&text) {
+            Some(found) => Ok(Some(Passphrase::new(found))),
+            None => Err(SecretError::Empty { path, what: "passphrase" }),
         }
     }
 }
@@ -133,11 +145,22 @@ pub fn obtain_words(file: Option<&Path>) -> Result<Zeroizing<String>, SecretErro
         return Ok(normal_words(&prompt("words", "The 24 words (they are not shown): ")?));
     };
     let text = read_secret_file(path)?;
-    let words = normal_words(field(&text, "words").or_else(|| plain(&text)).unwrap_or_default());
+    let words = words_in(&text);
     if words.is_empty() {
         return Err(SecretError::Empty { path: path.to_owned(), what: "words" });
     }
     Ok(words)
+}
+
+/// The passphrase in a file's text.
+pub(crate) fn passphrase_in(text: &str) -> Option<&str> {
+    let found = field(text, "passphrase").or_else(|| plain(text).and_then(|t| t.lines().next()));
+    found.filter(|found| !found.is_empty())
+}
+
+/// The words in a file's text, none where it has none.
+pub(crate) fn words_in(text: &str) -> Zeroizing<String> {
+    normal_words(field(text, "words").or_else(|| plain(text)).unwrap_or_default())
 }
 
 fn normal_words(text: &str) -> Zeroizing<String> {

@@ -16,6 +16,7 @@ use holdfast_proofs::PieceCid;
 
 use super::place::short_id;
 use crate::drive::Engine;
+use crate::drive::clock::age;
 use crate::drive::ledger::{Holder, Peer, PieceId, ProviderState, Verdict};
 use crate::worker::{Context, Detail, Next, Worker};
 
@@ -25,6 +26,8 @@ const PROVIDERS_AT_ONCE: usize = 8;
 const BATCH: usize = 64;
 /// How long one challenge may take; a disk that is busy is no fault, a minute of silence is.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a greeting may take.
+const GREETING: Duration = Duration::from_secs(10);
 /// How often a silent provider is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -60,14 +63,15 @@ impl AuditWorker {
     fn due(&self) -> (BTreeMap<Peer, Vec<Due>>, usize) {
         let engine = &self.engine;
         let now = engine.now();
+        let interval = engine.audit_interval();
         let suspicions: Vec<(PieceId, u16)> = engine.retriever.suspicions.lock().drain().collect();
         let mut by_peer: BTreeMap<Peer, Vec<Due>> = BTreeMap::new();
         for (piece, row) in engine.ledger.pieces() {
             for (slot, n) in row.slots.iter().zip(0u16..) {
                 let (Some(holder), Some(cid)) = (&slot.holder, &slot.cid) else { continue };
                 let Ok(cid) = PieceCid::from_bytes(cid) else { continue };
-                let age = now.saturating_sub(holder.proven_at);
-                let asked = age >= engine.policy.audit_interval_seconds || suspicions.contains(&(piece, n));
+                let age = age(now, holder.proven_at);
+                let asked = age >= interval || suspicions.contains(&(piece, n));
                 let silent = !engine.ledger.provider(&holder.provider).is_some_and(|p| p.answers());
                 if holder.failed.is_none() && (asked || silent) {
                     let due = Due { piece, slot: n, cid, holder: holder.clone() };
@@ -95,6 +99,7 @@ impl AuditWorker {
             for v in &h.verdicts {
                 if let Some(fault) = &v.fault {
                     engine.provider_caught(&h.peer, &format!("piece {}: {fault}", short_id(&v.piece)))?;
+                    self.suspect_all(&h.peer);
                 }
             }
             if let Some(why) = h.silent {
@@ -120,8 +125,8 @@ impl Worker for AuditWorker {
         let doing = if queue > 0 { format!("challenging {} providers", due.len()) } else { String::new() };
         self.detail = Detail { doing, queue: queue as u64, progress: None };
         context.report(self.detail.clone());
+        self.greet().await?;
         if due.is_empty() {
-            self.greet_silent().await?;
             return Ok(Next::After(RETRY));
         }
         let engine = &self.engine;
@@ -144,19 +149,46 @@ impl Worker for AuditWorker {
 }
 
 impl AuditWorker {
-    /// A provider without a copy of ours is only greeted, so that it counts as there before anything is placed with it.
-    async fn greet_silent(&self) -> anyhow::Result<()> {
+    /// Who lost one copy may have lost others: all that it keeps is challenged next.
+    fn suspect_all(&self, peer: &Peer) {
+        let mut suspicions = self.engine.retriever.suspicions.lock();
+        for (piece, row) in self.engine.ledger.pieces() {
+            suspicions
+                .extend(row.holders().filter(|(_, h)| &h.provider == peer).map(|(slot, _)| (piece, slot)));
+        }
+    }
+
+    /// Asks those that were not heard of lately whether they are there: one that went away stops counting within a minute
+    /// and not at its next audit, and a new one counts as there before anything is placed with it.
+    async fn greet(&self) -> anyhow::Result<()> {
         let engine = &self.engine;
-        let silent =
-            engine.ledger.providers().into_iter().filter(|(_, r)| {
-                !matches!(r.state, ProviderState::Removed) && (!r.answers() || r.last_ok == 0)
-            });
-        for (peer, _) in silent {
-            let greeting = async { engine.peers.session(&engine.ledger, &peer).await?.info().await };
-            match tokio::time::timeout(PATIENCE, greeting).await {
-                Ok(Ok(_)) => engine.provider_answered(&peer)?,
-                Ok(Err(error)) => engine.provider_silent(&peer, &error.to_string())?,
-                Err(_) => engine.provider_silent(&peer, "no answer in time")?,
+        let lately = Duration::from_secs(engine.policy.greet_seconds);
+        let quiet = engine.ledger.providers().into_iter().filter(|(peer, row)| {
+            let heard = row.answers() && row.last_ok > 0 && engine.peers.heard_within(peer, lately);
+            !matches!(row.state, ProviderState::Removed) && !heard
+        });
+        let greeted: Vec<(Peer, Result<u64, String>)> = futures::stream::iter(quiet)
+            .map(|(peer, _)| async move {
+                let greeting = async { engine.peers.session(&engine.ledger, &peer).await?.info().await };
+                let said = match tokio::time::timeout(GREETING, greeting).await {
+                    Ok(answer) => answer.map(|info| info.now).map_err(|error| error.to_string()),
+                    Err(_) => Err("no answer in time".to_owned()),
+                };
+                (peer, said)
+            })
+            .buffer_unordered(PROVIDERS_AT_ONCE)
+            .collect()
+            .await;
+        for (peer, said) in greeted {
+            match said {
+                Ok(their_time) => {
+                    engine.provider_told_time(&peer, their_time);
+                    engine.provider_answered(&peer)?;
+                }
+                Err(why) => {
+                    engine.peers.note(&peer, None);
+                    engine.provider_silent(&peer, &why)?;
+                }
             }
         }
         Ok(())
@@ -185,12 +217,8 @@ async fn challenge_all(engine: &Engine, peer: Peer, list: Vec<Due>) -> Heard {
 async fn challenge(engine: &Engine, due: &Due) -> Result<(), NetError> {
     let deal = <[u8; 32]>::try_from(due.holder.deal.as_slice());
     let deal = DealId(deal.map_err(|_| NetError::Invalid("deal id".into()))?);
-    let spec = AuditSpec {
-        piece: due.cid.clone(),
-        count: engine.policy.audit_leaves,
-        epoch: engine.now(),
-        record: None,
-    };
+    let spec =
+        AuditSpec { piece: due.cid, count: engine.policy.audit_leaves, epoch: engine.now(), record: None };
     let asking = async {
         let session = engine.peers.session(&engine.ledger, &due.holder.provider).await?;
         session.audit(deal, &spec, PATIENCE).await

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::drive::Engine;
+use crate::drive::clock::age;
 use crate::worker::{Context, Detail, Next, Worker};
 
 /// Room is looked at this often.
@@ -56,7 +57,7 @@ fn evict_down_to(engine: &Engine, max: u64) -> anyhow::Result<u64> {
     let mut local = engine.drive.usage()?.piece_bytes_local;
     let mut dropped = 0;
     let wanted = usize::from(engine.policy.copies());
-    let proven_since = engine.now().saturating_sub(engine.policy.evict_proven_seconds_max);
+    let now = engine.now();
     let published = engine.head.published_sequence().unwrap_or(0);
     for piece in engine.drive.pieces()? {
         if local <= max {
@@ -67,7 +68,7 @@ fn evict_down_to(engine: &Engine, max: u64) -> anyhow::Result<u64> {
         let safe = reached
             && counting >= wanted
             && engine.ledger.head_copies() >= wanted
-            && proven_at.is_some_and(|t| t >= proven_since);
+            && proven_at.is_some_and(|t| age(now, t) <= engine.policy.evict_proven_seconds_max);
         if piece.local && safe {
             match engine.drive.evict_piece(piece.id) {
                 Ok(()) => {

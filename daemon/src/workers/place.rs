@@ -342,7 +342,7 @@ fn proposal(
         *cids.get(usize::from(claim.slot)).ok_or_else(|| anyhow::anyhow!("slot without a piece CID"))?;
     let mut nonce = [0; 16];
     engine.env.rng.fill(&mut nonce);
-    let now = engine.now();
+    let now = engine.deal_now();
     let signed = DealProposal {
         version: DEAL_VERSION,
         suite: DEAL_SUITE,

@@ -21,7 +21,6 @@ use holdfast_net::NetError;
 use holdfast_net::client::PutOutcome;
 
 use crate::drive::Engine;
-use crate::drive::events::Level;
 use crate::drive::head::{CheckpointRow, Published};
 use crate::drive::ledger::{Peer, ProviderState};
 use crate::drive::peers::peer_short;
@@ -82,7 +81,7 @@ impl PublishWorker {
         let placed_up_to = self.placed_up_to()?;
         let after = published.as_ref().map_or(0, |p| p.commit_sequence);
         let candidates = engine.drive.commits_after(after.saturating_sub(1))?;
-        let Some(commit) = candidates.into_iter().filter(|c| c.sequence <= placed_up_to).next_back() else {
+        let Some(commit) = candidates.into_iter().rfind(|c| c.sequence <= placed_up_to) else {
             return Ok(None);
         };
         let news = published
@@ -166,7 +165,9 @@ impl PublishWorker {
             tracing::warn!(peer = %peer_short(peer), "answered with a head that is not ours");
             return;
         };
-        if theirs.record().sequence() <= ours.sequence && theirs.record().term() <= ours.term {
+        // As high as ours and other bytes is another writer, too.
+        if (theirs.record().term(), theirs.record().sequence()) < (ours.term, ours.sequence) {
+            tracing::warn!(peer = %peer_short(peer), "refused our head for one that is lower");
             return;
         }
         match holdfast_content::head::HeadBody::open(theirs.sealed(), &engine.keys) {
@@ -229,7 +230,7 @@ struct Blocks<'a>(&'a Engine);
 
 impl NodeSource<Physical> for Blocks<'_> {
     fn node(&self, node: &PhysicalRef) -> Result<holdfast_content::block::Block, SourceError> {
-        self.0.drive.read_block(&node.at).map_err(|e| SourceError::Unavailable(e.to_string()))
+        self.0.drive.read_block(&node.at).map_err(|e| SourceError::Other(Box::new(e)))
     }
 }
 
@@ -262,7 +263,7 @@ fn write_checkpoint(engine: &Engine, base: Option<&CheckpointRow>) -> anyhow::Re
     let (piece, root) = engine.drive.put_checkpoint_piece(|sink| {
         tree.apply(&source, root.as_ref(), edits.into_values(), sink)
             .map(|applied| applied.root)
-            .map_err(|e| holdfast_fs::drive::DriveError::from(e))
+            .map_err(holdfast_fs::drive::DriveError::from)
     })?;
     Ok(CheckpointRow { root: place(&root.at, &root.key), covers, piece: piece.id })
 }

@@ -1,7 +1,7 @@
 //! The repair worker: turns evidence of a lost copy into the row that the place worker picks up.
 //!
 //! The single edge backward of the pipeline. A copy is lost when its holder failed an audit, when its provider was silent for
-//! too long or was taken out, or when its deal is about to end. The old holder stays in the row until the new one is confirmed,
+//! too long (not long at all where it was the last but one) or was taken out, or when its deal is about to end. The old holder stays in the row until the new one is confirmed,
 //! so that a copy which is merely about to be replaced still counts and still serves.
 
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl RepairWorker {
     }
 
     /// Why a copy has to be replaced, if it has to.
-    fn why(&self, holder: &Holder) -> Option<String> {
+    fn why(&self, piece: &PieceId, holder: &Holder) -> Option<String> {
         let engine = &self.engine;
         let short = peer_short(&holder.provider);
         if let Some(fault) = &holder.failed {
@@ -42,9 +42,16 @@ impl RepairWorker {
             Some(ProviderState::Failed { .. }) => {
                 return Some(format!("provider {short} kept before it fell silent"));
             }
+            Some(ProviderState::Suspect { .. })
+                if engine.policy.survive_losses > 0
+                    && engine.silent_seconds(&holder.provider) >= engine.policy.urgent_after_seconds
+                    && engine.ledger.live_copies(piece) == 1 =>
+            {
+                return Some(format!("provider {short} does not give, with one copy left elsewhere"));
+            }
             Some(ProviderState::Active | ProviderState::Suspect { .. }) => {}
         }
-        let left = holder.ends_at.saturating_sub(engine.now());
+        let left = holder.ends_at.saturating_sub(engine.deal_now());
         (left < engine.policy.deal_seconds / 3).then(|| format!("provider {short} keeps until its deal ends"))
     }
 
@@ -54,7 +61,7 @@ impl RepairWorker {
         for (id, row) in self.engine.ledger.pieces() {
             for (slot, n) in row.slots.iter().zip(0u16..) {
                 let Some(holder) = &slot.holder else { continue };
-                let why = self.why(holder);
+                let why = self.why(&id, holder);
                 open += u64::from(why.is_some());
                 if why.is_some() != slot.lost.is_some() {
                     changes.push((id, n, why));

@@ -230,10 +230,15 @@ impl Commit {
         }
         let mut buffer = body.bytes().to_vec();
         aead::open_once(key.as_bytes(), &mut buffer)?;
-        let found = dagcbor::peek_version(WHAT, &buffer)?;
+        Self::decode_plain(&buffer, keys)
+    }
+
+    /// Reads what stands inside the seal.
+    pub(crate) fn decode_plain(plain: &[u8], keys: &DriveKeys) -> Result<Self, CommitError> {
+        let found = dagcbor::peek_version(WHAT, plain)?;
         dagcbor::check_version(WHAT, found.version, VERSION)?;
         dagcbor::check_version(WHAT, found.suite, SUITE.into())?;
-        let body: CommitBody = dagcbor::decode(WHAT, &buffer, COMMIT_BYTES_MAX)?;
+        let body: CommitBody = dagcbor::decode(WHAT, plain, COMMIT_BYTES_MAX)?;
         if body.generation != keys.generation {
             let why = format!("written under key generation {}, not {}", body.generation, keys.generation);
             return Err(FormatError::malformed(WHAT, why).into());

@@ -200,14 +200,19 @@ pub fn open(passphrase: &[u8], file: &[u8]) -> Result<HomeSecrets, KeyfileError>
     let salt = header.last_chunk::<SALT_BYTES>().ok_or_else(|| FormatError::malformed(WHAT, "too short"))?;
     let key = params.stretch(passphrase, salt)?;
     let plain = aead::open_xnonce(&key, header, sealed).map_err(|_| KeyfileError::WrongPassphrase)?;
-    let version = dagcbor::peek_version(WHAT, &plain)?;
+    Ok(decode_plain(&plain)?)
+}
+
+/// Reads what stands inside the seal.
+pub(crate) fn decode_plain(plain: &[u8]) -> Result<HomeSecrets, FormatError> {
+    let version = dagcbor::peek_version(WHAT, plain)?;
     dagcbor::check_version(WHAT, version.version, 1)?;
     dagcbor::check_version(WHAT, version.suite, 1)?;
-    Ok(dagcbor::decode(WHAT, &plain, KEYFILE_BYTES_MAX)?)
+    dagcbor::decode(WHAT, plain, KEYFILE_BYTES_MAX)
 }
 
 /// Parameters, header and sealed part of a keyfile.
-fn parse(file: &[u8]) -> Result<(ArgonParams, &[u8], &[u8]), KeyfileError> {
+pub(crate) fn parse(file: &[u8]) -> Result<(ArgonParams, &[u8], &[u8]), KeyfileError> {
     if file.len() > KEYFILE_BYTES_MAX {
         return Err(FormatError::TooLarge { what: WHAT, len: file.len(), max: KEYFILE_BYTES_MAX }.into());
     }

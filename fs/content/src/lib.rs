@@ -33,6 +33,8 @@ pub mod car;
 pub mod chunk;
 pub mod commit;
 pub mod dagcbor;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod head;
 pub mod keyfile;
 pub mod keys;

@@ -167,10 +167,7 @@ impl PlacementEntry {
     pub fn verify(bytes: &[u8]) -> Result<Self, FormatError> {
         let not_authentic = FormatError::NotAuthentic { what: WHAT };
         let envelope: Envelope = dagcbor::decode(WHAT, bytes, ENTRY_BYTES_MAX)?;
-        let found = dagcbor::peek_version(WHAT, &envelope.b)?;
-        dagcbor::check_version(WHAT, found.version, VERSION)?;
-        dagcbor::check_version(WHAT, found.suite, SUITE)?;
-        let body: PlacementBody = dagcbor::decode(WHAT, &envelope.b, ENTRY_BYTES_MAX)?;
+        let body = PlacementBody::decode(&envelope.b)?;
         let Ok(signature) = Signature::from_slice(&envelope.s) else { return Err(not_authentic) };
         let signed = VerifyingKey::from_bytes(&body.author)
             .is_ok_and(|author| author.verify_strict(&signed_message(&envelope.b), &signature).is_ok());
@@ -208,7 +205,15 @@ impl PlacementEntry {
 }
 
 impl PlacementBody {
-    fn check(&self) -> Result<(), FormatError> {
+    /// Reads what is signed; `check` comes after the signature.
+    pub(crate) fn decode(body: &[u8]) -> Result<Self, FormatError> {
+        let found = dagcbor::peek_version(WHAT, body)?;
+        dagcbor::check_version(WHAT, found.version, VERSION)?;
+        dagcbor::check_version(WHAT, found.suite, SUITE)?;
+        dagcbor::decode(WHAT, body, ENTRY_BYTES_MAX)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), FormatError> {
         let fields = [&self.holder, &self.slot_cid, &self.deal];
         if fields.iter().any(|field| field.len() > FIELD_BYTES_MAX) || self.receipt.len() > RECEIPT_BYTES_MAX
         {

@@ -11,8 +11,8 @@ use holdfast_content::unixfs;
 use holdfast_store::{Direction, KeyRange, Lsn, Reads, Table};
 
 use super::{Checker, PAGE_ROWS};
-use crate::drive::scan;
 use crate::drive::error::DriveError;
+use crate::drive::scan;
 use crate::rows::{ChunkRow, Ino, InodeRow, OrphanRow, Time, inode_flags, is_tombstone, keys};
 use crate::seal::commit_row::CommitRow;
 use crate::seal::edits::{changed_lsn, links_of};
@@ -77,7 +77,8 @@ impl Checker<'_> {
         }
         if let Some(before) = before {
             if before.info.sequence + 1 != sequence || before.cut() > row.cut() {
-                self.report.problem(format!("commit {sequence} does not follow commit {}", before.info.sequence));
+                self.report
+                    .problem(format!("commit {sequence} does not follow commit {}", before.info.sequence));
             }
             if commit.previous.as_ref() != Some(&before.info.commit) {
                 self.report.problem(format!("commit {sequence} does not name the one before it"));
@@ -150,7 +151,8 @@ impl Checker<'_> {
                 let last = page.len() < PAGE_ROWS;
                 for (key, row) in page {
                     let full = keys::changed(table, &key);
-                    let absent = !is_tombstone(&row) && trees.namespace.get(&source, &newest.namespace, &full)?.is_none();
+                    let absent = !is_tombstone(&row)
+                        && trees.namespace.get(&source, &newest.namespace, &full)?.is_none();
                     if absent
                         && !self.changed_since(newest.cut(), table, &key)?
                         && !self.owner_gone(newest.cut(), table, &key)?
@@ -209,9 +211,15 @@ impl Checker<'_> {
             return Ok(());
         }
         let source = trees.source(Priority::Bulk);
-        for entry in trees.namespace.iter(&source, &newest.namespace, &[Table::Chunk as u8], Some(&[Table::Chunk as u8 + 1]))? {
+        for entry in trees.namespace.iter(
+            &source,
+            &newest.namespace,
+            &[Table::Chunk as u8],
+            Some(&[Table::Chunk as u8 + 1]),
+        )? {
             let row = ChunkRow::decode(&entry?.value)?;
-            let cid = holdfast_content::block::cid_from_digest(holdfast_content::block::CODEC_RAW, &row.digest);
+            let cid =
+                holdfast_content::block::cid_from_digest(holdfast_content::block::CODEC_RAW, &row.digest);
             if !seen.contains(&cid) {
                 self.report.problem(format!("plain UnixFS does not reach {cid}"));
             }
@@ -232,7 +240,10 @@ fn same(table: Table, row: &Bytes, committed: &Bytes) -> Result<bool, DriveError
                 |row: InodeRow| InodeRow { atime: Time::default(), lsn: 0, flags: row.flags & !hint, ..row };
             unmarked(InodeRow::decode(row)?) == unmarked(InodeRow::decode(committed)?)
         }
-        Table::Chunk => ChunkRow { cut: 0, ..ChunkRow::decode(row)? } == ChunkRow { cut: 0, ..ChunkRow::decode(committed)? },
+        Table::Chunk => {
+            ChunkRow { cut: 0, ..ChunkRow::decode(row)? }
+                == ChunkRow { cut: 0, ..ChunkRow::decode(committed)? }
+        }
         _ => false,
     })
 }

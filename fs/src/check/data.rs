@@ -10,14 +10,17 @@ use holdfast_store::{Lsn, Reads, Table};
 
 use super::namespace::Inodes;
 use super::{Checker, PAGE_ROWS};
-use crate::drive::scan;
 use crate::drive::error::{DriveError, hex};
+use crate::drive::scan;
 use crate::drive::types::PieceId;
 use crate::pieces::rows::{BlockRow, DagRow, PieceRow};
 use crate::rows::{ChunkRow, ExtentRow, ExtentSource, Ino, Kind, OrphanRow, keys};
 
 /// No file has bytes beyond.
 const EXTENT_END: u64 = i64::MAX as u64;
+
+/// Of a payload, so much is read at once.
+const PAYLOAD_READ_BYTES: u64 = 1 << 20;
 
 impl Checker<'_> {
     pub(super) fn data(&mut self, inodes: &Inodes) -> Result<(), DriveError> {
@@ -71,7 +74,12 @@ impl Checker<'_> {
             Err(error) => return self.report.problem(error.to_string()),
         };
         if file.len() != row.raw_len {
-            self.report.problem(format!("piece {}: {} bytes instead of {}", hex(&id), file.len(), row.raw_len));
+            self.report.problem(format!(
+                "piece {}: {} bytes instead of {}",
+                hex(&id),
+                file.len(),
+                row.raw_len
+            ));
             return;
         }
         if !self.options.deep {
@@ -85,6 +93,7 @@ impl Checker<'_> {
             Ok(())
         });
         self.report.blocks_verified += u64::from(blocks);
+        self.report.bytes_read += file.len();
         if let Err(error) = walked {
             self.report.problem(format!("piece {}: {error}", hex(&id)));
         } else if blocks != row.blocks {
@@ -132,9 +141,14 @@ impl Checker<'_> {
                 this.report.problem(format!("extent {off} of inode {ino}: ends beyond any file"));
             }
             match inodes.facts.get(&ino) {
-                Some(fact) if fact.kind != Kind::File => this.report.problem(format!("inode {ino}: extents, but no file")),
+                Some(fact) if fact.kind != Kind::File => {
+                    this.report.problem(format!("inode {ino}: extents, but no file"))
+                }
                 Some(fact) => {
-                    let trimmed = matches!(inodes.orphans.get(&ino), Some(OrphanRow::Trim { .. } | OrphanRow::Unlinked));
+                    let trimmed = matches!(
+                        inodes.orphans.get(&ino),
+                        Some(OrphanRow::Trim { .. } | OrphanRow::Unlinked)
+                    );
                     if row.source != ExtentSource::Zero && end > fact.size && !trimmed {
                         this.report.problem(format!("extent {off} of inode {ino}: beyond the file's end"));
                     }
@@ -150,16 +164,36 @@ impl Checker<'_> {
                     Some(len) => *len,
                     None => {
                         let len = this.snapshot.payload_len(payload)?;
+                        if let (true, Some(len)) = (this.options.deep, len) {
+                            this.payload(payload, len);
+                        }
                         lengths.insert(payload, len);
                         len
                     }
                 };
                 if len.is_none_or(|len| skip.saturating_add(row.len) > len) {
-                    this.report.problem(format!("extent {off} of inode {ino}: payload {payload} does not hold its bytes"));
+                    this.report.problem(format!(
+                        "extent {off} of inode {ino}: payload {payload} does not hold its bytes"
+                    ));
                 }
             }
             Ok(())
         })
+    }
+
+    /// Reads a payload of the log, whose frames are authenticated.
+    fn payload(&mut self, payload: Lsn, len: u64) {
+        let mut buffer = vec![0; len.min(PAYLOAD_READ_BYTES) as usize];
+        let mut at = 0;
+        while at < len {
+            let part = (len - at).min(PAYLOAD_READ_BYTES) as usize;
+            let Some(buffer) = buffer.get_mut(..part) else { return };
+            if let Err(error) = self.snapshot.read_payload(payload, at, buffer) {
+                return self.report.problem(format!("payload {payload}, from byte {at}: {error}"));
+            }
+            at += part as u64;
+        }
+        self.report.bytes_read += len;
     }
 
     fn chunks(&mut self, inodes: &Inodes) -> Result<(), DriveError> {
@@ -174,8 +208,12 @@ impl Checker<'_> {
                 }
             };
             match inodes.facts.get(&ino) {
-                Some(fact) if fact.kind != Kind::File => this.report.problem(format!("inode {ino}: chunks, but no file")),
-                Some(fact) if !fact.has_chunks => this.report.problem(format!("inode {ino}: does not know its chunks")),
+                Some(fact) if fact.kind != Kind::File => {
+                    this.report.problem(format!("inode {ino}: chunks, but no file"))
+                }
+                Some(fact) if !fact.has_chunks => {
+                    this.report.problem(format!("inode {ino}: does not know its chunks"))
+                }
                 Some(fact) if u64::from(row.plain_len) > fact.chunk_bytes => {
                     this.report.problem(format!("chunk {n} of inode {ino}: longer than a chunk"));
                 }
@@ -191,12 +229,17 @@ impl Checker<'_> {
     fn chunk_block(&mut self, ino: Ino, n: u64, row: &ChunkRow) -> Result<(), DriveError> {
         let blocks = &self.inner.parts.trees.blocks;
         let cid = cid_from_digest(CODEC_RAW, &row.digest);
-        let Some(at) = blocks.locate(&cid, blocks.want(Priority::Bulk, self.inner.parts.options.fetch_deadline))? else {
+        let Some(at) =
+            blocks.locate(&cid, blocks.want(Priority::Bulk, self.inner.parts.options.fetch_deadline))?
+        else {
             self.report.problem(format!("chunk {n} of inode {ino}: nobody knows where its block is"));
             return Ok(());
         };
         if at.len != row.block_len {
-            self.report.problem(format!("chunk {n} of inode {ino}: its block is {} bytes, not {}", at.len, row.block_len));
+            self.report.problem(format!(
+                "chunk {n} of inode {ino}: its block is {} bytes, not {}",
+                at.len, row.block_len
+            ));
         }
         if !blocks.is_local(&at) {
             self.report.blocks_remote += 1;
@@ -207,7 +250,8 @@ impl Checker<'_> {
         }
         let opened = blocks.read_local(&at).and_then(|block| {
             let block = block.ok_or(DriveError::NotLocal(at.piece))?;
-            let codec = Codec::from_byte(row.codec).ok_or_else(|| DriveError::damaged("chunk", "its codec"))?;
+            let codec =
+                Codec::from_byte(row.codec).ok_or_else(|| DriveError::damaged("chunk", "its codec"))?;
             chunk::open(&block, &ChunkKey::from_bytes(row.key), codec, row.plain_len)
                 .map_err(|error| DriveError::damaged("chunk", error))
         });

@@ -54,6 +54,8 @@ pub struct Report {
     pub commits: u64,
     /// Blocks that were read and verified.
     pub blocks_verified: u64,
+    /// Bytes of those.
+    pub bytes_read: u64,
     /// Blocks that are only with the providers and were not read.
     pub blocks_remote: u64,
 }
@@ -111,9 +113,32 @@ impl Drive {
         let snapshot = inner.parts.store.snapshot()?;
         let rows = inner.parts.rows().at(&snapshot);
         let mut checker = Checker { inner, options, snapshot: &snapshot, rows, report: Report::default() };
-        let inodes = checker.namespace()?;
-        checker.data(&inodes)?;
-        checker.commits()?;
+        if let Some(reason) = inner.parts.store.read_only() {
+            checker.report.problem(format!("the log takes no more changes: {reason}"));
+        }
+        if let Err(error) = checker.everything() {
+            checker.abandoned(error)?;
+        }
         Ok(checker.report)
+    }
+}
+
+impl Checker<'_> {
+    fn everything(&mut self) -> Result<(), DriveError> {
+        let inodes = self.namespace()?;
+        self.data(&inodes)?;
+        if let Err(error) = self.commits() {
+            self.abandoned(error)?;
+        }
+        Ok(())
+    }
+
+    /// What cannot be read is a finding; only a failure that may pass ends the check.
+    fn abandoned(&mut self, error: DriveError) -> Result<(), DriveError> {
+        if error.is_retryable() && !matches!(error, DriveError::Fetch(_) | DriveError::NotLocal(_)) {
+            return Err(error);
+        }
+        self.report.problem(format!("the check could not go on: {error}"));
+        Ok(())
     }
 }

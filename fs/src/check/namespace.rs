@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use holdfast_store::Table;
 
 use super::{Checker, PAGE_ROWS};
-use crate::drive::scan;
 use crate::drive::error::DriveError;
+use crate::drive::scan;
 use crate::rows::{EntryRow, Ino, InodeRow, Kind, OrphanRow, ROOT_INO, XattrRow, keys};
 
 /// What later rules need of an inode.
@@ -139,7 +139,8 @@ impl Checker<'_> {
             this.report.entries += 1;
             let first = this.inner.parts.rows().names().first_slot(parent, &name);
             if !(first..first + keys::TAG_SLOTS).contains(&tag) {
-                this.report.problem(format!("entry {tag:#x} of folder {parent}: its name belongs to another slot"));
+                this.report
+                    .problem(format!("entry {tag:#x} of folder {parent}: its name belongs to another slot"));
             }
             match inodes.facts.get_mut(&parent) {
                 Some(folder) if folder.kind == Kind::Dir => {
@@ -153,10 +154,14 @@ impl Checker<'_> {
                     fact.names += 1;
                     fact.named_in = parent;
                     if fact.kind != kind {
-                        this.report.problem(format!("entry {tag:#x} of folder {parent}: inode {ino} is of another kind"));
+                        this.report.problem(format!(
+                            "entry {tag:#x} of folder {parent}: inode {ino} is of another kind"
+                        ));
                     }
                 }
-                None => this.report.problem(format!("entry {tag:#x} of folder {parent}: inode {ino} is missing")),
+                None => {
+                    this.report.problem(format!("entry {tag:#x} of folder {parent}: inode {ino} is missing"))
+                }
             }
             Ok(())
         })
@@ -174,7 +179,8 @@ impl Checker<'_> {
                 self.report.problem(format!("inode {ino}: link count {} instead of {wanted}", fact.nlink));
             }
             if fact.kind == Kind::Dir && fact.size != fact.entries {
-                self.report.problem(format!("folder {ino}: says {} entries, has {}", fact.size, fact.entries));
+                self.report
+                    .problem(format!("folder {ino}: says {} entries, has {}", fact.size, fact.entries));
             }
             if orphan && fact.names > 0 {
                 self.report.problem(format!("inode {ino}: an orphan with a name"));
@@ -187,7 +193,10 @@ impl Checker<'_> {
                     self.report.problem(format!("folder {ino}: {} names", fact.names));
                 }
                 if fact.names == 1 && fact.parent != fact.named_in {
-                    self.report.problem(format!("folder {ino}: its parent is {}, not {}", fact.named_in, fact.parent));
+                    self.report.problem(format!(
+                        "folder {ino}: its parent is {}, not {}",
+                        fact.named_in, fact.parent
+                    ));
                 }
             }
         }
@@ -235,7 +244,9 @@ impl Checker<'_> {
                 Err(error) => this.report.problem(format!("xattr of inode {ino}: {error}")),
             }
             match inodes.facts.get(&ino) {
-                Some(fact) if !fact.has_xattrs => this.report.problem(format!("inode {ino}: does not know its xattrs")),
+                Some(fact) if !fact.has_xattrs => {
+                    this.report.problem(format!("inode {ino}: does not know its xattrs"))
+                }
                 Some(_) => {}
                 None if inodes.may_own(ino) => {}
                 None => this.report.problem(format!("xattr of inode {ino}, which is missing")),

@@ -99,7 +99,11 @@ impl DriveError {
             }
             Self::Fs(error) => matches!(error, FsError::TimedOut | FsError::NoSpace),
             Self::NotEvictable { .. } | Self::NotLocal(_) | Self::System(_) | Self::Mount(_) => true,
-            Self::PieceRow(_) | Self::UnknownPiece(_) | Self::NoPlace(_) | Self::Damaged { .. } | Self::Limit(_) => false,
+            Self::PieceRow(_)
+            | Self::UnknownPiece(_)
+            | Self::NoPlace(_)
+            | Self::Damaged { .. }
+            | Self::Limit(_) => false,
         }
     }
 

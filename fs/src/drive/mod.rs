@@ -36,7 +36,8 @@ pub use self::error::DriveError;
 pub use self::jobs::Jobs;
 pub use self::open::Home;
 pub use self::types::{
-    CommitInfo, DirtyState, DriveOptions, DriveUsage, DurabilitySource, PieceDurability, PieceId, PieceInfo, RestorePoint,
+    CommitInfo, DirtyState, DriveOptions, DriveUsage, DurabilitySource, PieceDurability, PieceId, PieceInfo,
+    RestorePoint,
 };
 pub use crate::durability::Durability;
 pub use crate::pieces::PieceFile;
@@ -77,6 +78,11 @@ impl Drive {
     /// What opening found.
     pub fn recovery(&self) -> &RecoveryReport {
         &self.inner.report
+    }
+
+    /// Why the log takes no changes any more, if it does not: damage, or a disk that failed.
+    pub fn read_only(&self) -> Option<String> {
+        self.inner.parts.store.read_only()
     }
 
     /// The file system, for whoever mounts it or drives it offline.
@@ -132,6 +138,7 @@ impl Drive {
         let inner = &*self.inner;
         let mut state = inner.state.lock();
         let sealed = seal::seal(&inner.parts, &mut state);
+        inner.parts.haste.set(false);
         inner.recount_pieces()?;
         match sealed? {
             Sealed::Committed(row) => {
@@ -147,6 +154,11 @@ impl Drive {
                 Ok(None)
             }
         }
+    }
+
+    /// Somebody waits: the seal that runs, or the next one, takes what it needs of the processor instead of what nobody else wants.
+    pub fn hurry(&self) {
+        self.inner.parts.haste.set(true);
     }
 
     /// The newest commit.
@@ -288,7 +300,8 @@ impl Inner {
                 range = range.after(key.clone());
             }
             for (key, row) in page {
-                let id = PieceId::try_from(key.as_slice()).map_err(|_| DriveError::damaged("piece row", "its key"))?;
+                let id = PieceId::try_from(key.as_slice())
+                    .map_err(|_| DriveError::damaged("piece row", "its key"))?;
                 f(id, PieceRow::decode(&row)?);
             }
             if last {

@@ -14,7 +14,9 @@ use holdfast_content::car::PieceReader;
 use holdfast_content::commit::Commit;
 use holdfast_content::keys::DriveKeys;
 use holdfast_content::retrieve::{Priority, Retriever};
-use holdfast_store::{Direction, IndexKind, KeyRange, Reads, RealMedium, StorageMedium, Store, StoreKeys, Table, Txn};
+use holdfast_store::{
+    Direction, IndexKind, KeyRange, Reads, RealMedium, StorageMedium, Store, StoreKeys, Table, Txn,
+};
 use parking_lot::Mutex;
 
 use super::space::SpaceGauge;
@@ -69,23 +71,26 @@ impl Drive {
         keys: Arc<DriveKeys>,
         store_keys: StoreKeys,
         options: DriveOptions,
+        vfs_options: VfsOptions,
         retriever: Arc<dyn Retriever>,
         ambient: Ambient,
     ) -> Result<Self, DriveError> {
-        Self::open_on(Home::at(home)?, keys, store_keys, options, VfsOptions::default(), retriever, ambient)
+        Self::open_on(Home::at(home)?, keys, store_keys, options, vfs_options, retriever, ambient)
     }
 
     /// Opens an empty home as the drive that a commit shows. Nothing is fetched but the commit's own block.
+    #[allow(clippy::too_many_arguments)]
     pub fn attach(
         home: &Path,
         keys: Arc<DriveKeys>,
         store_keys: StoreKeys,
         options: DriveOptions,
+        vfs_options: VfsOptions,
         point: RestorePoint,
         retriever: Arc<dyn Retriever>,
         ambient: Ambient,
     ) -> Result<Self, DriveError> {
-        Self::attach_on(Home::at(home)?, keys, store_keys, options, VfsOptions::default(), point, retriever, ambient)
+        Self::attach_on(Home::at(home)?, keys, store_keys, options, vfs_options, point, retriever, ambient)
     }
 
     /// [`Drive::open`] on any media.
@@ -217,8 +222,7 @@ impl Begun {
         ));
         let hooks = Arc::new(DriveHooks::default());
         let vfs = Vfs::open(rows, chunks.clone(), hooks.clone(), self.ambient.now.clone(), vfs_options)?;
-        let gauge =
-            SpaceGauge::new(self.store.clone(), self.ambient.clock.clone(), self.disk, self.options.quota_bytes);
+        let gauge = SpaceGauge::new(self.store.clone(), self.ambient.clock.clone(), self.disk, &self.options);
         let inner = Inner {
             parts: SealParts {
                 store: self.store,
@@ -228,6 +232,7 @@ impl Begun {
                 trees: self.trees,
                 keys: self.keys,
                 options: self.options,
+                haste: Default::default(),
                 now: self.ambient.now.clone(),
                 rng: self.ambient.rng.clone(),
             },

@@ -11,11 +11,12 @@ use std::time::Duration;
 use holdfast_store::{Clock, Store};
 use parking_lot::Mutex;
 
+use super::types::DriveOptions;
 use crate::vfs::Space;
 
-/// Kept free for the kernel's dirty pages, deletions, the index's compaction and commits.
+/// Kept free for the kernel's dirty pages, deletions, the index's compaction and commits; more where the owner says so.
 const RESERVE_BYTES: u64 = 256 << 20;
-/// But no more than this share (1/16) of a small drive.
+/// But no more than this share (1/16) of a small drive or disk.
 const RESERVE_SHIFT: u32 = 4;
 /// How old the figure may be.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
@@ -27,6 +28,7 @@ pub(crate) struct SpaceGauge {
     /// Whose disk is asked; `None` where the home is in memory.
     home: Option<PathBuf>,
     quota: Option<u64>,
+    reserve: u64,
     total: AtomicU64,
     free: AtomicU64,
     piece_bytes: AtomicU64,
@@ -34,12 +36,18 @@ pub(crate) struct SpaceGauge {
 }
 
 impl SpaceGauge {
-    pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, home: Option<PathBuf>, quota: Option<u64>) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        home: Option<PathBuf>,
+        options: &DriveOptions,
+    ) -> Self {
         let gauge = Self {
             store,
             clock,
             home,
-            quota,
+            quota: options.quota_bytes,
+            reserve: options.disk_free_bytes_min.max(RESERVE_BYTES),
             total: AtomicU64::new(0),
             free: AtomicU64::new(0),
             piece_bytes: AtomicU64::new(0),
@@ -71,9 +79,10 @@ impl SpaceGauge {
         let (disk_total, disk_free) = self.disk();
         let usage = self.store.usage();
         let log = usage.disk_bytes.saturating_sub(usage.recycled_bytes);
-        let used = log.saturating_add(self.piece_bytes.load(Ordering::Relaxed)).saturating_add(usage.index_bytes);
+        let used =
+            log.saturating_add(self.piece_bytes.load(Ordering::Relaxed)).saturating_add(usage.index_bytes);
         let total = self.quota.map_or(disk_total, |quota| quota.min(disk_total));
-        let reserve = RESERVE_BYTES.min(total >> RESERVE_SHIFT);
+        let reserve = self.reserve.min(total >> RESERVE_SHIFT);
         let within_quota = self.quota.map_or(u64::MAX, |quota| quota.saturating_sub(used));
         let free = disk_free.saturating_add(usage.recycled_bytes).min(within_quota).saturating_sub(reserve);
         self.total.store(total, Ordering::Relaxed);

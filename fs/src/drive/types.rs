@@ -31,6 +31,8 @@ pub struct DriveOptions {
     pub seal_threads: usize,
     /// What the home folder may hold (log and local pieces); statfs and ENOSPC go by it. `None`: the disk's size.
     pub quota_bytes: Option<u64>,
+    /// Left free on the home's disk whatever happens, but no more than a sixteenth of that disk.
+    pub disk_free_bytes_min: u64,
     /// Providers that may be lost without losing data: M. A piece may be evicted only with more than M holders.
     pub survive_losses: u8,
     /// No name of this device reaches a provider; it is written into (encrypted) commits only.
@@ -54,6 +56,7 @@ impl Default for DriveOptions {
             fetch_deadline: Duration::from_secs(8),
             seal_threads: 2,
             quota_bytes: None,
+            disk_free_bytes_min: 256 << 20,
             survive_losses: 2,
             device: [0; 16],
             term: 0,

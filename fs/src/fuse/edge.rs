@@ -1,50 +1,46 @@
 //! `fuser::Filesystem` over a [`Vfs`].
 //!
 //! Requests that cannot wait are answered on the thread that read them (a hand-over costs more than most of them).
-//! Those that can go to a pool: fsync, and whatever of a restored drive is not on this machine yet.
+//! Those that can go to a pool: fsync, looking for holes under dirty pages, and whatever of a restored drive is not on
+//! this machine yet.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+use holdfast_store::{Clock, SystemClock};
 
 use crate::rows::{Ino, Kind, NAME_BYTES_MAX};
 use crate::vfs::{
-    AllocateMode, Attr, Caller, FsError, NewNode, RenameMode, SeekTo, SetAttr, SetMode, TimeSet, Vfs,
-    WriteMode,
+    AllocateMode, FsError, NewNode, RenameMode, SeekTo, SetAttr, SetMode, TimeSet, Vfs, WriteMode,
 };
 
 use super::MountOptions;
-use super::convert::{attr, errno, kind, no_attr, time, time_set};
+use super::caller::{acl_caller, caller};
+use super::convert::{attr, errno, no_attr, time, time_set};
+use super::init::{IO_BYTES_MAX, negotiate};
 use super::pool::{Late, Pool};
+use super::reply::{
+    TTL, read, readdir, readdirplus, reply_attr, reply_empty, reply_entry, reply_names, reply_xattr,
+};
+use super::writers::Writers;
 
-/// Names and attributes stay valid in the kernel: nobody but the kernel changes them.
-const TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// The largest write request, and reply to a read.
-const IO_BYTES_MAX: u32 = 1 << 20;
-/// Requests that the kernel may have under way in the background (readahead, writeback): slow reads of some files
-/// must not keep others from being written.
-const BACKGROUND_MAX: u16 = 256;
-/// From here on the kernel slows down who fills the background.
-const CONGESTION: u16 = 192;
 /// fsyncs under way at once; they share syncs of the log, so more threads mean fewer syncs.
 const SYNC_THREADS_MAX: usize = 32;
 /// Requests waiting for the network at once.
 const NETWORK_THREADS_MAX: usize = 32;
 /// A request that could not even begin by then is answered with ETIMEDOUT. The rest of its 10 s is the network's.
 const NETWORK_PATIENCE: Duration = Duration::from_secs(2);
-/// Entries fetched for one readdir reply.
-const DIR_PAGE: usize = 256;
 
 pub(super) struct Edge {
     vfs: Arc<Vfs>,
@@ -52,6 +48,10 @@ pub(super) struct Edge {
     max_read: u32,
     sync: Pool,
     network: Arc<Pool>,
+    /// Who may have pages in the kernel that we have not seen yet.
+    writers: Writers,
+    /// The way to tell the kernel something by ourselves; there once it has answered our first words.
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 thread_local! {
@@ -61,154 +61,59 @@ thread_local! {
 
 impl Edge {
     pub(super) fn new(vfs: Arc<Vfs>, options: &MountOptions) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let network = Pool::new("holdfast-fetch", NETWORK_THREADS_MAX, NETWORK_PATIENCE, clock.clone());
         Self {
             vfs,
             writeback: options.writeback,
             max_read: options.max_read.unwrap_or(IO_BYTES_MAX).min(IO_BYTES_MAX),
-            sync: Pool::new("holdfast-sync", SYNC_THREADS_MAX, Duration::MAX),
-            network: Arc::new(Pool::new("holdfast-fetch", NETWORK_THREADS_MAX, NETWORK_PATIENCE)),
+            sync: Pool::new("holdfast-sync", SYNC_THREADS_MAX, Duration::MAX, clock),
+            network: Arc::new(network),
+            writers: Writers::default(),
+            notifier: Arc::default(),
         }
     }
 
-    /// Runs `f` here, or where it may wait if answering for `ino` (or for `name` in it) could need the network.
-    fn serve(&self, ino: Ino, name: Option<&OsStr>, f: impl FnOnce(&Vfs, Late) + Send + 'static) {
-        if self.vfs.may_block(ino, name.map(OsStr::as_bytes)) {
+    /// Where the session's notifier goes before the first request is read.
+    pub(super) fn notifier(&self) -> Arc<OnceLock<Notifier>> {
+        self.notifier.clone()
+    }
+
+    /// Runs `f` here, or on a thread that may wait.
+    fn run(&self, may_wait: bool, f: impl FnOnce(&Vfs, Late) + Send + 'static) {
+        if may_wait {
             let vfs = self.vfs.clone();
             self.network.run(move |late| f(&vfs, late));
         } else {
             f(&self.vfs, Late(false));
         }
     }
-}
 
-fn caller(req: &Request) -> Caller {
-    // Capabilities are not in a request; root has them.
-    Caller { uid: req.uid(), gid: req.gid(), privileged: req.uid() == 0 }
+    /// Runs `f` where it may wait if answering for `ino` could need the network.
+    fn serve(&self, ino: Ino, f: impl FnOnce(&Vfs, Late) + Send + 'static) {
+        self.run(self.vfs.may_block(ino, None), f);
+    }
+
+    /// The same for what also looks at extended attributes or ACLs of `ino`.
+    fn serve_xattrs(&self, ino: Ino, f: impl FnOnce(&Vfs, Late) + Send + 'static) {
+        self.run(self.vfs.may_block_for_xattrs(ino), f);
+    }
+
+    /// The same for a change of the name `name` in `parent`.
+    fn serve_name(&self, parent: Ino, name: &OsStr, f: impl FnOnce(&Vfs, Late) + Send + 'static) {
+        let may_wait =
+            self.vfs.may_block(parent, Some(name.as_bytes())) || self.vfs.may_block_for_xattrs(parent);
+        self.run(may_wait, f);
+    }
 }
 
 fn perm(mode: u32) -> u16 {
     (mode & 0o7777) as u16
 }
 
-fn reply_empty(reply: ReplyEmpty, result: Result<(), FsError>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn reply_entry(reply: ReplyEntry, result: Result<Attr, FsError>) {
-    match result {
-        Ok(found) => reply.entry(&TTL, &attr(&found), Generation(u64::from(found.generation))),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn reply_attr(reply: ReplyAttr, result: Result<Attr, FsError>) {
-    match result {
-        Ok(found) => reply.attr(&TTL, &attr(&found)),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-/// getxattr and listxattr: the size when asked for, the bytes if they fit.
-fn reply_xattr(reply: ReplyXattr, size: u32, result: Result<bytes::Bytes, FsError>) {
-    match result {
-        Ok(bytes) => match u32::try_from(bytes.len()) {
-            Ok(len) if size == 0 => reply.size(len),
-            Ok(len) if len <= size => reply.data(&bytes),
-            _ => reply.error(Errno::ERANGE),
-        },
-        // Asked for before almost every write: not worth a log line.
-        Err(FsError::NoAttribute) => reply.error(Errno::ENODATA),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn read(vfs: &Vfs, late: Late, ino: Ino, offset: u64, size: usize, reply: ReplyData) {
-    let mut buffer = vec![0; size];
-    let result = if late.0 { Err(FsError::TimedOut) } else { vfs.read(ino, offset, &mut buffer) };
-    match result {
-        Ok(n) => reply.data(buffer.get(..n).unwrap_or_default()),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn readdirplus(vfs: &Vfs, late: Late, ino: Ino, mut offset: u64, mut reply: ReplyDirectoryPlus) {
-    if late.0 {
-        return reply.error(Errno::ETIMEDOUT);
-    }
-    loop {
-        let page = match vfs.readdir(ino, offset, DIR_PAGE) {
-            Ok(page) => page,
-            Err(error) => return reply.error(errno(&error)),
-        };
-        let last = page.len() < DIR_PAGE;
-        for entry in page {
-            offset = entry.cookie;
-            // A name that went meanwhile is left out. (The kernel counts no look-up for "." and "..".)
-            let Ok(found) = vfs.getattr(entry.ino) else { continue };
-            let name = OsStr::from_bytes(&entry.name);
-            let generation = Generation(u64::from(found.generation));
-            if reply.add(INodeNo(entry.ino), entry.cookie, name, &TTL, &attr(&found), generation) {
-                return reply.ok();
-            }
-        }
-        if last {
-            return reply.ok();
-        }
-    }
-}
-
-fn readdir(vfs: &Vfs, late: Late, ino: Ino, mut offset: u64, mut reply: ReplyDirectory) {
-    if late.0 {
-        return reply.error(Errno::ETIMEDOUT);
-    }
-    loop {
-        let page = match vfs.readdir(ino, offset, DIR_PAGE) {
-            Ok(page) => page,
-            Err(error) => return reply.error(errno(&error)),
-        };
-        let last = page.len() < DIR_PAGE;
-        for entry in page {
-            offset = entry.cookie;
-            if reply.add(INodeNo(entry.ino), entry.cookie, kind(entry.kind), OsStr::from_bytes(&entry.name)) {
-                return reply.ok();
-            }
-        }
-        if last {
-            return reply.ok();
-        }
-    }
-}
-
 impl Filesystem for Edge {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let mut wanted = InitFlags::FUSE_ATOMIC_O_TRUNC
-            | InitFlags::FUSE_PARALLEL_DIROPS
-            | InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_READDIRPLUS_AUTO
-            | InitFlags::FUSE_HANDLE_KILLPRIV_V2
-            | InitFlags::FUSE_POSIX_ACL
-            | InitFlags::FUSE_DONT_MASK
-            | InitFlags::FUSE_CACHE_SYMLINKS
-            | InitFlags::FUSE_ASYNC_DIO
-            | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
-            | InitFlags::FUSE_NO_OPENDIR_SUPPORT
-            | InitFlags::FUSE_EXPORT_SUPPORT;
-        if self.writeback {
-            wanted |= InitFlags::FUSE_WRITEBACK_CACHE;
-        }
-        // Each one that an older kernel lacks is done without.
-        for flag in wanted.iter() {
-            let _ = config.add_capabilities(flag);
-        }
-        let _ = config.set_max_write(IO_BYTES_MAX);
-        if let Err(most) = config.set_max_readahead(self.max_read) {
-            let _ = config.set_max_readahead(most);
-        }
-        let _ = config.set_max_background(BACKGROUND_MAX);
-        let _ = config.set_congestion_threshold(CONGESTION);
+        negotiate(config, self.writeback, self.max_read);
         Ok(())
     }
 
@@ -220,9 +125,8 @@ impl Filesystem for Edge {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let owned = name.to_owned();
-        self.serve(parent.0, Some(name), move |vfs, late| {
-            let result = if late.0 { Err(FsError::TimedOut) } else { vfs.lookup(parent.0, owned.as_bytes()) };
-            match result {
+        self.run(self.vfs.may_block(parent.0, Some(name.as_bytes())), move |vfs, late| {
+            match late.in_time().and_then(|()| vfs.lookup(parent.0, owned.as_bytes())) {
                 Err(FsError::NotFound) => reply.entry(&TTL, &no_attr(), Generation(0)),
                 other => reply_entry(reply, other),
             }
@@ -234,7 +138,9 @@ impl Filesystem for Edge {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.serve(ino.0, None, move |vfs, _| reply_attr(reply, vfs.getattr(ino.0)));
+        self.serve(ino.0, move |vfs, late| {
+            reply_attr(reply, late.in_time().and_then(|()| vfs.getattr(ino.0)));
+        });
     }
 
     fn setattr(
@@ -265,11 +171,13 @@ impl Filesystem for Edge {
             mtime: mtime.map(time_set),
             ctime: ctime.map(time),
         };
-        self.serve(ino.0, None, move |vfs, _| reply_attr(reply, vfs.setattr(&caller, ino.0, &set)));
+        self.serve_xattrs(ino.0, move |vfs, late| {
+            reply_attr(reply, late.in_time().and_then(|()| vfs.setattr(&caller, ino.0, &set)));
+        });
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        self.serve(ino.0, None, move |vfs, _| match vfs.readlink(ino.0) {
+        self.serve(ino.0, move |vfs, late| match late.in_time().and_then(|()| vfs.readlink(ino.0)) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(errno(&error)),
         });
@@ -290,26 +198,44 @@ impl Filesystem for Edge {
         let Some(kind) = kind.filter(|kind| *kind != Kind::Dir && *kind != Kind::Symlink) else {
             return reply.error(Errno::EINVAL);
         };
-        let new = NewNode { kind, perm: perm(mode), umask: perm(umask), rdev, target: b"" };
-        reply_entry(reply, self.vfs.create(&caller(req), parent.0, name.as_bytes(), &new));
+        let (caller, owned) = (caller(req), name.to_owned());
+        self.serve_name(parent.0, name, move |vfs, late| {
+            let new = NewNode { kind, perm: perm(mode), umask: perm(umask), rdev, target: b"" };
+            let made = late.in_time().and_then(|()| vfs.create(&caller, parent.0, owned.as_bytes(), &new));
+            reply_entry(reply, made);
+        });
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        let new = NewNode::dir(perm(mode), perm(umask));
-        reply_entry(reply, self.vfs.create(&caller(req), parent.0, name.as_bytes(), &new));
+        let (caller, owned) = (caller(req), name.to_owned());
+        self.serve_name(parent.0, name, move |vfs, late| {
+            let new = NewNode::dir(perm(mode), perm(umask));
+            let made = late.in_time().and_then(|()| vfs.create(&caller, parent.0, owned.as_bytes(), &new));
+            reply_entry(reply, made);
+        });
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.vfs.unlink(parent.0, name.as_bytes()));
+        let owned = name.to_owned();
+        self.serve_name(parent.0, name, move |vfs, late| {
+            reply_empty(reply, late.in_time().and_then(|()| vfs.unlink(parent.0, owned.as_bytes())));
+        });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.vfs.rmdir(parent.0, name.as_bytes()));
+        let owned = name.to_owned();
+        self.serve_name(parent.0, name, move |vfs, late| {
+            reply_empty(reply, late.in_time().and_then(|()| vfs.rmdir(parent.0, owned.as_bytes())));
+        });
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let target = target.as_os_str().as_bytes();
-        reply_entry(reply, self.vfs.symlink(&caller(req), parent.0, name.as_bytes(), target));
+        let (caller, owned, target) = (caller(req), name.to_owned(), target.to_owned());
+        self.serve_name(parent.0, name, move |vfs, late| {
+            let target = target.as_os_str().as_bytes();
+            let made = late.in_time().and_then(|()| vfs.symlink(&caller, parent.0, owned.as_bytes(), target));
+            reply_entry(reply, made);
+        });
     }
 
     fn rename(
@@ -328,26 +254,43 @@ impl Filesystem for Edge {
             RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
             _ => return reply.error(Errno::EINVAL),
         };
-        let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
-        reply_empty(reply, self.vfs.rename(from, to, mode));
+        let may_wait = self.vfs.may_block(parent.0, Some(name.as_bytes()))
+            || self.vfs.may_block(newparent.0, Some(newname.as_bytes()));
+        let (name, newname) = (name.to_owned(), newname.to_owned());
+        self.run(may_wait, move |vfs, late| {
+            let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
+            reply_empty(reply, late.in_time().and_then(|()| vfs.rename(from, to, mode)));
+        });
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        reply_entry(reply, self.vfs.link(ino.0, newparent.0, newname.as_bytes()));
+        let may_wait =
+            self.vfs.may_block(ino.0, None) || self.vfs.may_block(newparent.0, Some(newname.as_bytes()));
+        let newname = newname.to_owned();
+        self.run(may_wait, move |vfs, late| {
+            reply_entry(
+                reply,
+                late.in_time().and_then(|()| vfs.link(ino.0, newparent.0, newname.as_bytes())),
+            );
+        });
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let truncate = flags.0 & libc::O_TRUNC != 0;
         let caller = caller(req);
-        self.serve(ino.0, None, move |vfs, _| {
-            let opened = vfs.open_file(ino.0).and_then(|_| {
+        let writers = self.writers.clone();
+        self.serve(ino.0, move |vfs, late| {
+            let opened = late.in_time().and_then(|()| vfs.open_file(ino.0)).and_then(|_| {
                 let set = SetAttr { size: Some(0), mtime: Some(TimeSet::Now), ..SetAttr::default() };
                 let truncated = if truncate { vfs.setattr(&caller, ino.0, &set).map(drop) } else { Ok(()) };
                 truncated.inspect_err(|_| drop(vfs.release_file(ino.0)))
             });
             match opened {
                 // Only the kernel changes data, so what it has cached stays true.
-                Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+                Ok(()) => {
+                    writers.opened(ino.0, flags.0);
+                    reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+                }
                 Err(error) => reply.error(errno(&error)),
             }
         });
@@ -360,17 +303,22 @@ impl Filesystem for Edge {
         name: &OsStr,
         mode: u32,
         umask: u32,
-        _flags: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
-        let new = NewNode::file(perm(mode), perm(umask));
-        match self.vfs.create_open(&caller(req), parent.0, name.as_bytes(), &new) {
-            Ok(new) => {
-                let generation = Generation(u64::from(new.generation));
-                reply.created(&TTL, &attr(&new), generation, FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        let (caller, owned, writers) = (caller(req), name.to_owned(), self.writers.clone());
+        self.serve_name(parent.0, name, move |vfs, late| {
+            let new = NewNode::file(perm(mode), perm(umask));
+            match late.in_time().and_then(|()| vfs.create_open(&caller, parent.0, owned.as_bytes(), &new)) {
+                Ok(new) => {
+                    writers.opened(new.ino, flags);
+                    let generation = Generation(u64::from(new.generation));
+                    let keep = FopenFlags::FOPEN_KEEP_CACHE;
+                    reply.created(&TTL, &attr(&new), generation, FileHandle(0), keep);
+                }
+                Err(error) => reply.error(errno(&error)),
             }
-            Err(error) => reply.error(errno(&error)),
-        }
+        });
     }
 
     fn release(
@@ -378,11 +326,12 @@ impl Filesystem for Edge {
         _req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        self.writers.closed(ino.0, flags.0);
         reply_empty(reply, self.vfs.release_file(ino.0));
     }
 
@@ -465,7 +414,7 @@ impl Filesystem for Edge {
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, reply: ReplyDirectory) {
-        self.serve(ino.0, None, move |vfs, late| readdir(vfs, late, ino.0, offset, reply));
+        self.serve(ino.0, move |vfs, late| readdir(vfs, late, ino.0, offset, reply));
     }
 
     fn readdirplus(
@@ -476,7 +425,7 @@ impl Filesystem for Edge {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.serve(ino.0, None, move |vfs, late| readdirplus(vfs, late, ino.0, offset, reply));
+        self.serve(ino.0, move |vfs, late| readdirplus(vfs, late, ino.0, offset, reply));
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -504,32 +453,35 @@ impl Filesystem for Edge {
             libc::XATTR_REPLACE => SetMode::Replace,
             _ => return reply.error(Errno::EINVAL),
         };
-        reply_empty(reply, self.vfs.setxattr(&caller(req), ino.0, name.as_bytes(), value, mode));
+        let caller = acl_caller(req, &self.vfs, ino.0, name.as_bytes());
+        let (name, value) = (name.to_owned(), value.to_vec());
+        self.serve_xattrs(ino.0, move |vfs, late| {
+            let name = name.as_bytes();
+            reply_empty(
+                reply,
+                late.in_time().and_then(|()| vfs.setxattr(&caller, ino.0, name, &value, mode)),
+            );
+        });
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let owned = name.to_owned();
-        self.serve(ino.0, None, move |vfs, _| {
-            reply_xattr(reply, size, vfs.getxattr(ino.0, owned.as_bytes()))
+        self.serve_xattrs(ino.0, move |vfs, late| {
+            reply_xattr(reply, size, late.in_time().and_then(|()| vfs.getxattr(ino.0, owned.as_bytes())));
         });
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.serve(ino.0, None, move |vfs, _| {
-            let list = vfs.listxattr(ino.0).map(|names| {
-                let mut list = Vec::new();
-                for name in names {
-                    list.extend_from_slice(&name);
-                    list.push(0);
-                }
-                list.into()
-            });
-            reply_xattr(reply, size, list);
+        self.serve_xattrs(ino.0, move |vfs, late| {
+            reply_names(reply, size, late.in_time().and_then(|()| vfs.listxattr(ino.0)));
         });
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.vfs.removexattr(ino.0, name.as_bytes()));
+        let name = name.to_owned();
+        self.serve_xattrs(ino.0, move |vfs, late| {
+            reply_empty(reply, late.in_time().and_then(|()| vfs.removexattr(ino.0, name.as_bytes())));
+        });
     }
 
     fn ioctl(
@@ -581,12 +533,24 @@ impl Filesystem for Edge {
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(from) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        self.serve(ino.0, None, move |vfs, _| {
-            let found = vfs.seek(ino.0, from, to);
+        let seek = move |vfs: &Vfs, late: Late| {
+            let found = late.in_time().and_then(|()| vfs.seek(ino.0, from, to));
             match found.map(|at| i64::try_from(at).unwrap_or(i64::MAX)) {
                 Ok(at) => reply.offset(at),
                 Err(error) => reply.error(errno(&error)),
             }
+        };
+        if !self.writeback || !self.writers.any(ino.0) {
+            return self.run(self.vfs.has_base(), seek);
+        }
+        // The kernel does not write its dirty pages out before it asks, so they would look like a hole, and what they
+        // append like the end. Told to drop the pages, it writes them first; other threads take those writes in.
+        let (vfs, notifier) = (self.vfs.clone(), self.notifier.clone());
+        self.sync.run(move |late| {
+            if let Some(Err(error)) = notifier.get().map(|kernel| kernel.inval_inode(ino, 0, 0)) {
+                tracing::warn!(%error, "the kernel was asked to write its pages");
+            }
+            seek(&vfs, late);
         });
     }
 
@@ -610,9 +574,7 @@ impl Filesystem for Edge {
         // A part of a chunk is copied by reading it, perhaps from afar.
         self.network.run(move |late| {
             let (from, to) = ((ino_in.0, offset_in), (ino_out.0, offset_out));
-            let done =
-                if late.0 { Err(FsError::TimedOut) } else { vfs.copy_file_range(&caller, from, to, len) };
-            match done {
+            match late.in_time().and_then(|()| vfs.copy_file_range(&caller, from, to, len)) {
                 Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
                 Err(error) => reply.error(errno(&error)),
             }

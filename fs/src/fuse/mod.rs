@@ -6,11 +6,15 @@
 //!
 //! Refuses: mount options that it does not know.
 
+mod caller;
 mod convert;
 mod edge;
+mod init;
 mod mount;
 mod options;
 mod pool;
+mod reply;
+mod writers;
 
 use std::io;
 use std::path::PathBuf;

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fuser::{Config, Session, SessionACL};
 use nix::errno::Errno;
@@ -32,8 +32,9 @@ use super::{MountError, MountOptions};
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 /// Rows that one round of housekeeping takes away.
 const RECLAIM_ROWS: usize = 65_536;
-/// How long an unmount waits for the last answers.
-const UNMOUNT_WAIT: Duration = Duration::from_secs(10);
+/// How long an unmount waits for the last answers: so many looks, so far apart.
+const UNMOUNT_LOOKS: u32 = 2_000;
+const UNMOUNT_LOOK: Duration = Duration::from_millis(5);
 
 /// A mounted file system. Dropping it unmounts (lazily, if it is in use).
 pub struct MountHandle {
@@ -61,7 +62,10 @@ pub fn mount(vfs: Arc<Vfs>, mountpoint: &Path, options: &MountOptions) -> Result
     );
     config.clone_fd = true;
     let edge = Edge::new(vfs.clone(), options);
+    let notifier = edge.notifier();
     let started = Session::from_fd(edge, fd, SessionACL::All, config).and_then(|session| {
+        // Nobody has set it before: the edge was made here.
+        let _ = notifier.set(session.notifier());
         std::thread::Builder::new().name("holdfast-fuse".to_owned()).spawn(move || session.run())
     });
     let session = match started {
@@ -84,6 +88,7 @@ pub fn mount(vfs: Arc<Vfs>, mountpoint: &Path, options: &MountOptions) -> Result
 fn keep_house(vfs: &Vfs, ended: &AtomicBool) {
     while !ended.load(Ordering::Acquire) {
         std::thread::park_timeout(HOUSEKEEPING);
+        vfs.begin_round();
         if let Err(error) = vfs.reclaim(RECLAIM_ROWS).and_then(|_| vfs.write_atimes()) {
             tracing::warn!(%error, "housekeeping");
         }
@@ -109,9 +114,11 @@ impl MountHandle {
         {
             return Err((self, error));
         }
-        let end = Instant::now() + UNMOUNT_WAIT;
-        while self.is_serving() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(5));
+        for _ in 0..UNMOUNT_LOOKS {
+            if !self.is_serving() {
+                break;
+            }
+            std::thread::sleep(UNMOUNT_LOOK);
         }
         self.finish();
         Ok(())
@@ -128,7 +135,8 @@ impl MountHandle {
         }
     }
 
-    fn is_mounted(&self) -> bool {
+    /// Whether this very mount is still at its place in the tree.
+    pub fn is_mounted(&self) -> bool {
         self.device.is_none() || mounted_device(&self.mountpoint) == self.device
     }
 
@@ -314,7 +322,7 @@ fn mounted_device(path: &Path) -> Option<String> {
         let device = fields.next()?;
         (fields.nth(1)? == wanted.as_bytes()).then(|| String::from_utf8_lossy(device).into_owned())
     };
-    table.split(|b| *b == b'\n').filter_map(at).last()
+    table.split(|b| *b == b'\n').filter_map(at).next_back()
 }
 
 /// A path as mountinfo writes it.

@@ -63,7 +63,11 @@ impl BlockReader {
             retriever,
             clock,
             locator: ArcSwapOption::empty(),
-            fetched: Mutex::new(SizedLru { blocks: LruCache::unbounded(), bytes: 0, bytes_max: fetched_bytes_max }),
+            fetched: Mutex::new(SizedLru {
+                blocks: LruCache::unbounded(),
+                bytes: 0,
+                bytes_max: fetched_bytes_max,
+            }),
         }
     }
 

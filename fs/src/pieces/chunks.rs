@@ -74,7 +74,6 @@ impl Chunks {
         self.cache.lock().put(row.digest, plain.clone());
         Ok(plain)
     }
-
 }
 
 impl ChunkSource for Chunks {

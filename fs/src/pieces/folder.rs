@@ -159,7 +159,9 @@ impl Folder {
     /// Removes leftovers by name: only at start, before anybody writes.
     pub(crate) fn sweep(&self, names: &[String]) -> Result<(), DriveError> {
         for name in names {
-            self.medium.remove(name).map_err(|source| DriveError::PieceFolder { op: "remove a leftover", source })?;
+            self.medium
+                .remove(name)
+                .map_err(|source| DriveError::PieceFolder { op: "remove a leftover", source })?;
         }
         Ok(())
     }

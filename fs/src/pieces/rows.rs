@@ -150,7 +150,13 @@ impl DedupRow {
     /// From bytes at rest.
     pub fn decode(bytes: &[u8]) -> Result<Self, RowError> {
         let mut f = Fields::open("dedup", bytes)?;
-        let row = Self { codec: f.u8()?, digest: f.array()?, key: f.array()?, block_len: f.u32()?, plain_len: f.u32()? };
+        let row = Self {
+            codec: f.u8()?,
+            digest: f.array()?,
+            key: f.array()?,
+            block_len: f.u32()?,
+            plain_len: f.u32()?,
+        };
         f.close()?;
         Ok(row)
     }
@@ -181,7 +187,9 @@ impl PieceRow {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(30);
         out.push(VERSION);
-        out.push(if self.local { Self::LOCAL } else { 0 } | if self.checkpoint { Self::CHECKPOINT } else { 0 });
+        out.push(
+            if self.local { Self::LOCAL } else { 0 } | if self.checkpoint { Self::CHECKPOINT } else { 0 },
+        );
         out.extend_from_slice(&self.raw_len.to_be_bytes());
         out.extend_from_slice(&self.created.to_be_bytes());
         out.extend_from_slice(&self.commit_sequence.to_be_bytes());

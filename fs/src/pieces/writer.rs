@@ -98,7 +98,8 @@ impl<'a> PieceSink<'a> {
             None => self.open.insert(begin(&self.parts)?),
         };
         let piece = open.writer.id();
-        let at = open.writer.write(block).map_err(|source| DriveError::Piece { op: "write", piece, source })?;
+        let at =
+            open.writer.write(block).map_err(|source| DriveError::Piece { op: "write", piece, source })?;
         open.blocks.insert(digest, BlockRow::of(&at));
         if self.unplaced {
             open.unplaced.insert(digest);
@@ -186,7 +187,8 @@ impl BlockSink for PieceSink<'_> {
 fn begin(parts: &SinkParts<'_>) -> Result<OpenPiece, DriveError> {
     let id: PieceId = random(parts.rng).map_err(|error| DriveError::System(error.to_string()))?;
     let file = parts.folder.create(id)?;
-    let writer = PieceWriter::new(file, id).map_err(|source| DriveError::Piece { op: "write", piece: id, source })?;
+    let writer =
+        PieceWriter::new(file, id).map_err(|source| DriveError::Piece { op: "write", piece: id, source })?;
     Ok(OpenPiece { writer, blocks: HashMap::new(), unplaced: HashSet::new(), dedup: Vec::new() })
 }
 

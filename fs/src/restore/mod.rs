@@ -16,7 +16,9 @@ use holdfast_content::block::{Block, BlockAt};
 use holdfast_content::keys::{DriveKeys, TreeDomain};
 use holdfast_content::location::{self, LocationTree};
 use holdfast_content::retrieve::Priority;
-use holdfast_content::tree::{Namespace, NodeRef, NodeSource, Physical, PhysicalRef, SourceError, Tree, TreeError};
+use holdfast_content::tree::{
+    Namespace, NodeRef, NodeSource, Physical, PhysicalRef, SourceError, Tree, TreeError,
+};
 use holdfast_store::Table;
 
 use crate::drive::error::DriveError;
@@ -32,7 +34,12 @@ pub(crate) struct Trees {
 }
 
 impl Trees {
-    pub(crate) fn new(keys: &DriveKeys, blocks: Arc<BlockReader>, cache_nodes: usize, deadline: Duration) -> Self {
+    pub(crate) fn new(
+        keys: &DriveKeys,
+        blocks: Arc<BlockReader>,
+        cache_nodes: usize,
+        deadline: Duration,
+    ) -> Self {
         Self {
             namespace: Tree::new(keys.tree(TreeDomain::Namespace), cache_nodes),
             location: LocationTree::new(keys.tree(TreeDomain::Location), cache_nodes),
@@ -122,7 +129,9 @@ impl LocationRoot {
 
 impl Locator for LocationRoot {
     fn locate(&self, cid: &Cid, want: Want) -> Result<Option<BlockAt>, DriveError> {
-        let (Some(trees), Some(root)) = (self.trees.upgrade(), self.root.load_full()) else { return Ok(None) };
+        let (Some(trees), Some(root)) = (self.trees.upgrade(), self.root.load_full()) else {
+            return Ok(None);
+        };
         let source = Source::new(&trees.blocks, want);
         Ok(location::find(&trees.location, &source, &root, cid)?)
     }
@@ -145,17 +154,21 @@ impl CommitTree {
 impl BaseTree for CommitTree {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BaseError> {
         let source = self.trees.source(Priority::Interactive);
-        let entry = self.trees.namespace.get(&source, &self.root, &keys::changed(table, key)).map_err(base_error)?;
+        let entry =
+            self.trees.namespace.get(&source, &self.root, &keys::changed(table, key)).map_err(base_error)?;
         entry.map(|entry| without_lsn(table, entry.value)).transpose()
     }
 
     fn range(&self, table: Table, start: &[u8], end: &[u8], limit: usize) -> Result<RowList, BaseError> {
         let source = self.trees.source(Priority::Interactive);
         let (start, end) = (keys::changed(table, start), keys::changed(table, end));
-        let entries = self.trees.namespace.range(&source, &self.root, &start, Some(&end), limit).map_err(base_error)?;
+        let entries =
+            self.trees.namespace.range(&source, &self.root, &start, Some(&end), limit).map_err(base_error)?;
         entries
             .into_iter()
-            .map(|entry| Ok((entry.key.get(1..).unwrap_or_default().to_vec(), without_lsn(table, entry.value)?)))
+            .map(|entry| {
+                Ok((entry.key.get(1..).unwrap_or_default().to_vec(), without_lsn(table, entry.value)?))
+            })
             .collect()
     }
 }

@@ -60,7 +60,7 @@ proptest! {
     #[test]
     fn first_slots_avoid_the_reserved_cookies(parent: u64, name in proptest::collection::vec(any::<u8>(), 1..255)) {
         let slot = NameKey::new([7; 32]).first_slot(parent, &name);
-        prop_assert!(slot >= 128 && slot % 128 == 0 && slot <= i64::MAX as u64);
+        prop_assert!(slot >= 128 && slot.is_multiple_of(128) && slot <= i64::MAX as u64);
     }
 }
 

@@ -43,7 +43,9 @@ pub(crate) fn file_dags(
     let mut last_new = vec![Table::Chunk as u8];
     let mut file: Option<(Ino, BTreeSet<u64>)> = None;
     loop {
-        let next_new = new.next_after(Bound::Excluded(&last_new)).filter(|key| key.first() == Some(&(Table::Chunk as u8)));
+        let next_new = new
+            .next_after(Bound::Excluded(&last_new))
+            .filter(|key| key.first() == Some(&(Table::Chunk as u8)));
         let next_new = next_new.map(<[u8]>::to_vec);
         let Some(key) = [&next_changed, &next_new].into_iter().flatten().min().cloned() else { break };
         if next_changed.as_ref() == Some(&key) {
@@ -172,7 +174,12 @@ impl Stats {
         }
     }
 
-    fn inode(&mut self, parts: &SealParts, old_root: Option<&NodeRef>, edit: &Edit) -> Result<(), DriveError> {
+    fn inode(
+        &mut self,
+        parts: &SealParts,
+        old_root: Option<&NodeRef>,
+        edit: &Edit,
+    ) -> Result<(), DriveError> {
         let source = parts.trees.source(Priority::Bulk);
         let old = match old_root {
             Some(root) => parts.trees.namespace.get(&source, root, &edit.key)?,

@@ -99,9 +99,13 @@ impl CommitRow {
 
     /// From bytes at rest.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DriveError> {
-        let body: Body = dagcbor::from_slice(bytes).map_err(|error| DriveError::damaged("commit row", error))?;
+        let body: Body =
+            dagcbor::from_slice(bytes).map_err(|error| DriveError::damaged("commit row", error))?;
         if body.version != VERSION {
-            return Err(DriveError::damaged("commit row", format!("version {}: update Holdfast", body.version)));
+            return Err(DriveError::damaged(
+                "commit row",
+                format!("version {}: update Holdfast", body.version),
+            ));
         }
         let commit = CommitRef { root: body.root, at: body.commit.at()?, key: body.commit.key };
         let location_root = PhysicalRef { at: body.location.at()?, key: body.location.key };

@@ -124,7 +124,8 @@ fn node(
     }
     let data = children.iter().map(|(_, data)| data).sum();
     let below: u64 = children.iter().map(|(link, _)| link.tsize).sum();
-    let block: Block = unixfs::inner_node(&children).map_err(|error| DriveError::damaged("file DAG", error))?;
+    let block: Block =
+        unixfs::inner_node(&children).map_err(|error| DriveError::damaged("file DAG", error))?;
     let cumulative = below + u64::from(block.len());
     let digest = digest_of(block.cid())?;
     sink.put(block)?;

@@ -19,8 +19,8 @@ use super::overlay::Overlay;
 use super::plan::{Part, Planner, Work};
 use super::pool::Pool;
 use super::{ROUND_BYTES_MAX, ROUND_CHUNKS_MAX, SealParts};
-use crate::drive::scan;
 use crate::drive::error::DriveError;
+use crate::drive::scan;
 use crate::pieces::rows::DedupRow;
 use crate::pieces::writer::PieceSink;
 use crate::rows::{ChunkRow, ExtentSource, Ino, InodeRow, Kind, OrphanRow, View, keys};
@@ -100,7 +100,7 @@ pub(crate) fn run(
     let threads = parts.options.seal_threads;
     std::thread::scope(|scope: &Scope<'_, '_>| {
         let (keys, store) = (parts.keys.clone(), parts.store.clone());
-        let pool = Pool::start(scope, threads, move |job: Job| make(&keys, &store, job))
+        let pool = Pool::start(scope, threads, parts.haste.clone(), move |job: Job| make(&keys, &store, job))
             .map_err(|error| DriveError::System(format!("a sealing thread: {error}")))?;
         let seen_generation = sink.generation();
         let mut data = DataRound {
@@ -231,7 +231,10 @@ impl DataRound<'_, '_> {
             match part.source {
                 ExtentSource::Zero => slot.fill(0),
                 ExtentSource::Payload { payload, skip } => {
-                    self.cut.snapshot.read_payload(payload, skip, slot).map_err(|e| Missing::Failed(e.into()))?;
+                    self.cut
+                        .snapshot
+                        .read_payload(payload, skip, slot)
+                        .map_err(|e| Missing::Failed(e.into()))?;
                 }
             }
         }
@@ -264,7 +267,8 @@ impl DataRound<'_, '_> {
 
     /// Writes the oldest chunk that the threads have made.
     fn take_one(&mut self) -> Result<(), DriveError> {
-        let made = self.pool.take().ok_or_else(|| DriveError::System("the sealing threads ended".to_owned()))?;
+        let made =
+            self.pool.take().ok_or_else(|| DriveError::System("the sealing threads ended".to_owned()))?;
         let (ino, n, outcome) = match made {
             Made::Chunk { ino, n, plain_len, outcome } => {
                 self.round.bytes += plain_len;

@@ -13,13 +13,13 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use holdfast_content::block::{CODEC_RAW, Link, cid_from_digest};
-use holdfast_content::tree::{Edit, NodeRef, NodeSource, Namespace, Tree};
+use holdfast_content::tree::{Edit, Namespace, NodeRef, NodeSource, Tree};
 use holdfast_store::{Lsn, Reads, Snapshot, Table};
 
 use super::data::Cut;
 use super::overlay::{Overlaid, Overlay};
-use crate::drive::scan;
 use crate::drive::error::DriveError;
+use crate::drive::scan;
 use crate::pieces::rows::DagRow;
 use crate::rows::{ChunkRow, Ino, InodeRow, META_NEXT_INO, OrphanRow, inode_flags, keys};
 
@@ -172,8 +172,11 @@ impl<'a> Edits<'a> {
             self.next_dead = self.dead.next().transpose()?;
         }
         loop {
-            let candidates = [self.next_changed.as_deref(), self.next_new.as_deref(), self.next_dead.as_deref()];
-            let Some(key) = candidates.into_iter().flatten().min().map(<[u8]>::to_vec) else { return Ok(None) };
+            let candidates =
+                [self.next_changed.as_deref(), self.next_new.as_deref(), self.next_dead.as_deref()];
+            let Some(key) = candidates.into_iter().flatten().min().map(<[u8]>::to_vec) else {
+                return Ok(None);
+            };
             let is_dead = self.next_dead.as_deref() == Some(key.as_slice());
             if self.next_changed.as_deref() == Some(key.as_slice()) {
                 self.next_changed = self.changed.next()?;
@@ -240,14 +243,18 @@ fn dead_keys<'a, S: NodeSource<Namespace>>(
     root: &'a NodeRef,
 ) -> impl Iterator<Item = Result<Bytes, DriveError>> + 'a {
     let ranges = OWNED.into_iter().flat_map(move |table| gone.0.iter().map(move |run| (table, *run)));
-    ranges.flat_map(move |(table, (first, last))| -> Box<dyn Iterator<Item = Result<Bytes, DriveError>> + 'a> {
-        let start = keys::changed(table, &keys::inode(first));
-        let end = keys::changed(table, &keys::of_inode(last).1);
-        match tree.iter(source, root, &start, Some(&end)) {
-            Ok(entries) => Box::new(entries.map(|entry| entry.map(|entry| entry.key).map_err(DriveError::from))),
-            Err(error) => Box::new(std::iter::once(Err(error.into()))),
-        }
-    })
+    ranges.flat_map(
+        move |(table, (first, last))| -> Box<dyn Iterator<Item = Result<Bytes, DriveError>> + 'a> {
+            let start = keys::changed(table, &keys::inode(first));
+            let end = keys::changed(table, &keys::of_inode(last).1);
+            match tree.iter(source, root, &start, Some(&end)) {
+                Ok(entries) => {
+                    Box::new(entries.map(|entry| entry.map(|entry| entry.key).map_err(DriveError::from)))
+                }
+                Err(error) => Box::new(std::iter::once(Err(error.into()))),
+            }
+        },
+    )
 }
 
 /// The inode that a row belongs to: its key's first eight bytes.

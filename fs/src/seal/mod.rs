@@ -31,8 +31,9 @@ use holdfast_store::{Lsn, Reads, Store, Table, Txn};
 use self::commit_row::CommitRow;
 use self::data::Cut;
 use self::edits::Gone;
-use crate::drive::scan;
+use self::pool::Haste;
 use crate::drive::error::DriveError;
+use crate::drive::scan;
 use crate::drive::types::{CommitInfo, DriveOptions};
 use crate::pieces::chunks::Chunks;
 use crate::pieces::folder::Folder;
@@ -63,6 +64,7 @@ pub(crate) struct SealParts {
     pub(crate) trees: Arc<Trees>,
     pub(crate) keys: Arc<DriveKeys>,
     pub(crate) options: DriveOptions,
+    pub(crate) haste: Haste,
     pub(crate) now: Arc<dyn Now>,
     pub(crate) rng: Arc<dyn Rng>,
 }

@@ -64,7 +64,8 @@ impl Overlaid<'_> {
 
     /// All rows with `start <= key < end`; the caller knows that they are few.
     pub(crate) fn all(&self, table: Table, start: &[u8], end: &[u8]) -> Result<RowList, RowError> {
-        let mut merged: BTreeMap<Vec<u8>, Bytes> = self.cut.range(table, start, end, FEW_ROWS_MAX)?.into_iter().collect();
+        let mut merged: BTreeMap<Vec<u8>, Bytes> =
+            self.cut.range(table, start, end, FEW_ROWS_MAX)?.into_iter().collect();
         self.lay_over(table, start, Some(end), &mut merged);
         Ok(merged.into_iter().collect())
     }

@@ -84,7 +84,8 @@ impl Planner {
         let end = off.saturating_add(row.len);
         if row.source == ExtentSource::Zero && off == start {
             // The last chunk counts as whole when the extent reaches the file's end.
-            let to = if end >= self.size { self.size.div_ceil(self.chunk_bytes) } else { end / self.chunk_bytes };
+            let to =
+                if end >= self.size { self.size.div_ceil(self.chunk_bytes) } else { end / self.chunk_bytes };
             if to > n {
                 self.drop_front(to.saturating_mul(self.chunk_bytes).min(end));
                 self.done = to;
@@ -92,7 +93,9 @@ impl Planner {
             }
         }
         let chunk_end = start.saturating_add(self.chunk_bytes).min(self.size);
-        if !self.complete && self.queue.back().is_none_or(|(at, last)| at.saturating_add(last.len) < chunk_end) {
+        if !self.complete
+            && self.queue.back().is_none_or(|(at, last)| at.saturating_add(last.len) < chunk_end)
+        {
             return None;
         }
         Some(self.chunk(n, start, chunk_end))

@@ -1,13 +1,37 @@
 //! The threads that do a seal's arithmetic: tag, compress, encrypt, hash.
 //!
-//! Owns: a few threads at idle priority and the order of their results. Promises: results are handed out in the order in
-//! which the work was given; at most [`Pool::IN_FLIGHT_MAX`] chunks are in memory at once; the threads hold no lock while they
-//! compute, so that their low priority delays nobody. Refuses: to outlive the seal (they are scoped).
+//! Owns: a few threads at idle priority, one spare at normal priority, and the order of their results. Promises: results are
+//! handed out in the order in which the work was given; at most [`Pool::IN_FLIGHT_MAX`] chunks are in memory at once; the
+//! threads hold no lock while they compute, so that their low priority delays nobody. The spare joins in when somebody waits
+//! ([`Haste`]) or the seal takes longer than [`PATIENCE`]: on a machine that is never idle, idle priority would never end, and
+//! data is promised to be Placed within a minute. Refuses: to outlive the seal (they are scoped).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Scope;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+/// So long a seal is left to the idle time of the machine.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the spare looks whether somebody waits.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Set while somebody waits for a seal.
+#[derive(Clone, Default)]
+pub(crate) struct Haste(Arc<AtomicBool>);
+
+impl Haste {
+    pub(crate) fn set(&self, on: bool) {
+        self.0.store(on, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Hands jobs to threads and gives results back in order.
 pub(crate) struct Pool<J, R> {
@@ -16,6 +40,8 @@ pub(crate) struct Pool<J, R> {
     early: BTreeMap<u64, R>,
     next_in: u64,
     next_out: u64,
+    /// Its end ends the spare's waiting.
+    _open: Sender<()>,
 }
 
 impl<J: Send, R: Send> Pool<J, R> {
@@ -26,6 +52,7 @@ impl<J: Send, R: Send> Pool<J, R> {
     pub(crate) fn start<'scope, 'env, F>(
         scope: &'scope Scope<'scope, 'env>,
         threads: usize,
+        haste: Haste,
         work: F,
     ) -> std::io::Result<Self>
     where
@@ -48,7 +75,22 @@ impl<J: Send, R: Send> Pool<J, R> {
                 }
             })?;
         }
-        Ok(Self { jobs, results, early: BTreeMap::new(), next_in: 0, next_out: 0 })
+        let (open, closed) = bounded::<()>(1);
+        std::thread::Builder::new().name("seal-spare".to_owned()).spawn_scoped(scope, move || {
+            let mut waited = Duration::ZERO;
+            while waited < PATIENCE && !haste.is_set() {
+                match closed.recv_timeout(LOOK) {
+                    Err(RecvTimeoutError::Timeout) => waited += LOOK,
+                    _ => return,
+                }
+            }
+            while let Ok((ticket, job)) = job_queue.recv() {
+                if result_queue.send((ticket, work(job))).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Self { jobs, results, early: BTreeMap::new(), next_in: 0, next_out: 0, _open: open })
     }
 
     /// Is there room for one more job?
@@ -100,9 +142,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn in_haste_a_thread_of_normal_priority_joins_in() {
+        let haste = Haste::default();
+        haste.set(true);
+        let policies = std::thread::scope(|scope| {
+            let mut pool = Pool::start(scope, 1, haste, |(): ()| {
+                std::thread::sleep(Duration::from_millis(5));
+                // SAFETY: asks the kernel about the calling thread.
+                unsafe { libc::sched_getscheduler(0) }
+            })
+            .unwrap();
+            let mut policies = Vec::new();
+            for _ in 0..50 {
+                while !pool.has_room() {
+                    policies.push(pool.take().unwrap());
+                }
+                pool.give(());
+            }
+            policies
+        });
+        assert!(policies.iter().any(|policy| *policy != libc::SCHED_IDLE), "{policies:?}");
+    }
+
+    #[test]
     fn results_come_in_order() {
         std::thread::scope(|scope| {
-            let mut pool = Pool::start(scope, 3, |n: u64| {
+            let mut pool = Pool::start(scope, 3, Haste::default(), |n: u64| {
                 std::thread::sleep(std::time::Duration::from_micros(997 * (n % 5)));
                 n * n
             })

@@ -36,10 +36,10 @@ struct Entry {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Acl(Vec<Entry>);
+pub(crate) struct Acl(Vec<Entry>);
 
 impl Acl {
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (version, rest) = bytes.split_first_chunk::<4>()?;
         if u32::from_le_bytes(*version) != VERSION || rest.len() % 8 != 0 {
             return None;
@@ -71,7 +71,7 @@ impl Acl {
             && (count(MASK) == 1 || (count(MASK) == 0 && count(USER) + count(GROUP) == 0))
     }
 
-    fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut out = VERSION.to_le_bytes().to_vec();
         for entry in &self.0 {
             out.extend_from_slice(&entry.tag.to_le_bytes());
@@ -179,7 +179,7 @@ impl Vfs {
         let node = self.node(ino)?;
         let mut state = node.write();
         if state.dead {
-            return Err(FsError::NotFound);
+            return Err(FsError::Stale);
         }
         let mut row = InodeRow { ctime: self.now(), ..state.row.clone() };
         let mut txn = self.rows.begin();

@@ -190,12 +190,12 @@ impl Vfs {
             let chunk_end = ((n + 1) * chunk_bytes).min(range.end);
             let at = pos - range.start + to_off;
             let to_end = chunk_end - range.start + to_off;
-            let whole = pos % chunk_bytes == 0
-                && at % chunk_bytes == 0
+            let whole = pos.is_multiple_of(chunk_bytes)
+                && at.is_multiple_of(chunk_bytes)
                 && to_log2 == state.row.chunk_log2
                 && extents::overlapping(map, pos..chunk_end).next().is_none()
                 // A chunk that ends before its bytes do stands for more than is copied, unless nothing follows.
-                && (chunk_end % chunk_bytes == 0 || (chunk_end == state.row.size && to_size <= to_end));
+                && (chunk_end.is_multiple_of(chunk_bytes) || (chunk_end == state.row.size && to_size <= to_end));
             let chunk = if whole { self.rows.live().chunk(ino, n)? } else { None };
             let Some(chunk) = chunk.filter(|chunk| u64::from(chunk.plain_len) <= chunk_end - pos) else {
                 break;

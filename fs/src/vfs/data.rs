@@ -232,6 +232,8 @@ impl Vfs {
     }
 
     /// How many bytes of the parts of `range` that no extent covers hold a chunk's data.
+    ///
+    /// Never waits for the network: whoever writes must not, and a chunk of which nothing is known here counts as full.
     pub(super) fn chunk_bytes_in_gaps(
         &self,
         ino: Ino,
@@ -249,10 +251,13 @@ impl Vfs {
             while pos < gap.end {
                 let n = pos / chunk_bytes;
                 let end = ((n + 1) * chunk_bytes).min(gap.end);
-                if let Some(Some(chunk)) = self.chunk_row(ino, state, n, true)? {
-                    let data_end = (n * chunk_bytes).saturating_add(u64::from(chunk.plain_len));
-                    sum += data_end.min(end).saturating_sub(pos);
-                }
+                let plain_len = match self.chunk_row(ino, state, n, false)? {
+                    Some(Some(chunk)) => u64::from(chunk.plain_len),
+                    Some(None) => 0,
+                    None => chunk_bytes,
+                };
+                let data_end = (n * chunk_bytes).saturating_add(plain_len).min(state.row.size);
+                sum += data_end.min(end).saturating_sub(pos);
                 pos = end;
             }
         }
@@ -327,7 +332,9 @@ impl Vfs {
             let mut txn = self.rows.begin();
             for (off, extent) in &last {
                 txn.delete_extent(ino, *off);
-                extent.payload().map(|payload| txn.release(payload));
+                if let Some(payload) = extent.payload() {
+                    txn.release(payload)
+                }
                 if extent.payload().is_some() {
                     row.allocated = row.allocated.saturating_sub(extent.len);
                 }

@@ -157,7 +157,7 @@ impl Vfs {
         tag: Tag,
     ) -> Result<bool, FsError> {
         let next = tag + 1;
-        let chain_goes_on = next % TAG_SLOTS != 0 && self.slot(state, parent, next)?.is_some();
+        let chain_goes_on = !next.is_multiple_of(TAG_SLOTS) && self.slot(state, parent, next)?.is_some();
         if chain_goes_on {
             txn.put_entry(parent, tag, &EntryRow::Tombstone);
         } else {

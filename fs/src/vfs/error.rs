@@ -11,6 +11,9 @@ use super::seams::ChunkError;
 pub enum FsError {
     #[error("no such file or directory")]
     NotFound,
+    /// The inode died after its name was looked up. The kernel then looks the name up again, and finds what took its place.
+    #[error("gone since it was looked up")]
+    Stale,
     #[error("exists already")]
     Exists,
     #[error("not a directory")]
@@ -54,6 +57,7 @@ impl FsError {
     pub fn errno(&self) -> i32 {
         match self {
             Self::NotFound => libc::ENOENT,
+            Self::Stale => libc::ESTALE,
             Self::Exists => libc::EEXIST,
             Self::NotDir => libc::ENOTDIR,
             Self::IsDir => libc::EISDIR,

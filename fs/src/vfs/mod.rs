@@ -29,12 +29,13 @@ mod tests;
 mod xattr;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::rows::{Ino, InodeRow, Kind, ROOT_INO, Rows, Time};
 
+pub(crate) use acl::is_acl;
 pub use attr::{Attr, SetAttr, TimeSet};
 pub use create::NewNode;
 pub use data::WriteMode;
@@ -53,6 +54,8 @@ pub const FILE_BYTES_MAX: u64 = ((1 << 32) - 1) << 12;
 pub const LINKS_MAX: u32 = 65_000;
 /// Inode numbers reserved at once.
 const INO_BLOCK: u64 = 1024;
+/// Rounds of housekeeping for which inodes outlive their names after somebody came too late to open one.
+const CAREFUL_ROUNDS: u32 = 2;
 
 /// Bounds and defaults of a [`Vfs`].
 #[derive(Debug, Clone)]
@@ -118,6 +121,10 @@ pub struct Vfs {
     renames: Mutex<()>,
     /// Orphans whose rows wait for [`Vfs::reclaim`].
     reclaimable: Mutex<Vec<Ino>>,
+    /// Orphans of careful times, those of this round of housekeeping and of the one before.
+    lingering: Mutex<(Vec<Ino>, Vec<Ino>)>,
+    /// Rounds of housekeeping for which inodes outlive their last name (see [`Vfs::open_file`]).
+    careful_rounds: AtomicU32,
     /// Inodes whose atime is newer in memory than at rest.
     atimes: Mutex<Vec<Ino>>,
     read_only: AtomicBool,
@@ -149,6 +156,8 @@ impl Vfs {
             inos: Mutex::new(InoBlock { next: 0, end: 0 }),
             renames: Mutex::new(()),
             reclaimable: Mutex::new(Vec::new()),
+            lingering: Mutex::default(),
+            careful_rounds: AtomicU32::new(0),
             atimes: Mutex::new(Vec::new()),
         };
         if vfs.rows.live().inode(ROOT_INO)?.is_none() {
@@ -220,6 +229,16 @@ impl Vfs {
         }
     }
 
+    /// The same for what looks at extended attributes (ACLs are some) of the inode.
+    pub fn may_block_for_xattrs(&self, ino: Ino) -> bool {
+        self.rows.has_base() && self.nodes.peek(ino).is_none_or(|node| node.read().row.has_xattrs())
+    }
+
+    /// Whether part of the drive may be elsewhere.
+    pub fn has_base(&self) -> bool {
+        self.rows.has_base()
+    }
+
     /// A number that no inode ever had.
     fn new_ino(&self) -> Result<Ino, FsError> {
         let mut block = self.inos.lock();
@@ -236,17 +255,21 @@ impl Vfs {
     }
 
     /// Keeps an inode's rows while a file is open, whatever becomes of its names.
+    ///
+    /// Between the look-up of a name and this call the inode may be replaced, and die. The caller then looks up and opens
+    /// once more, and must not come too late again: for a while inodes outlive their last name.
     pub fn open_file(&self, ino: Ino) -> Result<Attr, FsError> {
         let node = self.node(ino)?;
         let state = node.read();
         if state.dead {
-            return Err(FsError::NotFound);
+            self.careful_rounds.store(CAREFUL_ROUNDS, Ordering::SeqCst);
+            return Err(FsError::Stale);
         }
         node.opens.fetch_add(1, Ordering::Relaxed);
         Ok(Attr::of(ino, &state.row))
     }
 
-    /// Ends what [`Vfs::open_file`] began; the last one out takes an orphan's rows away.
+    /// Ends what [`Vfs::open_file`] began; the last one out takes an orphan's rows away, or begins to.
     pub fn release_file(&self, ino: Ino) -> Result<(), FsError> {
         let node = self.node(ino)?;
         let orphan = {
@@ -254,7 +277,11 @@ impl Vfs {
             let state = node.write();
             node.opens.fetch_sub(1, Ordering::Relaxed) == 1 && state.row.nlink == 0 && !state.dead
         };
-        if orphan { self.reclaim_orphan(&node) } else { Ok(()) }
+        if orphan {
+            // One step here, the rest by whoever keeps house: the thread that hears this serves others too.
+            self.let_go(ino)?;
+        }
+        Ok(())
     }
 
     /// The kernel let go of an inode: what is dead leaves memory.

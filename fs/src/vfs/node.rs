@@ -219,10 +219,11 @@ impl NodeCache {
             && (shard.len() > self.nodes_max || self.details.load(Ordering::Relaxed) > self.details_max)
         {
             let Some((ino, node)) = shard.pop_lru() else { return };
-            // Only this cache hands out references, under this mutex: a count of one stays one.
+            // Only this cache hands out references, under this mutex: a count of one stays one. What is dead lives
+            // here alone, for whoever still looks at it (a working directory that was removed), until `forget_dead`.
             let keep = Arc::strong_count(&node) > 1
                 || node.opens.load(Ordering::Relaxed) > 0
-                || node.state.try_read().is_none_or(|state| state.atime_dirty);
+                || node.state.try_read().is_none_or(|state| state.atime_dirty || state.dead);
             if keep {
                 shard.push(ino, node);
                 tries -= 1;

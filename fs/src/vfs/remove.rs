@@ -25,7 +25,7 @@ pub(super) const RACE_TRIES: usize = 1024;
 pub(super) enum Fate {
     /// All its rows go with the name.
     Dies,
-    /// It is an orphan until [`Vfs::reclaim_orphan`].
+    /// It is an orphan until [`Vfs::reclaim`].
     Orphan,
     /// It has other names.
     Lives,
@@ -58,8 +58,7 @@ impl Vfs {
                 if let Fate::Orphan = fate
                     && node.opens.load(Ordering::Relaxed) == 0
                 {
-                    self.reclaimable.lock().push(ino);
-                    self.reclaim(REMOVE_ROWS_MAX)?;
+                    self.let_go(ino)?;
                 }
                 return Ok(());
             }
@@ -125,7 +124,8 @@ impl Vfs {
             return Ok(Fate::Lives);
         }
         // A file that is only just being opened holds its lock, or sees `nlink` 0 and stays an orphan's guest.
-        if node.opens.load(Ordering::Relaxed) == 0 && self.write_death(txn, node.ino, state)? {
+        let unused = node.opens.load(Ordering::Relaxed) == 0 && !self.is_careful();
+        if unused && self.write_death(txn, node.ino, state)? {
             return Ok(Fate::Dies);
         }
         txn.put_inode(node.ino, row);
@@ -176,13 +176,7 @@ impl Vfs {
         Ok(rows.into_iter().map(|(key, _)| key).collect())
     }
 
-    /// Takes the rows of an orphan that nobody has open, in as many records as it needs.
-    pub(super) fn reclaim_orphan(&self, node: &Arc<Node>) -> Result<(), FsError> {
-        while self.reclaim_step(node)? {}
-        Ok(())
-    }
-
-    /// One bounded step; true if there is more to do.
+    /// One bounded step towards taking the rows of an orphan that nobody has open; true if there is more to do.
     fn reclaim_step(&self, node: &Arc<Node>) -> Result<bool, FsError> {
         let ino = node.ino;
         let mut state = node.write();
@@ -201,7 +195,9 @@ impl Vfs {
         let mut gone = Vec::new();
         for (off, extent) in state.extents.iter().flatten().take(REMOVE_ROWS_MAX) {
             txn.delete_extent(ino, *off);
-            extent.payload().map(|payload| txn.release(payload));
+            if let Some(payload) = extent.payload() {
+                txn.release(payload)
+            }
             gone.push(*off);
         }
         if gone.is_empty() {
@@ -218,6 +214,30 @@ impl Vfs {
         }
         self.nodes.recount(&mut state);
         Ok(true)
+    }
+
+    fn is_careful(&self) -> bool {
+        self.careful_rounds.load(Ordering::SeqCst) > 0
+    }
+
+    /// An orphan that nobody has open: begins to take its rows away, or lets it linger.
+    pub(super) fn let_go(&self, ino: Ino) -> Result<(), FsError> {
+        if self.is_careful() {
+            self.lingering.lock().0.push(ino);
+            return Ok(());
+        }
+        self.reclaimable.lock().push(ino);
+        self.reclaim(REMOVE_ROWS_MAX).map(drop)
+    }
+
+    /// A round of housekeeping begins: what lingered for a whole one may be reclaimed.
+    pub fn begin_round(&self) {
+        let less = |rounds: u32| Some(rounds.saturating_sub(1));
+        let _ = self.careful_rounds.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        let mut lingering = self.lingering.lock();
+        let (this, last) = &mut *lingering;
+        self.reclaimable.lock().append(last);
+        std::mem::swap(this, last);
     }
 
     /// Takes away rows of orphans that nobody uses, about `rows_max` of them; true if more wait. Whoever owns the

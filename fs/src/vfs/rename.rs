@@ -11,7 +11,7 @@ use crate::rows::{EntryRow, Ino, InodeRow, Kind, ROOT_INO, RowTxn, Tag};
 use super::dir::Found;
 use super::error::FsError;
 use super::node::{Locked, Node, lock_many};
-use super::remove::{Fate, RACE_TRIES, REMOVE_ROWS_MAX};
+use super::remove::{Fate, RACE_TRIES};
 use super::{Vfs, check_name, touch_dir};
 
 /// What to do about a name that is there already.
@@ -77,8 +77,7 @@ impl Vfs {
             };
             if let Attempt::Done { orphan } = attempt {
                 if let Some(orphan) = orphan {
-                    self.reclaimable.lock().push(orphan);
-                    self.reclaim(REMOVE_ROWS_MAX)?;
+                    self.let_go(orphan)?;
                 }
                 return Ok(());
             }

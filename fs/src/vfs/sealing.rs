@@ -111,7 +111,12 @@ impl Vfs {
     /// Removes `changed` marks that a commit covers: rows of one inode (or of the names in one folder) at or below `cut`.
     ///
     /// Under the inode's lock, as whoever marks holds it: a mark that is made meanwhile is seen and stays.
-    pub fn forget_changed(&self, ino: Ino, cut: holdfast_store::Lsn, marks: &[Vec<u8>]) -> Result<(), FsError> {
+    pub fn forget_changed(
+        &self,
+        ino: Ino,
+        cut: holdfast_store::Lsn,
+        marks: &[Vec<u8>],
+    ) -> Result<(), FsError> {
         let node = match self.node(ino) {
             Ok(node) => Some(node),
             // Its rows are gone for good, and nobody marks them again.

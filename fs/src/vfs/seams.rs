@@ -85,19 +85,21 @@ pub trait Now: Send + Sync {
     fn now(&self) -> Time;
 }
 
-/// The system's real-time clock.
+/// The system's real-time clock, as of its last tick (some milliseconds at most).
+///
+/// The kernel's writeback cache sets times of written files by the same ticks. A finer clock here would make a file that
+/// was only created seem newer than one that was written after it, and confuse make.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemTime;
 
 impl Now for SystemTime {
     fn now(&self) -> Time {
-        match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
-            Ok(since) => {
-                Time { secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
-            }
-            // A clock before 1970 is a clock that was never set.
-            Err(_) => Time::default(),
-        }
+        let read = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME_COARSE);
+        // The call fails only for clocks that do not exist.
+        read.map_or_else(
+            |_| Time::default(),
+            |at| Time { secs: at.tv_sec(), nanos: u32::try_from(at.tv_nsec()).unwrap_or_default() },
+        )
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! The store never asks the machine for either: whoever opens it says what they are, so that a test can replay a run.
 
+#![expect(clippy::disallowed_methods, reason = "these wrap the system's clock and randomness")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

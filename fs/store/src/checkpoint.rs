@@ -57,9 +57,6 @@ impl Inner {
             layer.ledger = log.ledger.clone();
             view.frozen.push(Arc::new(layer));
         }
-        log.records_since_freeze = 0;
-        log.bytes_since_freeze = 0;
-        log.frozen_at = self.clock.now();
         log.last_lsn()
     }
 
@@ -69,13 +66,23 @@ impl Inner {
         let lsn = {
             let mut log = self.log.lock();
             log.check()?;
+            // Snapshots freeze layers too; only what goes into the index counts.
+            log.records_since_flush = 0;
+            log.bytes_since_flush = 0;
+            log.flushed_at = self.clock.now();
             self.freeze(&mut log)
         };
         // The index must never know a record that a power cut could take from the log.
         self.sync(lsn)?;
         let layers = self.view.read().frozen.clone();
         if !layers.is_empty() {
-            if let Err(error) = self.write_layers(&layers) {
+            let written = self.with_room(|| self.write_layers(&layers));
+            self.flush_again.store(written.is_err(), Ordering::Release);
+            if let Err(error) = written {
+                if let StoreError::NoSpace { .. } = error {
+                    // The layers stay in memory and the records in the log: the next tick tries again.
+                    return Err(error);
+                }
                 return Err(self.fail(&mut self.log.lock(), format!("the index cannot be written: {error}")));
             }
             let mut view = self.view.write();
@@ -135,7 +142,8 @@ impl Inner {
             // A reader that found the place before its release may hold the file: it must not be overwritten under it.
             let unused = Arc::strong_count(&segment) == 1;
             let name = segment.name();
-            if size == usual && unused && kept < self.options.recycled_segments_max {
+            let keep = unused && !self.ballast.is_pressed();
+            if size == usual && keep && kept < self.options.recycled_segments_max {
                 let free = segment::free_name(kind, segment.number());
                 let renamed = self.medium.rename(&name, &free);
                 renamed.map_err(|error| StoreError::io("set a segment aside", &name, error))?;

@@ -118,8 +118,8 @@ impl Inner {
             place = Some(Place { segment: segment.number(), offset: at, len, refs: *refs, nonce, lsn });
         }
         log.next_lsn += 1;
-        log.records_since_freeze += 1;
-        log.bytes_since_freeze += total as u64;
+        log.records_since_flush += 1;
+        log.bytes_since_flush += total as u64;
         log.ledger.record(segment.number(), lsn);
         for place in &dead {
             log.ledger.died(place, lsn);
@@ -148,12 +148,13 @@ impl Inner {
         log.offset += total;
         log.marked_lsn = draft.durable;
         self.unsynced.fetch_add(total, Ordering::Relaxed);
-        if let Some(run) = log.runs.back_mut() {
-            if run.segment.number() == segment.number() && run.offset + run.bytes.len() as u64 == offset {
-                draft.seal(segment, offset, nonce, &mut run.bytes);
-                run.last_lsn = draft.lsn;
-                return;
-            }
+        if let Some(run) = log.runs.back_mut()
+            && run.segment.number() == segment.number()
+            && run.offset + run.bytes.len() as u64 == offset
+        {
+            draft.seal(segment, offset, nonce, &mut run.bytes);
+            run.last_lsn = draft.lsn;
+            return;
         }
         let mut bytes = Vec::new();
         draft.seal(segment, offset, nonce, &mut bytes);
@@ -174,7 +175,15 @@ impl Inner {
                     self.segments.write().remove(&unfit.number());
                     crate::segment::remove_quietly(&*self.medium, &unfit.name());
                 }
-                self.make_segment(Kind::Log, self.options.log_segment_bytes.max(needed))?
+                // On a full disk a small one must do, so that deletions are still taken.
+                let usual = self.options.log_segment_bytes.max(needed);
+                let small = self.options.first_segment_bytes.max(needed).min(usual);
+                match self.make_segment(Kind::Log, usual) {
+                    Err(StoreError::NoSpace { .. }) => {
+                        self.with_room(|| self.make_segment(Kind::Log, small))?
+                    }
+                    other => other?,
+                }
             }
         };
         log.active = next.clone();

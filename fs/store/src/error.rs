@@ -46,6 +46,9 @@ pub enum StoreError {
     /// The index has records, but there is no log.
     #[error("the log is missing, the index stands at record {applied}")]
     LogMissing { applied: Lsn },
+    /// The index's files are damaged; the text is the index's own. The log is not, as far as is known.
+    #[error("the index is damaged: {0}")]
+    IndexDamaged(String),
     /// The index failed; the text is the index's own.
     #[error("index: {0}")]
     Index(String),

@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use crate::ambient::{Clock, NoncePool};
+use crate::ballast::Ballast;
 use crate::cache::RowCache;
 use crate::cipher::ValueCipher;
 use crate::delta::{Collected, Cursor, View};
@@ -34,6 +35,9 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) nonces: Arc<NoncePool>,
     pub(crate) forge: Forge,
+    pub(crate) ballast: Ballast,
+    /// The last flush of the index found no room.
+    pub(crate) flush_again: AtomicBool,
     pub(crate) values: ValueCipher,
     /// Held by whoever moves frozen layers into the index, or retires segments.
     pub(crate) checkpoint: Mutex<()>,
@@ -75,9 +79,9 @@ pub(crate) struct Log {
     /// Log segments with unsynced bytes, in order; `active` is the last of them.
     pub(crate) unsynced_logs: Vec<Arc<Segment>>,
     pub(crate) ledger: Ledger,
-    pub(crate) records_since_freeze: u64,
-    pub(crate) bytes_since_freeze: u64,
-    pub(crate) frozen_at: Duration,
+    pub(crate) records_since_flush: u64,
+    pub(crate) bytes_since_flush: u64,
+    pub(crate) flushed_at: Duration,
 }
 
 /// Bytes for one place of one segment.

@@ -76,7 +76,7 @@ impl Ledger {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Ledger> {
-        if bytes.len() % ACCOUNT_BYTES != 0 {
+        if !bytes.len().is_multiple_of(ACCOUNT_BYTES) {
             return None;
         }
         let mut ledger = Ledger::default();

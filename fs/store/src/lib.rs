@@ -24,6 +24,7 @@
 //! 5. a retired segment's new name is synced before its bytes are overwritten.
 
 mod ambient;
+mod ballast;
 mod cache;
 mod checkpoint;
 mod cipher;
@@ -32,6 +33,8 @@ mod delta;
 mod error;
 mod failpoint;
 mod forge;
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod inner;
 mod key;

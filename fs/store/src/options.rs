@@ -62,6 +62,8 @@ pub struct StoreOptions {
     pub data_segment_bytes: u64,
     /// Dead segments of each kind that are kept for reuse.
     pub recycled_segments_max: usize,
+    /// Kept free for a full disk, where the medium can tell how much room it has. 0: nothing.
+    pub ballast_bytes: u64,
     /// More than this is never unsynced: writers sync first.
     pub unsynced_bytes_max: u64,
     /// From here on the background syncs without waiting for its interval, so that an fsync finds little before it.
@@ -91,6 +93,7 @@ impl Default for StoreOptions {
             first_segment_bytes: 4 << 20,
             data_segment_bytes: 64 << 20,
             recycled_segments_max: 4,
+            ballast_bytes: 64 << 20,
             unsynced_bytes_max: 64 << 20,
             unsynced_bytes_push: 16 << 20,
             sync_interval: Duration::from_secs(1),
@@ -122,6 +125,8 @@ pub struct RecoveryReport {
     pub torn_tail: Option<String>,
     /// The index was empty and was made again from a log that reaches back to the first record.
     pub index_rebuilt: bool,
+    /// The index was damaged and was set aside, as a folder beside it; what was wrong with it.
+    pub index_set_aside: Option<String>,
     /// A damaged record below the last durable mark. The store is read-only; the files are untouched.
     pub corruption: Option<String>,
 }

@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::ambient::{Clock, NoncePool, Rng};
+use crate::ballast::{Ballast, give_unopened, write_buffer_bytes};
 use crate::cache::RowCache;
 use crate::cipher::{LongCipher, ValueCipher};
 use crate::delta::View;
 use crate::error::Result;
 use crate::forge::Forge;
-use crate::index::{Index, RocksIndex};
+use crate::index::{Index, RocksIndex, aside};
 use crate::inner::{Inner, Log, Mode};
 use crate::medium::StorageMedium;
 use crate::payload::DataTail;
@@ -58,7 +59,8 @@ pub struct Store {
 impl Store {
     /// Opens the store, recovering what an earlier run left, or makes a new one on an empty medium.
     ///
-    /// Damage below the last durable mark opens read-only and is reported. Dropping the last handle without `close` is
+    /// An index that does not open because its files are damaged is set aside and made again, if the log reaches back to the
+    /// first record; else nothing is changed. Damage below the last durable mark opens read-only and is reported. Dropping the last handle without `close` is
     /// like killing the process: nothing answered is lost.
     pub fn open(
         medium: Arc<dyn StorageMedium>,
@@ -68,11 +70,54 @@ impl Store {
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
     ) -> Result<(Store, RecoveryReport), StoreError> {
+        let open = || {
+            let (medium, index, keys) = (medium.clone(), index.clone(), keys.clone());
+            Self::open_once(medium, index, keys, options.clone(), clock.clone(), rng.clone())
+        };
+        match open() {
+            Err(StoreError::NoSpace { .. }) if give_unopened(&*medium) => open(),
+            other => other,
+        }
+    }
+
+    fn open_once(
+        medium: Arc<dyn StorageMedium>,
+        index: IndexKind,
+        keys: StoreKeys,
+        options: StoreOptions,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+    ) -> Result<(Store, RecoveryReport), StoreError> {
         let index: Arc<dyn Index> = match index {
-            IndexKind::Rocks(path) => Arc::new(RocksIndex::open(&path, &options)?),
+            IndexKind::Rocks(path) => {
+                let write_buffer_bytes = write_buffer_bytes(&*medium, &options);
+                let index_options = StoreOptions { write_buffer_bytes, ..options.clone() };
+                match RocksIndex::open(&path, &index_options) {
+                    Ok(index) => Arc::new(index),
+                    Err(StoreError::IndexDamaged(what)) if recovery::has_segments(&*medium)? => {
+                        let open = || {
+                            let index = Arc::new(RocksIndex::open(&path, &index_options)?);
+                            Store::open_over(medium, index, &keys, options.clone(), clock, rng)
+                        };
+                        return aside::open_without(&path, what, open);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
             IndexKind::Memory => Arc::new(MemoryIndex::new()),
             IndexKind::Shared(index) => Arc::new(index),
         };
+        Store::open_over(medium, index, &keys, options, clock, rng)
+    }
+
+    fn open_over(
+        medium: Arc<dyn StorageMedium>,
+        index: Arc<dyn Index>,
+        keys: &StoreKeys,
+        options: StoreOptions,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+    ) -> Result<(Store, RecoveryReport), StoreError> {
         let nonces = Arc::new(NoncePool::new(rng));
         let wrap = LongCipher::new(&keys.log);
         let values = ValueCipher::new(&keys.index, nonces.clone());
@@ -251,10 +296,11 @@ impl Parts {
             writing: false,
             syncing: false,
             ledger: recovered.ledger,
-            records_since_freeze: recovered.report.replayed_records,
-            bytes_since_freeze: 0,
-            frozen_at: self.clock.now(),
+            records_since_flush: recovered.report.replayed_records,
+            bytes_since_flush: 0,
+            flushed_at: self.clock.now(),
         };
+        let ballast = Ballast::find(&*self.medium, self.options.ballast_bytes);
         Ok(Inner {
             delta_bytes: AtomicU64::new(recovered.layer.bytes as u64),
             view: RwLock::new(View { active: recovered.layer, frozen: Vec::new() }),
@@ -263,6 +309,8 @@ impl Parts {
             index: self.index,
             clock: self.clock,
             nonces: self.nonces,
+            ballast,
+            flush_again: AtomicBool::new(false),
             forge,
             values: self.values,
             checkpoint: Mutex::new(()),

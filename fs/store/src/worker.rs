@@ -122,22 +122,28 @@ impl Inner {
     pub(crate) fn index_tick(&self) -> Result<()> {
         self.prepare_spare();
         if self.is_flush_due()? {
-            return self.checkpoint();
+            self.checkpoint()?;
+        } else {
+            let _one_at_a_time = self.checkpoint.lock();
+            self.retire_dead()?;
         }
-        let _one_at_a_time = self.checkpoint.lock();
-        self.retire_dead()
+        self.lay_ballast();
+        Ok(())
     }
 
     fn is_flush_due(&self) -> Result<bool> {
         let log = self.log.lock();
         log.check()?;
         let options = &self.options;
-        let old = self.clock.now().saturating_sub(log.frozen_at) >= options.flush_interval;
+        let old = self.clock.now().saturating_sub(log.flushed_at) >= options.flush_interval;
         let behind = self.applied.load(Ordering::Relaxed) < log.last_lsn();
-        Ok(log.bytes_since_freeze >= options.flush_log_bytes
-            || log.records_since_freeze >= options.flush_records
+        Ok(log.bytes_since_flush >= options.flush_log_bytes
+            || log.records_since_flush >= options.flush_records
             || self.delta_bytes.load(Ordering::Relaxed) >= options.flush_delta_bytes as u64
-            || (behind && old))
+            || (behind && old)
+            // A full disk: what was deleted frees its room once the index has followed.
+            || (behind && self.ballast.is_pressed())
+            || self.flush_again.load(Ordering::Acquire))
     }
 
     /// Makes the next log segment before it is needed, once a quarter of the active one is used.

@@ -16,7 +16,7 @@ mod config;
 mod control;
 mod data;
 mod session;
-mod store;
+pub(crate) mod store;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -149,9 +149,12 @@ impl Provider {
 
     /// Serves until [`stop`](Self::stop) or the node's shutdown; requests under way may end.
     pub async fn run(&self) -> Result<(), NetError> {
-        let taken = |_| NetError::Invalid("this node already has a provider".into());
-        let mut control = self.inner.node.streams().accept(CONTROL_PROTOCOL).map_err(taken)?;
-        let mut data = self.inner.node.streams().accept(DATA_PROTOCOL).map_err(taken)?;
+        let node = &self.inner.node;
+        let (Some(mut control), Some(mut data)) =
+            (node.take_incoming(CONTROL_PROTOCOL), node.take_incoming(DATA_PROTOCOL))
+        else {
+            return Err(NetError::Invalid("this node does not listen, or has a provider already".into()));
+        };
         let mut sweep =
             tokio::time::interval(Duration::from_secs(self.inner.config.limits.sweep_seconds.max(1)));
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -374,4 +374,4 @@ pub fn decode<T: Serialize + serde::de::DeserializeOwned>(payload: &[u8]) -> Res
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -86,10 +86,19 @@ impl Running {
         let node =
             Node::start(NodeConfig::listening(keypair([seed; 32]).unwrap(), vec![listen])).await.unwrap();
         let env = Env { clock: clock.clone(), rng: Arc::new(SystemRng) };
-        let provider =
-            Provider::open(dir, config, node.clone(), env, Arc::new(NumberedRecords), Arc::new(NoSettlement))
-                .await
-                .unwrap();
+        // A write that the one before had begun holds the folder until it is done.
+        let mut attempts = 0;
+        let provider = loop {
+            let (config, env) = (config.clone(), env.clone());
+            let records = Arc::new(NumberedRecords);
+            match Provider::open(dir, config, node.clone(), env, records, Arc::new(NoSettlement)).await {
+                Err(error) if attempts < 100 && error.to_string().contains("another provider") => {
+                    attempts += 1;
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+                opened => break opened.unwrap(),
+            }
+        };
         let runner = provider.clone();
         let task = tokio::spawn(async move { runner.run().await.unwrap() });
         Running { provider, node, clock, task }
@@ -103,7 +112,7 @@ impl Running {
         self.node.listeners().remove(0)
     }
 
-    /// Everything ends; the folder is free when this returns.
+    /// Everything ends; the folder is free soon after.
     pub async fn stop(self) {
         self.provider.stop();
         self.node.shutdown().await;

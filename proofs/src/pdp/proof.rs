@@ -102,6 +102,12 @@ impl PossessionProof {
         Ok(proof)
     }
 
+    /// The shown leaves, by position: what another tree over the same leaves can be held against.
+    #[must_use]
+    pub fn leaves(&self) -> &[Node] {
+        &self.leaves
+    }
+
     /// Nodes in the proof, leaves included: each is 32 bytes, and each sibling one hash to verify.
     #[must_use]
     pub fn node_count(&self) -> usize {

@@ -91,7 +91,7 @@ async fn garbage(stream: &mut Stream, rng: &mut ChaCha8Rng) -> std::io::Result<(
     while stream.read(&mut buffer).await? > 0 {
         let mut noise = vec![0; GARBAGE_BYTES];
         rng.fill_bytes(&mut noise);
-        if rng.next_u32() % 2 == 0 {
+        if rng.next_u32().is_multiple_of(2) {
             // A header that promises what does not come.
             noise[..9].copy_from_slice(&[0, 0x0f, 0xff, 0xff, 2, 0, 0, 0, 1]);
         }

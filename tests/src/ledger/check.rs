@@ -103,7 +103,7 @@ fn settle_one(state: &State, found: &Found, crash: Crash) -> Option<(State, bool
 
 /// A record past the end of the file is one that was never written.
 fn settle_records(seed: u64, versions: &[Marks], bytes: &[u8], crash: Crash) -> Option<(State, bool)> {
-    if bytes.len() % RECORD != 0 || bytes.len() > versions.len() * RECORD {
+    if !bytes.len().is_multiple_of(RECORD) || bytes.len() > versions.len() * RECORD {
         return None;
     }
     let mut whole = true;

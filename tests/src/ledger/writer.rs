@@ -131,6 +131,8 @@ impl Writer {
         } else {
             file.sync_data()?
         }
+        // It sent first what the kernel still held.
+        self.flushed(path);
         self.ledger.lock().file_synced(path);
         Ok(())
     }
@@ -159,8 +161,6 @@ impl Writer {
             file.write_all(piece)?;
         }
         if sync {
-            // An fsync sends what the kernel still held, so all is answered.
-            self.flushed(path);
             self.sync(&file, path)?;
         }
         close(file)?;
@@ -174,7 +174,7 @@ impl Writer {
         }
     }
 
-    /// The file was closed or is being synced: all of its writes count as answered.
+    /// The file was closed or synced: all of its writes count as answered.
     fn flushed(&mut self, path: &Path) {
         match self.ledger.lock().current(path) {
             Some(State::Bytes { len, .. }) => len.answered = len.issued,
@@ -240,7 +240,6 @@ impl Writer {
         self.grow(path, by, |len| &mut len.issued);
         file.write_all(&bytes[start as usize..])?;
         if self.below(3) == 0 {
-            self.flushed(path);
             self.sync(&file, path)?;
         }
         close(file)?;
@@ -264,7 +263,6 @@ impl Writer {
             file.write_all_at(&record(seed, number, version), (number * RECORD) as u64)?;
         }
         if self.below(2) == 0 {
-            self.flushed(path);
             self.sync(&file, path)?;
         }
         close(file)?;

@@ -196,7 +196,7 @@ fn torn(old: Option<&Page>, new: Option<&Page>, rng: &mut ChaCha8Rng) -> Page {
     let (old, new) = (old.unwrap_or(&zeros), new.unwrap_or(&zeros));
     let mut page = **old;
     for start in (0..PAGE).step_by(SECTOR) {
-        if rng.next_u32() % 2 == 0 {
+        if rng.next_u32().is_multiple_of(2) {
             page[start..start + SECTOR].copy_from_slice(&new[start..start + SECTOR]);
         }
     }

@@ -291,10 +291,10 @@ impl Filesystem for Edge {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if flags.0 & libc::O_TRUNC != 0 {
-            if let Err(code) = self.0.lock().set_len(ino.0, 0) {
-                return reply.error(errno(code));
-            }
+        if flags.0 & libc::O_TRUNC != 0
+            && let Err(code) = self.0.lock().set_len(ino.0, 0)
+        {
+            return reply.error(errno(code));
         }
         reply.opened(FileHandle(0), FopenFlags::empty());
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::{Peer, Seconds};
+use crate::drive::clock::age;
 
 /// One piece and its slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +144,11 @@ impl ProviderRow {
             fault_at: None,
             reason: None,
         }
+    }
+
+    /// Whether it gets nothing new, after a fault that was proven. A fault in the future was seen under a wrong clock.
+    pub fn is_barred(&self, now: Seconds) -> bool {
+        self.barred_until > now && self.fault_at.is_none_or(|at| age(now, at) != u64::MAX)
     }
 
     /// Whether its copies count.

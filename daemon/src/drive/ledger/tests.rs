@@ -115,3 +115,12 @@ fn a_damaged_row_is_an_error_and_no_panic() {
     rows.commit(vec![([PIECE, &PIECE_A].concat(), Some(vec![0xff, 1, 2]))]).unwrap();
     assert!(matches!(Ledger::open(rows), Err(LedgerError::BadRow(..))));
 }
+
+#[test]
+fn a_row_of_a_newer_version_is_refused_by_name() {
+    let rows = Arc::new(Memory::default());
+    drop(ledger(&rows));
+    let newer = encode(&PieceRow { v: 2, ..PieceRow::new(10, 1) });
+    rows.commit(vec![([PIECE, &PIECE_A].concat(), Some(newer))]).unwrap();
+    assert!(matches!(Ledger::open(rows), Err(LedgerError::Newer { found: 2, known: 1, .. })));
+}

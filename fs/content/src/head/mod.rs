@@ -11,6 +11,7 @@
 
 mod record;
 
+pub(crate) use record::sign_data;
 pub use record::{HeadRecord, IpnsRecord, RECORD_BYTES_MAX, RecordError, format_rfc3339, parse_rfc3339};
 
 use crate::aead;
@@ -236,4 +237,4 @@ fn too_large(len: usize) -> FormatError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

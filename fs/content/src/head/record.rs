@@ -149,10 +149,7 @@ impl HeadRecord {
             version: Some(VERSION),
         };
         let data = dagcbor::encode(WHAT, &data).map_err(|error| RecordError::Malformed(error.to_string()))?;
-        let signature = head_key.sign(&signed_message(&data)).to_bytes();
-        let mut bytes = Vec::with_capacity(data.len() + 80);
-        put_field(&mut bytes, 8, &signature);
-        put_field(&mut bytes, 9, &data);
+        let bytes = sign_data(&data, head_key);
         Ok(Self { value: *sealed, sequence, term, valid_until, bytes })
     }
 
@@ -207,6 +204,15 @@ impl HeadRecord {
     pub fn compare(&self, other: &Self) -> Ordering {
         (self.term, self.sequence).cmp(&(other.term, other.sequence))
     }
+}
+
+/// The record over encoded data.
+pub(crate) fn sign_data(data: &[u8], head_key: &SigningKey) -> Vec<u8> {
+    let signature = head_key.sign(&signed_message(data)).to_bytes();
+    let mut bytes = Vec::with_capacity(data.len() + 80);
+    put_field(&mut bytes, 8, &signature);
+    put_field(&mut bytes, 9, data);
+    bytes
 }
 
 fn signed_message(data: &[u8]) -> Vec<u8> {

@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 const NOW: u64 = 1_800_000_000;
 const UNTIL: u64 = NOW + 10 * 365 * 86_400;
 
-fn body() -> HeadBody {
+pub(crate) fn body() -> HeadBody {
     let keys = keys();
     let place = |byte: u8| {
         let block = Block::raw(vec![byte; 10]).unwrap();

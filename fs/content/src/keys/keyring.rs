@@ -132,13 +132,19 @@ impl Keyring {
         if !drive.verify(&signed_message(&envelope.b), signature) {
             return Err(FormatError::NotAuthentic { what: WHAT });
         }
-        let version = dagcbor::peek_version(WHAT, &envelope.b)?;
-        dagcbor::check_version(WHAT, version.version, VERSION)?;
-        dagcbor::check_version(WHAT, version.suite, SUITE)?;
-        let keyring: Self = dagcbor::decode(WHAT, &envelope.b, KEYRING_BYTES_MAX)?;
+        let keyring = Self::decode_body(&envelope.b)?;
         if keyring.drive() != *drive {
             return Err(FormatError::NotAuthentic { what: WHAT });
         }
+        Ok(keyring)
+    }
+
+    /// Reads what is signed.
+    pub(crate) fn decode_body(body: &[u8]) -> Result<Self, FormatError> {
+        let version = dagcbor::peek_version(WHAT, body)?;
+        dagcbor::check_version(WHAT, version.version, VERSION)?;
+        dagcbor::check_version(WHAT, version.suite, SUITE)?;
+        let keyring: Self = dagcbor::decode(WHAT, body, KEYRING_BYTES_MAX)?;
         keyring.check()?;
         Ok(keyring)
     }

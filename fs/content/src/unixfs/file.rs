@@ -192,7 +192,7 @@ fn update_node(
 }
 
 /// The links of a file DAG's inner node, which must be encoded as we would.
-fn decode_branch(block: &Block) -> Result<Vec<FileBranchLink>, UnixfsError> {
+pub(crate) fn decode_branch(block: &Block) -> Result<Vec<FileBranchLink>, UnixfsError> {
     if block.cid().codec() != CODEC_DAG_PB {
         return Err(malformed("not an inner node of a file"));
     }

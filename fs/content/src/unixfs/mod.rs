@@ -6,6 +6,7 @@
 mod file;
 mod pb;
 
+pub(crate) use file::decode_branch;
 pub use file::{BRANCH_LINKS, FileBuilder, FileDag, LeafChange, ReadNode, inner_node, update};
 
 use crate::block::{Block, BlockError, CODEC_DAG_PB, CODEC_RAW, Link};

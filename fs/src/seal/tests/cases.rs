@@ -36,7 +36,9 @@ fn a_new_drive_and_a_quiet_one() {
 fn files_of_all_sizes() {
     let drive = open(&Media::default());
     let vfs = drive.vfs();
-    for (n, len) in [0, 1, 100, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 200 * CHUNK + 77].into_iter().enumerate() {
+    for (n, len) in
+        [0, 1, 100, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 200 * CHUNK + 77].into_iter().enumerate()
+    {
         let ino = create(vfs, ROOT_INO, &format!("file {n}"));
         write_all(vfs, ino, &noise(n as u64, len as usize));
     }
@@ -141,7 +143,10 @@ fn equal_chunks_are_one_block() {
     let size = drive.usage().unwrap().piece_bytes_total;
     write_all(vfs, create(vfs, ROOT_INO, "c"), &data);
     seal_and_prove(&drive).unwrap();
-    assert!(drive.usage().unwrap().piece_bytes_total - size < 3 * CHUNK, "the third copy costs its names only");
+    assert!(
+        drive.usage().unwrap().piece_bytes_total - size < 3 * CHUNK,
+        "the third copy costs its names only"
+    );
 }
 
 #[test]
@@ -204,7 +209,7 @@ fn a_commit_is_one_moment_of_a_busy_drive() {
                 write(&vfs, a, CHUNK / 2, &n.to_le_bytes());
                 write(&vfs, b, CHUNK / 2, &n.to_le_bytes());
                 write(&vfs, bulk, n % 50 * 1000, &n.to_le_bytes().repeat(100));
-                if n % 64 == 0 {
+                if n.is_multiple_of(64) {
                     truncate(&vfs, bulk, n % 7000);
                 }
                 n += 1;
@@ -241,7 +246,10 @@ struct Network {
 impl DurabilitySource for Network {
     fn piece(&self, piece: PieceId) -> PieceDurability {
         let held = self.holders.lock().unwrap().contains(&piece);
-        PieceDurability { holders_counting: if held { 3 } else { 0 }, proven_at: held.then_some(1_700_000_000) }
+        PieceDurability {
+            holders_counting: if held { 3 } else { 0 },
+            proven_at: held.then_some(1_700_000_000),
+        }
     }
 
     fn published_sequence(&self) -> Option<u64> {
@@ -288,7 +296,8 @@ fn the_ladder_and_eviction() {
     drop(drive);
     let home = media.killed().home();
     let drive =
-        Drive::open_on(home, keys(), store_keys(), options(), vfs_options(), Arc::new(retriever), ambient()).unwrap();
+        Drive::open_on(home, keys(), store_keys(), options(), vfs_options(), Arc::new(retriever), ambient())
+            .unwrap();
     assert_same(&before, &dump(drive.vfs()), "evicted pieces are read from the network");
     write(drive.vfs(), ino, 1, b"?");
     seal_and_prove_remote(&drive);
@@ -322,7 +331,8 @@ fn jobs_survive() {
     let media = Media::default();
     let drive = open(&media);
     let jobs = drive.jobs();
-    jobs.commit(&[(b"p/1".to_vec(), Some(b"one".to_vec())), (b"p/2".to_vec(), Some(b"two".to_vec()))]).unwrap();
+    jobs.commit(&[(b"p/1".to_vec(), Some(b"one".to_vec())), (b"p/2".to_vec(), Some(b"two".to_vec()))])
+        .unwrap();
     jobs.commit(&[(b"p/1".to_vec(), None), (b"q".to_vec(), Some(b"three".to_vec()))]).unwrap();
     let drive = open(&media.power_cut(3));
     assert_eq!(drive.jobs().scan(b"p/").unwrap(), vec![(b"p/2".to_vec(), "two".into())]);

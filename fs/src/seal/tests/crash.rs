@@ -54,8 +54,12 @@ fn sweep(power: bool) {
         assert_same(wanted, &dump(drive.vfs()), &format!("sealed after crash {nth} at {edge}"));
         assert_eq!(drive.seal().unwrap(), None, "crash {nth} at {edge}");
         // No piece file without a row, no unfinished one.
-        let known: Vec<String> =
-            drive.pieces().unwrap().iter().map(|p| format!("{}.car", crate::drive::error::hex(&p.id))).collect();
+        let known: Vec<String> = drive
+            .pieces()
+            .unwrap()
+            .iter()
+            .map(|p| format!("{}.car", crate::drive::error::hex(&p.id)))
+            .collect();
         let there: Vec<String> = image.pieces.contents().into_keys().collect();
         assert!(there.iter().all(|name| known.contains(name)), "crash {nth} at {edge}: {there:?}");
         assert_eq!(there.len(), known.len(), "crash {nth} at {edge}");

@@ -140,7 +140,17 @@ pub(super) fn with_edges(edges: Edges) -> DriveOptions {
 /// An empty home that stands on a commit, with nothing but what the retriever gives.
 pub(super) fn attach(media: &Media, commit: &CommitInfo, retriever: Arc<FakeRetriever>) -> Drive {
     let point = RestorePoint { commit: commit.commit.clone(), location_root: commit.location_root.clone() };
-    Drive::attach_on(media.home(), keys(), store_keys(), options(), vfs_options(), point, retriever, ambient()).unwrap()
+    Drive::attach_on(
+        media.home(),
+        keys(),
+        store_keys(),
+        options(),
+        vfs_options(),
+        point,
+        retriever,
+        ambient(),
+    )
+    .unwrap()
 }
 
 /// The network holds all local pieces.
@@ -210,7 +220,8 @@ fn see(vfs: &Vfs, ino: Ino) -> Seen {
         _ => Vec::new(),
     };
     let names = vfs.listxattr(ino).unwrap();
-    let xattrs = names.iter().map(|name| (name.to_vec(), vfs.getxattr(ino, name).unwrap().to_vec())).collect();
+    let xattrs =
+        names.iter().map(|name| (name.to_vec(), vfs.getxattr(ino, name).unwrap().to_vec())).collect();
     Seen {
         ino,
         kind: attr.kind,

@@ -48,7 +48,10 @@ fn op() -> impl Strategy<Value = Op> {
 /// Paths of one kind, with what a name in them needs.
 fn of_kind(vfs: &Vfs, folders: bool) -> Vec<(String, Ino)> {
     let all = dump_names(vfs);
-    all.into_iter().filter(|(_, _, kind)| (*kind == Kind::Dir) == folders).map(|(path, ino, _)| (path, ino)).collect()
+    all.into_iter()
+        .filter(|(_, _, kind)| (*kind == Kind::Dir) == folders)
+        .map(|(path, ino, _)| (path, ino))
+        .collect()
 }
 
 fn dump_names(vfs: &Vfs) -> Vec<(String, Ino, Kind)> {
@@ -77,14 +80,15 @@ fn step(vfs: &Vfs, op: &Op, n: usize) -> Result<(), FsError> {
     let folder = |at: u8| folders[at as usize % folders.len()].clone();
     let who = Caller::root();
     match *op {
-        Op::Create(d, name) => {
-            vfs.create(&who, folder(d).1, format!("f{}", name % 12).as_bytes(), &NewNode::file(0o600, 0)).map(|_| ())
-        }
-        Op::Mkdir(d, name) => {
-            vfs.create(&who, folder(d).1, format!("d{}", name % 4).as_bytes(), &NewNode::dir(0o700, 0)).map(|_| ())
-        }
+        Op::Create(d, name) => vfs
+            .create(&who, folder(d).1, format!("f{}", name % 12).as_bytes(), &NewNode::file(0o600, 0))
+            .map(|_| ()),
+        Op::Mkdir(d, name) => vfs
+            .create(&who, folder(d).1, format!("d{}", name % 4).as_bytes(), &NewNode::dir(0o700, 0))
+            .map(|_| ()),
         Op::Write(f, off, len) => {
-            let data = if n % 3 == 0 { vec![n as u8; len as usize] } else { noise(n as u64, len as usize) };
+            let data =
+                if n.is_multiple_of(3) { vec![n as u8; len as usize] } else { noise(n as u64, len as usize) };
             vfs.write(file(f)?.1, off, &data, WriteMode::default()).map(|_| ())
         }
         Op::Truncate(f, size) => {
@@ -108,10 +112,12 @@ fn step(vfs: &Vfs, op: &Op, n: usize) -> Result<(), FsError> {
             let (dir, old) = split(vfs, &file(f)?.0);
             vfs.rename((dir, &old), (folder(d).1, format!("f{}", name % 12).as_bytes()), RenameMode::Replace)
         }
-        Op::Link(f, d, name) => vfs.link(file(f)?.1, folder(d).1, format!("f{}", name % 12).as_bytes()).map(|_| ()),
-        Op::Copy(f, t, off, len) => {
-            vfs.copy_file_range(&who, (file(f)?.1, off), (file(t)?.1, off.wrapping_mul(3) % (40 * CHUNK)), len).map(|_| ())
+        Op::Link(f, d, name) => {
+            vfs.link(file(f)?.1, folder(d).1, format!("f{}", name % 12).as_bytes()).map(|_| ())
         }
+        Op::Copy(f, t, off, len) => vfs
+            .copy_file_range(&who, (file(f)?.1, off), (file(t)?.1, off.wrapping_mul(3) % (40 * CHUNK)), len)
+            .map(|_| ()),
         Op::Xattr(f, name) => vfs.setxattr(
             &who,
             file(f)?.1,

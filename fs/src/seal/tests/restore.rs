@@ -63,7 +63,8 @@ fn writing_on_a_restored_drive() {
     drop(restored);
     let home = media.killed().home();
     let again =
-        Drive::open_on(home, keys(), store_keys(), options(), vfs_options(), retriever.clone(), ambient()).unwrap();
+        Drive::open_on(home, keys(), store_keys(), options(), vfs_options(), retriever.clone(), ambient())
+            .unwrap();
     assert_same(&before, &dump(again.vfs()), "opened again");
     assert_eq!(again.seal().unwrap(), None);
     vfs_edit_and_seal(&again, &retriever);
@@ -114,7 +115,8 @@ fn a_chunk_out_of_reach_is_pending() {
     let big = vfs.resolve(b"/big").unwrap().ino;
     write(vfs, big, 5 * CHUNK + 1, b"partial");
     let row = drive.vfs().rows().live().chunk(big, 5).unwrap().unwrap();
-    retriever.corrupt(holdfast_content::block::cid_from_digest(holdfast_content::block::CODEC_RAW, &row.digest));
+    retriever
+        .corrupt(holdfast_content::block::cid_from_digest(holdfast_content::block::CODEC_RAW, &row.digest));
     let sealed = restored.seal().unwrap().unwrap();
     assert_eq!(sealed.pending, vec![big]);
     assert!(restored.dirty().unwrap().is_dirty());

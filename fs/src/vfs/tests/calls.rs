@@ -23,9 +23,13 @@ fn what_was_answered_survives_a_kill() {
     drive.write(file.ino, 100_000, &[7; 200_000]);
     drive.vfs.symlink(&ROOT, dir, b"s", b"../d/f").unwrap();
     drive.vfs.link(file.ino, ROOT_INO, b"other").unwrap();
-    let before = (drive.vfs.getattr(file.ino).unwrap(), drive.read(file.ino), drive.vfs.getattr(dir).unwrap());
+    let before =
+        (drive.vfs.getattr(file.ino).unwrap(), drive.read(file.ino), drive.vfs.getattr(dir).unwrap());
     let drive = drive.killed();
-    assert_eq!((drive.vfs.getattr(file.ino).unwrap(), drive.read(file.ino), drive.vfs.getattr(dir).unwrap()), before);
+    assert_eq!(
+        (drive.vfs.getattr(file.ino).unwrap(), drive.read(file.ino), drive.vfs.getattr(dir).unwrap()),
+        before
+    );
     let link = drive.vfs.resolve(b"/d/s").unwrap();
     assert_eq!(drive.vfs.readlink(link.ino).unwrap().as_ref(), b"../d/f");
     assert_eq!(drive.vfs.resolve(b"other").unwrap().ino, file.ino);
@@ -349,4 +353,45 @@ fn refusals_have_their_errno() {
     assert_eq!(errno(create(dir, b"x")), libc::ENOENT, "nothing is made in a directory that is gone");
     drive.vfs.set_read_only(true);
     assert_eq!(errno(create(ROOT_INO, b"y")), libc::EROFS);
+}
+
+#[test]
+fn who_comes_too_late_to_open_a_replaced_file_does_not_come_too_late_twice() {
+    let drive = Drive::new();
+    let (old, new) = (drive.file("name"), drive.file("new"));
+    drive.write(new, 0, b"newer");
+    // Looked up, then replaced, then opened.
+    drive.vfs.rename((ROOT_INO, b"new"), (ROOT_INO, b"name"), RenameMode::Replace).unwrap();
+    assert_eq!(errno(drive.vfs.open_file(old)), libc::ESTALE);
+    let again = drive.vfs.lookup(ROOT_INO, b"name").unwrap().ino;
+    assert_eq!(again, new);
+    drive.file("newest");
+    drive.vfs.rename((ROOT_INO, b"newest"), (ROOT_INO, b"name"), RenameMode::Replace).unwrap();
+    drive.vfs.unlink(ROOT_INO, b"name").unwrap();
+    // It has no name any more, and can be opened all the same.
+    drive.vfs.open_file(again).unwrap();
+    assert_eq!(drive.read(again), b"newer");
+    drive.vfs.release_file(again).unwrap();
+    for _ in 0..4 {
+        drive.vfs.begin_round();
+    }
+    drive.assert_nothing_left();
+}
+
+#[test]
+fn times_that_are_there_already_cost_no_record() {
+    let drive = Drive::new();
+    let ino = drive.file("f");
+    drive.write(ino, 0, b"content");
+    let attr = drive.vfs.getattr(ino).unwrap();
+    let last = drive.vfs.rows().store().last_lsn();
+    // What the kernel's writeback cache sends when it lets go of a file.
+    let times =
+        SetAttr { mtime: Some(TimeSet::To(attr.mtime)), ctime: Some(attr.ctime), ..SetAttr::default() };
+    assert_eq!(drive.vfs.setattr(&ROOT, ino, &times).unwrap(), attr);
+    assert_eq!(drive.vfs.rows().store().last_lsn(), last);
+    let later = Time { secs: attr.mtime.secs + 1, ..attr.mtime };
+    let times = SetAttr { mtime: Some(TimeSet::To(later)), ..times };
+    assert_eq!(drive.vfs.setattr(&ROOT, ino, &times).unwrap().mtime, later);
+    assert_eq!(drive.vfs.rows().store().last_lsn(), last + 1);
 }

@@ -3,13 +3,16 @@
 mod base;
 mod calls;
 mod model;
+mod power;
 mod sealed;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use holdfast_store::{CrashMedium, IndexKind, MemoryIndex, Store, StoreKeys, StoreOptions, SystemClock, SystemRng};
+use holdfast_store::{
+    CrashMedium, IndexKind, MemoryIndex, Store, StoreKeys, StoreOptions, SystemClock, SystemRng,
+};
 use parking_lot::Mutex;
 
 use super::*;
@@ -84,7 +87,8 @@ impl Drive {
         .unwrap();
         let rows = Rows::new(store, NameKey::new([3; 32]), None);
         // Small chunks and small caches, so that little data goes through everything.
-        let options = VfsOptions { chunk_log2: 12, nodes_max: 64, dir_keep_entries_max: 6, ..VfsOptions::default() };
+        let options =
+            VfsOptions { chunk_log2: 12, nodes_max: 64, dir_keep_entries_max: 6, ..VfsOptions::default() };
         let hooks = Arc::new(PlainHooks { space: ROOM });
         let vfs = Vfs::open(rows, chunks.clone(), hooks, Arc::new(Ticks::default()), options).unwrap();
         Self { medium, index, chunks, vfs: Arc::new(vfs) }

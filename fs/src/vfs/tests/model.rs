@@ -8,16 +8,48 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Create { at: usize, kind: u8 },
-    Unlink { at: usize },
-    Rename { from: usize, to: usize, mode: u8 },
-    Link { from: usize, to: usize },
-    Write { at: usize, off: u64, len: usize, byte: u8 },
-    Resize { at: usize, size: u64 },
-    Punch { at: usize, off: u64, len: u64 },
-    Copy { from: usize, to: usize, src: u64, dst: u64, len: u64 },
+    Create {
+        at: usize,
+        kind: u8,
+    },
+    Unlink {
+        at: usize,
+    },
+    Rename {
+        from: usize,
+        to: usize,
+        mode: u8,
+    },
+    Link {
+        from: usize,
+        to: usize,
+    },
+    Write {
+        at: usize,
+        off: u64,
+        len: usize,
+        byte: u8,
+    },
+    Resize {
+        at: usize,
+        size: u64,
+    },
+    Punch {
+        at: usize,
+        off: u64,
+        len: u64,
+    },
+    Copy {
+        from: usize,
+        to: usize,
+        src: u64,
+        dst: u64,
+        len: u64,
+    },
     /// Cut now; installed by a later `Install`, if at all.
-    Cut { at: usize },
+    Cut {
+        at: usize,
+    },
     Install,
     Kill,
 }
@@ -115,7 +147,8 @@ impl Model {
     }
 
     fn rename(&mut self, from: &[&str], to: &[&str], mode: RenameMode) -> Outcome {
-        let ((from_name, from_dir), (to_name, to_dir)) = (from.split_last().unwrap(), to.split_last().unwrap());
+        let ((from_name, from_dir), (to_name, to_dir)) =
+            (from.split_last().unwrap(), to.split_last().unwrap());
         let (from_dir, to_dir) = (self.walk(from_dir)?, self.walk(to_dir)?);
         let source = self.dir(from_dir)?.get(*from_name).copied();
         let target = self.dir(to_dir)?.get(*to_name).copied();
@@ -190,8 +223,9 @@ impl Pair {
             Op::Unlink { at } => self.unlink(&path(at)),
             Op::Rename { from, to, mode } => {
                 let (from, to) = (path(from), path(to));
-                let mode = [RenameMode::Replace, RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange]
-                    [usize::from(mode)];
+                let mode =
+                    [RenameMode::Replace, RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange]
+                        [usize::from(mode)];
                 let found = self.parent(&from).and_then(|f| Ok((f, self.parent(&to)?)));
                 let found = found.and_then(|(f, t)| {
                     self.drive().vfs.rename((f.0, f.1), (t.0, t.1), mode).map_err(|error| error.errno())

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, Env, LogLevel, Options, ReadOptions,
-    SnapshotWithThreadMode, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, Env, LogLevel,
+    LruCacheOptions, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 
 use super::{Batch, Index, IndexRead, Visit};
@@ -19,7 +19,11 @@ pub(crate) struct RocksIndex(Arc<DB>);
 impl From<rocksdb::Error> for StoreError {
     fn from(error: rocksdb::Error) -> Self {
         match error.kind() {
-            rocksdb::ErrorKind::Corruption => StoreError::corrupt(format!("index: {error}")),
+            rocksdb::ErrorKind::Corruption => StoreError::IndexDamaged(error.to_string()),
+            // RocksDB has no kind for it, only the system's words.
+            _ if error.as_ref().contains("No space left on device") => {
+                StoreError::NoSpace { what: "the index" }
+            }
             _ => StoreError::Index(error.to_string()),
         }
     }
@@ -27,6 +31,9 @@ impl From<rocksdb::Error> for StoreError {
 
 /// Open files of the index at most; each costs its filter and index blocks.
 const OPEN_FILES_MAX: i32 = 256;
+/// The block cache has four parts. RocksDB's own choice, 64, makes each smaller than the blocks of one table's index, which
+/// then push each other out: a look-up costs the reading and checking of half a megabyte.
+const CACHE_SHARD_BITS: i32 = 2;
 /// Ten bits a key: one absent key in a hundred costs a block read.
 const BLOOM_BITS: f64 = 10.0;
 
@@ -38,9 +45,18 @@ impl RocksIndex {
             })?;
         }
         let mut tables = BlockBasedOptions::default();
-        tables.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
+        let mut cache = LruCacheOptions::default();
+        cache.set_capacity(options.block_cache_bytes);
+        cache.set_num_shard_bits(CACHE_SHARD_BITS);
+        tables.set_block_cache(&Cache::new_lru_cache_opts(&cache));
         tables.set_bloom_filter(BLOOM_BITS, false);
+        // Index and filter in parts of a block's size, so that memory holds those that are used and a miss costs one of
+        // them, whatever the size of the table.
+        tables.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        tables.set_partition_filters(true);
         tables.set_cache_index_and_filter_blocks(true);
+        tables.set_pin_top_level_index_and_filter(true);
+        tables.set_pin_l0_filter_and_index_blocks_in_cache(true);
         tables.set_format_version(5);
         let mut settings = Options::default();
         settings.create_if_missing(true);
@@ -64,7 +80,14 @@ impl RocksIndex {
             env.lower_high_priority_thread_pool_cpu_priority();
             settings.set_env(&env);
         }
-        Ok(RocksIndex(Arc::new(DB::open(&settings, path)?)))
+        let database = DB::open(&settings, path).map_err(|error| match error.kind() {
+            // A file that another one of the index names.
+            rocksdb::ErrorKind::IOError if error.to_string().contains("No such file") => {
+                StoreError::IndexDamaged(error.to_string())
+            }
+            _ => error.into(),
+        })?;
+        Ok(RocksIndex(Arc::new(database)))
     }
 }
 

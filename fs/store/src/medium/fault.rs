@@ -126,6 +126,10 @@ impl StorageMedium for FaultMedium {
     fn sync_dir(&self) -> io::Result<()> {
         guarded(&self.plans, FaultOp::SyncDir, (), || self.inner.sync_dir())
     }
+
+    fn room(&self) -> Option<(u64, u64)> {
+        self.inner.room()
+    }
 }
 
 struct FaultFile {

@@ -34,6 +34,10 @@ pub trait StorageMedium: Send + Sync {
     fn list(&self) -> io::Result<Vec<String>>;
     /// Makes names durable.
     fn sync_dir(&self) -> io::Result<()>;
+    /// How many bytes the medium holds in all, and how many more it would take, where it can tell.
+    fn room(&self) -> Option<(u64, u64)> {
+        None
+    }
 }
 
 /// A file of a medium. Calls may come from many threads at once.

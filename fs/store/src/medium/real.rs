@@ -97,6 +97,12 @@ impl StorageMedium for RealMedium {
     fn sync_dir(&self) -> io::Result<()> {
         self.folder.sync_all()
     }
+
+    fn room(&self) -> Option<(u64, u64)> {
+        let disk = nix::sys::statvfs::fstatvfs(&*self.folder).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
+        Some((bytes(disk.blocks()), bytes(disk.blocks_available())))
+    }
 }
 
 struct RealFile(File);

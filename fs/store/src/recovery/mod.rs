@@ -26,7 +26,7 @@ use crate::forge::FreeSegment;
 use crate::index::{Index, STATE_KEY};
 use crate::ledger::Ledger;
 use crate::medium::StorageMedium;
-use crate::segment::{Kind, Segment};
+use crate::segment::{self, Kind, Segment};
 use crate::{Lsn, RecoveryReport, StoreError};
 
 /// What recovery works with.
@@ -103,6 +103,13 @@ fn read_state(tools: &Tools<'_>) -> Result<Option<IndexState>> {
         Err(StoreError::Corrupt { .. }) => Err(StoreError::WrongKey),
         Err(error) => Err(error),
     }
+}
+
+/// Whether there is any log, so that opening makes no new one.
+pub(crate) fn has_segments(medium: &dyn StorageMedium) -> Result<bool> {
+    let names = medium.list().map_err(|error| StoreError::io("list", "the folder of the log", error))?;
+    let is_segment = |name: &String| matches!(segment::parse_name(name), segment::FileName::Segment(..));
+    Ok(names.iter().any(is_segment))
 }
 
 /// A store that never was: the index gets its identity before the log exists.

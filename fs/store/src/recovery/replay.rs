@@ -233,10 +233,11 @@ impl Replay<'_> {
         self.out.ledger.record(found.segment, lsn);
         self.out.touched.insert(found.segment);
         for (key, value) in &changes {
-            if value.is_none() && key.as_slice().first() == Some(&Table::Payload.tag()) {
-                if let Some(place) = self.old_place(key)? {
-                    self.out.ledger.died(&place, lsn);
-                }
+            if value.is_none()
+                && key.as_slice().first() == Some(&Table::Payload.tag())
+                && let Some(place) = self.old_place(key)?
+            {
+                self.out.ledger.died(&place, lsn);
             }
         }
         if let Some(place) = found.place {

@@ -67,8 +67,8 @@ fn scans_merge_layers_in_both_directions() {
     let model = |keep: &dyn Fn(u8) -> Option<Vec<u8>>, range: std::ops::Range<u8>| {
         range.filter_map(|n| Some((vec![n], bytes::Bytes::from(keep(n)?)))).collect::<Vec<_>>()
     };
-    let old = |n: u8| (n % 3 != 0).then(|| vec![n]);
-    let new = |n: u8| if n % 5 == 0 { Some(vec![n, n]) } else { old(n) };
+    let old = |n: u8| (!n.is_multiple_of(3)).then(|| vec![n]);
+    let new = |n: u8| if n.is_multiple_of(5) { Some(vec![n, n]) } else { old(n) };
     for (reads, keep) in
         [(&store as &dyn Reads, &new as &dyn Fn(u8) -> Option<Vec<u8>>), (&snapshot as &dyn Reads, &old)]
     {

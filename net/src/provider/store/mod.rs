@@ -8,8 +8,8 @@
 
 mod disk;
 mod incoming;
-mod records;
-mod row;
+pub(crate) mod records;
+pub(crate) mod row;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;

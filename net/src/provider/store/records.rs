@@ -18,13 +18,13 @@ const VERSION: u8 = 1;
 const FILE_BYTES_MAX: usize = RECORD_BYTES_MAX + 512;
 
 #[derive(Serialize, Deserialize)]
-struct File {
+pub(crate) struct File {
     #[serde(with = "serde_bytes")]
-    by: [u8; 32],
-    key: RecordKey,
-    v: u8,
+    pub(crate) by: [u8; 32],
+    pub(crate) key: RecordKey,
+    pub(crate) v: u8,
     #[serde(with = "serde_bytes")]
-    value: Vec<u8>,
+    pub(crate) value: Vec<u8>,
 }
 
 /// The records' folder. One put at a time: the comparison and the write belong together.
@@ -122,8 +122,12 @@ fn read(path: &Path) -> Outcome<Option<File>> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(storage(&e)),
     };
-    match codec::decode::<File>(&bytes, FILE_BYTES_MAX) {
-        Ok(file) if file.v == VERSION => Ok(Some(file)),
+    decode(&bytes).map(Some)
+}
+
+pub(crate) fn decode(bytes: &[u8]) -> Outcome<File> {
+    match codec::decode::<File>(bytes, FILE_BYTES_MAX) {
+        Ok(file) if file.v == VERSION => Ok(file),
         Ok(_) => Err(WireError::new(ErrorCode::Storage, "a record of another version")),
         Err(e) => Err(WireError::new(ErrorCode::Storage, e.to_string())),
     }

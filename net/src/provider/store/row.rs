@@ -65,7 +65,7 @@ pub(crate) struct DealRow {
 
 impl DealRow {
     /// A deal just taken.
-    pub(super) fn taken(proposal: &SignedProposal, manifest: Vec<u8>, answer: Vec<u8>) -> DealRow {
+    pub(crate) fn taken(proposal: &SignedProposal, manifest: Vec<u8>, answer: Vec<u8>) -> DealRow {
         DealRow {
             answer,
             gone: None,
@@ -77,11 +77,11 @@ impl DealRow {
         }
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         codec::encode(self)
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<DealRow, CodecError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<DealRow, CodecError> {
         let row: DealRow = codec::decode(bytes, ROW_BYTES_MAX)?;
         check_version(row.version, ROW_VERSION)?;
         if row.state == DealState::Stored && row.receipt.is_none() {

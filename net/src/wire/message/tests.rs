@@ -3,7 +3,7 @@ use super::*;
 use crate::record::RecordKind;
 use proptest::prelude::*;
 
-fn requests() -> Vec<Request> {
+pub(crate) fn requests() -> Vec<Request> {
     vec![
         Request::Hello { agent: "a".into(), v: 1 },
         Request::Auth { key: [1; 32], sig: vec![2; 64] },
@@ -24,13 +24,8 @@ fn requests() -> Vec<Request> {
     ]
 }
 
-#[test]
-fn messages_round_trip() {
-    for request in requests() {
-        let bytes = codec::encode(&request);
-        assert_eq!(decode::<Request>(&bytes).unwrap(), request);
-    }
-    let replies = vec![
+pub(crate) fn replies() -> Vec<Reply> {
+    vec![
         Reply::Ok {},
         Reply::Hello {
             agent: "b".into(),
@@ -53,8 +48,16 @@ fn messages_round_trip() {
             }],
             next: Some(DealId([1; 32])),
         },
-    ];
-    for reply in replies {
+    ]
+}
+
+#[test]
+fn messages_round_trip() {
+    for request in requests() {
+        let bytes = codec::encode(&request);
+        assert_eq!(decode::<Request>(&bytes).unwrap(), request);
+    }
+    for reply in replies() {
         assert_eq!(decode::<Reply>(&codec::encode(&reply)).unwrap(), reply);
     }
     let read = DataRequest::Read { deal: DealId([1; 32]), ranges: vec![ByteRange::new(1, 2)] };

@@ -1,0 +1,101 @@
+//! Every decoder of the program: the daemon's own, and those of the rooms below. The one list that `cargo fuzz` (tests/fuzz)
+//! and the test of its seeds call; a violated promise panics.
+
+use std::path::Path;
+
+use holdfast_net::record::{RECORD_BYTES_MAX, RecordRules as _};
+use holdfast_proofs::{CommpHasher, PieceCid, PossessionProof};
+
+use crate::cli::args::parse_size;
+use crate::control::{Request, Response, StatusReport};
+use crate::drive::head::Published;
+use crate::drive::ledger::{self, PieceRow, ProviderRow};
+use crate::home::{Config, ProviderAddr, passphrase};
+use crate::process::ProcessRecord;
+use crate::records::{DriveRecords, HeadValue, head_key, keyring_key};
+
+/// A decoder: its name, and what takes any bytes.
+pub type Decoder = (&'static str, fn(&[u8]));
+
+const OWN: &[Decoder] = &[
+    ("daemon-config", config),
+    ("daemon-provider-config", |bytes| drop(crate::provide::parse_config(bytes, Path::new("config")))),
+    ("daemon-pid", |bytes| drop(ProcessRecord::parse(text(bytes)))),
+    ("daemon-request", |bytes| drop(serde_json::from_slice::<Request>(bytes))),
+    ("daemon-response", |bytes| drop(serde_json::from_slice::<Response>(bytes))),
+    ("daemon-status", |bytes| drop(serde_json::from_slice::<StatusReport>(bytes))),
+    ("daemon-ledger-piece", |bytes| drop(ledger::decode_versioned::<PieceRow>(b"row", bytes))),
+    ("daemon-ledger-provider", |bytes| drop(ledger::decode_versioned::<ProviderRow>(b"row", bytes))),
+    ("daemon-published", |bytes| drop(serde_ipld_dagcbor::from_slice::<Published>(bytes))),
+    ("daemon-head-value", head_value),
+    ("daemon-secrets", secrets),
+    ("daemon-address", address),
+    ("daemon-size", |bytes| drop(parse_size(text(bytes)))),
+    ("proofs-possession", possession),
+    ("proofs-piece-cid", piece_cid),
+    ("proofs-checkpoint", |bytes| drop(CommpHasher::resume(bytes))),
+];
+
+/// Every decoder there is.
+pub fn decoders() -> Vec<Decoder> {
+    let rooms = [
+        holdfast_store::fuzzing::DECODERS,
+        holdfast_content::fuzzing::DECODERS,
+        holdfast_fs::fuzzing::DECODERS,
+        holdfast_net::fuzzing::DECODERS,
+        OWN,
+    ];
+    rooms.concat()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+fn config(bytes: &[u8]) {
+    let path = Path::new("config");
+    if let Ok(config) = Config::parse(bytes, path) {
+        let again = serde_json::to_vec(&config).ok().and_then(|bytes| Config::parse(&bytes, path).ok());
+        assert_eq!(again, Some(config), "another configuration comes back");
+    }
+}
+
+/// What anybody may hand to a provider as a record, and to a drive as a head.
+fn head_value(bytes: &[u8]) {
+    let name = [1; 32];
+    if bytes.len() <= RECORD_BYTES_MAX {
+        let _ = HeadValue::verify(bytes, &name);
+        let _ = DriveRecords.judge(&head_key(&name), bytes, None);
+        let drive = holdfast_content::keys::DriveName::from_bytes(name);
+        let _ = DriveRecords.judge(&keyring_key(&drive), bytes, None);
+    }
+}
+
+fn secrets(bytes: &[u8]) {
+    let _ = (passphrase::passphrase_in(text(bytes)), passphrase::words_in(text(bytes)));
+}
+
+fn address(bytes: &[u8]) {
+    if let Ok(address) = text(bytes).parse::<ProviderAddr>() {
+        assert!(address.parts().is_ok(), "an address that was parsed has no parts");
+        for full in address.full_addrs() {
+            assert!(full.parse::<ProviderAddr>().is_ok(), "an address does not come back");
+        }
+    }
+}
+
+fn possession(bytes: &[u8]) {
+    if let Ok(proof) = PossessionProof::decode(bytes) {
+        assert!(proof.encode().is_ok_and(|again| again == bytes), "two encodings of one proof");
+    }
+}
+
+fn piece_cid(bytes: &[u8]) {
+    if let Ok(cid) = PieceCid::from_bytes(bytes) {
+        assert_eq!(cid.to_bytes(), bytes, "two encodings of one piece CID");
+        let _ = (cid.padding(), cid.leaf_count(), cid.padded_len());
+    }
+}
+
+#[cfg(test)]
+mod tests;

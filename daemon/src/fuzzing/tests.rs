@@ -1,0 +1,101 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::control::{ControlError, ErrorKind, ProgressLine};
+use std::collections::BTreeSet;
+
+const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/seeds");
+
+/// The first seeds of each decoder are valid values: they must still be among the committed ones, and still be accepted as
+/// what they are. `HOLDFAST_BLESS=1` adds what is missing.
+fn seed(name: &str, bytes: &[u8]) {
+    let path = format!("{}/../tests/fuzz/seeds/{name}.hex", env!("CARGO_MANIFEST_DIR"));
+    let line: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut seeds = std::fs::read_to_string(&path).unwrap_or_default();
+    if !seeds.lines().any(|seed| seed == line) && std::env::var_os("HOLDFAST_BLESS").is_some() {
+        seeds.push_str(&format!("{line}\n"));
+        std::fs::write(&path, &seeds).unwrap();
+    }
+    assert!(seeds.lines().any(|seed| seed == line), "{path} lacks a valid value: its format has changed");
+    let decoder = OWN.iter().find(|(known, _)| *known == name).unwrap().1;
+    decoder(bytes);
+}
+
+fn cbor<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    serde_ipld_dagcbor::to_vec(value).unwrap()
+}
+
+#[test]
+fn valid_values_are_seeds() {
+    let peer = "12D3KooWGzJ3FZnGPJGLjjZ7Xc9oRkQhRhNq5xnYVvaAPkjCBxUM";
+    let provider = format!("/ip4/192.0.2.7/tcp/4001/p2p/{peer}");
+    seed("daemon-address", provider.as_bytes());
+    let mut config = Config::new("k51drive".into());
+    config.mountpoint = Some("/home/a/Holdfast".into());
+    config.providers.extend(provider.parse::<ProviderAddr>());
+    seed("daemon-config", &serde_json::to_vec(&config).unwrap());
+    seed("daemon-provider-config", br#"{"version":1,"capacity_bytes":9,"listen":["/ip4/0.0.0.0/tcp/4001"]}"#);
+    seed("daemon-pid", b"4711 12345 5b2ff7b2-4d3c-4a7e-9d4c-1f1f1f1f1f1f\n");
+    let requests = [
+        Request::Status {},
+        Request::Sync { wait: true, timeout_seconds: Some(9) },
+        Request::Unmount { lazy: false },
+        Request::ProviderRemove { peer_id: peer.into() },
+    ];
+    for request in requests {
+        seed("daemon-request", &serde_json::to_vec(&request).unwrap());
+    }
+    let responses = [
+        Response::Progress(ProgressLine { phase: "placing".into(), done: 1, total: 2, ..Default::default() }),
+        Response::Ok(serde_json::json!({"synced": true})),
+        Response::Error(ControlError::new(ErrorKind::Busy, "open files")),
+    ];
+    for response in responses {
+        seed("daemon-response", &serde_json::to_vec(&response).unwrap());
+    }
+    seed("daemon-status", &serde_json::to_vec(&crate::control::render::tests::sample()).unwrap());
+    seed("daemon-ledger-piece", &cbor(&PieceRow::new(1 << 20, 3)));
+    seed("daemon-ledger-provider", &cbor(&ProviderRow::new(1_800_000_000)));
+    seed("daemon-published", &cbor(&Published::default()));
+    seed("daemon-head-value", &[1, 0, 2, 8, 8, 9]);
+    seed("daemon-secrets", b"# comment\nwords: one two\npassphrase: a b\n");
+    seed("daemon-size", b"2TiB");
+    let piece = PieceCid::new(1000, [3; 32]).unwrap();
+    seed("proofs-piece-cid", &piece.to_bytes());
+    let mut hasher = CommpHasher::new();
+    hasher.update(&[9; 1000]);
+    seed("proofs-checkpoint", &hasher.checkpoint().state);
+    seed(
+        "proofs-possession",
+        &cbor(&(1u8, serde_bytes::Bytes::new(&[1; 64]), serde_bytes::Bytes::new(&[2; 32]))),
+    );
+}
+
+/// The committed seeds: valid values, and what fuzzing found worth keeping. Each is decoded, cut short at every length
+/// that is quick, and with a bit turned at each place.
+#[test]
+fn every_decoder_stands_its_seeds() {
+    let mut found = BTreeSet::new();
+    for (name, decoder) in decoders() {
+        assert!(found.insert(format!("{name}.hex")), "two decoders are called {name}");
+        let seeds = std::fs::read_to_string(format!("{SEEDS}/{name}.hex")).unwrap_or_default();
+        assert!(!seeds.trim().is_empty(), "no seeds for {name}");
+        for line in seeds.lines() {
+            let bytes = data_encoding::HEXLOWER.decode(line.as_bytes()).unwrap();
+            decoder(&bytes);
+            for cut in 0..bytes.len().min(300) {
+                decoder(&bytes[..cut]);
+            }
+            for at in 0..bytes.len().min(300) {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << (at % 8);
+                decoder(&changed);
+            }
+        }
+    }
+    let files: BTreeSet<String> = std::fs::read_dir(SEEDS)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(files, found, "seeds without a decoder, or the other way round");
+}

@@ -1,0 +1,107 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::block::{BlockAt, Link};
+use crate::commit::tests::{commit as sample, keys, reference};
+use crate::dagcbor;
+use crate::keyfile::{ArgonParams, HomeSecrets};
+use crate::keys::TreeDomain;
+use crate::rng::SeededRng;
+use crate::tree::{Entry, MemorySource, Tree};
+use bytes::Bytes;
+
+/// The first seeds of each decoder are valid values: they must still be among the committed ones, and still be accepted as
+/// what they are. `HOLDFAST_BLESS=1` adds what is missing.
+fn seed(name: &str, bytes: &[u8]) {
+    let path = format!("{}/../../tests/fuzz/seeds/{name}.hex", env!("CARGO_MANIFEST_DIR"));
+    let line: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut seeds = std::fs::read_to_string(&path).unwrap_or_default();
+    if !seeds.lines().any(|seed| seed == line) && std::env::var_os("HOLDFAST_BLESS").is_some() {
+        seeds.push_str(&format!("{line}\n"));
+        std::fs::write(&path, &seeds).unwrap();
+    }
+    assert!(seeds.lines().any(|seed| seed == line), "{path} lacks a valid value: its format has changed");
+    let decoder = DECODERS.iter().find(|(known, _)| *known == name).unwrap().1;
+    decoder(bytes);
+}
+
+#[test]
+fn valid_values_are_seeds() {
+    let mnemonic = Mnemonic::from_entropy([1; 32]);
+    let root = mnemonic.root_key();
+    seed("content-words", mnemonic.phrase().as_bytes());
+    seed("content-drive-name", root.drive_name().to_string().as_bytes());
+    let leaf = Block::raw(&b"hello"[..]).unwrap();
+    seed("content-cid", &leaf.cid().to_bytes());
+    let ring = Keyring::first(&root, 1_800_000_000);
+    seed("content-keyring", &dagcbor::encode("keyring", &ring).unwrap());
+    let signed = ring.sign(&root).unwrap();
+    let secrets =
+        HomeSecrets::new(root.drive_name(), &root.generation(1), signed, &SeededRng::new(1)).unwrap();
+    let weak = ArgonParams::weak_for_tests();
+    seed("content-keyfile", &crate::keyfile::seal(b"p", &secrets, weak, &SeededRng::new(2)).unwrap());
+    seed("content-keyfile-plain", &dagcbor::encode("keyfile", &secrets).unwrap());
+    seed("content-chunk", b"\0\0\0\0\x05hello");
+    let frame = zstd::bulk::compress(&[7; 300], 1).unwrap();
+    seed("content-chunk", &[&[1, 0, 0, 1, 44], frame.as_slice()].concat());
+
+    let link = Link::to_leaf(&leaf);
+    let (block, directory) = Directory { body: link, links: vec![link, link] }.encode().unwrap();
+    seed("content-directory", block.bytes());
+    seed("content-file-node", unixfs::inner_node(&[(link, 5), (link, 5)]).unwrap().bytes());
+    let entry = |key: &'static [u8], links| Entry { key: Bytes::from(key), value: Bytes::from("v"), links };
+    let entries = vec![entry(b"aab", vec![]), entry(b"aac", vec![directory])];
+    seed("content-tree-node", &Node { level: 0, entries }.encode::<Namespace>().unwrap());
+    let at = BlockAt { cid: *leaf.cid(), piece: [3; 16], offset: 1 << 30, len: 5 };
+    seed("content-location", &Location::from(at).encode());
+    let tree = Tree::<Physical>::new(keys().tree(TreeDomain::Location), 8);
+    let edit = crate::location::put(&at).unwrap();
+    let applied = tree.apply(&MemorySource::new(), None, vec![edit], &mut MemorySource::new()).unwrap();
+    let child = Physical::to_entry(Bytes::from("k"), &applied.root).unwrap();
+    seed("content-tree-node", &Node { level: 1, entries: vec![child] }.encode::<Physical>().unwrap());
+
+    let encoded = sample(None).encode(&keys()).unwrap();
+    let later = sample(Some(reference(&encoded))).encode(&keys()).unwrap();
+    for commit in [encoded, later] {
+        let mut plain = commit.body.bytes().to_vec();
+        aead::open_once(commit.key.as_bytes(), &mut plain).unwrap();
+        assert!(Commit::decode_plain(&plain, &KEYS).is_ok());
+        seed("content-commit", &plain);
+    }
+    heads();
+    let mut writer = crate::car::PieceWriter::new(Vec::new(), [1; 16]).unwrap();
+    writer.write(&leaf).unwrap();
+    writer.write(&block).unwrap();
+    seed("content-piece", &writer.finish().unwrap());
+    seed("content-time", b"2026-11-25T03:28:51.000000001Z");
+}
+
+fn heads() {
+    let body = crate::head::tests::body();
+    let sealed = body.seal(&keys()).unwrap();
+    seed("content-head-body", sealed.bytes());
+    let (header, ciphertext) = sealed.bytes().split_at(6);
+    let plain = aead::open_xnonce(KEYS.head_body.as_bytes(), header, ciphertext).unwrap();
+    seed("content-head-body", &plain);
+    let record = HeadRecord::sign(sealed.cid(), 7, 1, 1_900_000_000, KEYS.head_signing()).unwrap();
+    seed("content-head-record", record.bytes());
+    // Behind a signature of 64 bytes, and the tag and length of the data.
+    seed("content-head-record", &record.bytes()[69..]);
+    let entry = &body.tail[0];
+    seed("content-placement", entry.bytes());
+    seed("content-placement", &dagcbor::encode("placement entry", entry.body()).unwrap());
+}
+
+/// What nests without end must run out of patience before it runs out of stack.
+#[test]
+fn deep_nesting_is_an_error() {
+    for opening in [0x81, 0xa1, 0xd8] {
+        let bytes = vec![opening; 60_000];
+        for name in ["content-keyring", "content-keyfile-plain", "content-commit", "content-head-body"] {
+            DECODERS.iter().find(|(known, _)| *known == name).unwrap().1(&bytes);
+        }
+        let mut map = vec![0xa1, 0x61, b'x'];
+        map.extend_from_slice(&bytes);
+        assert!(Commit::decode_plain(&map, &KEYS).is_err());
+    }
+}

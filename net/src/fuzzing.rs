@@ -1,0 +1,90 @@
+//! Every decoder of what a peer sends and of what a provider's folder holds, as a function of any bytes: what fuzzing and
+//! the seeds of `tests/fuzz` call. Bodies are decoded as if their signatures were right. A violated promise panics.
+
+use futures::executor::block_on;
+use futures::io::Cursor;
+use libp2p::PeerId;
+
+use crate::codec;
+use crate::deal::{
+    AnswerBody, DEAL_BYTES_MAX, DealId, DealProposal, ReceiptBody, SignedProposal, SignedReceipt,
+};
+use crate::manifest::{MANIFEST_BYTES_MAX, Manifest, SignedManifest};
+use crate::provider::store::{records, row::DealRow};
+use crate::record::RecordKey;
+use crate::wire::frame::read_frame;
+use crate::wire::message::{self, AUDIT_BODY_BYTES_MAX, AuditBody, DataRequest, Reply, Request, WireError};
+
+/// Name and entry of each decoder.
+pub const DECODERS: &[(&str, fn(&[u8]))] = &[
+    ("net-frame", frame),
+    ("net-request", |bytes| drop(message::decode::<Request>(bytes))),
+    ("net-reply", |bytes| drop(message::decode::<Reply>(bytes))),
+    ("net-data-request", |bytes| drop(message::decode::<DataRequest>(bytes))),
+    ("net-error", error),
+    ("net-audit", |bytes| drop(codec::decode::<AuditBody>(bytes, AUDIT_BODY_BYTES_MAX))),
+    ("net-proposal", proposal),
+    ("net-answer", |bytes| drop(codec::decode::<AnswerBody>(bytes, DEAL_BYTES_MAX))),
+    ("net-receipt", receipt),
+    ("net-manifest", manifest),
+    ("net-record-key", record_key),
+    ("net-deal-id", deal_id),
+    ("net-deal-row", |bytes| drop(DealRow::decode(bytes))),
+    ("net-record-file", |bytes| drop(records::decode(bytes))),
+];
+
+/// A stream of frames: each one comes back byte for byte.
+fn frame(bytes: &[u8]) {
+    let mut stream = Cursor::new(bytes);
+    let mut read = 0;
+    while let Ok(frame) = block_on(read_frame(&mut stream)) {
+        let end = read + frame.encoded().len();
+        assert_eq!(bytes.get(read..end), Some(frame.encoded().as_ref()));
+        read = end;
+    }
+}
+
+fn error(bytes: &[u8]) {
+    if let Ok(error) = message::decode::<WireError>(bytes) {
+        let _ = error.into_net_error().to_string();
+    }
+}
+
+fn proposal(bytes: &[u8]) {
+    let _ = SignedProposal::from_bytes(bytes);
+    if let Ok(body) = codec::decode::<DealProposal>(bytes, DEAL_BYTES_MAX)
+        && body.validate().is_ok()
+    {
+        assert!(body.piece().is_ok(), "a valid proposal names a piece");
+    }
+}
+
+fn receipt(bytes: &[u8]) {
+    let _ = SignedReceipt::from_bytes(bytes);
+    if let Ok(body) = codec::decode::<ReceiptBody>(bytes, DEAL_BYTES_MAX) {
+        let _ = PeerId::from_bytes(&body.provider);
+    }
+}
+
+fn manifest(bytes: &[u8]) {
+    let _ = SignedManifest::from_bytes(bytes);
+    if let Ok(body) = codec::decode::<Manifest>(bytes, MANIFEST_BYTES_MAX) {
+        let _ = body.validate();
+    }
+}
+
+fn record_key(bytes: &[u8]) {
+    if let Ok(key) = codec::decode::<RecordKey>(bytes, 1024) {
+        let _ = key.validate();
+    }
+}
+
+fn deal_id(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(id) = text.parse::<DealId>() {
+        assert_eq!(id.to_string().parse::<DealId>().ok(), Some(id));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::deal::tests::{piece_cid, provider_key, signing_key};
+use crate::deal::{DealProposal, SignedAnswer};
+use crate::error::ErrorCode;
+use crate::manifest::Manifest;
+use crate::record::RecordKind;
+use crate::wire::frame::{Frame, FrameKind};
+
+/// The first seeds of each decoder are valid values: they must still be among the committed ones, and still be accepted as
+/// what they are. `HOLDFAST_BLESS=1` adds what is missing.
+fn seed(name: &str, bytes: &[u8]) {
+    let path = format!("{}/../tests/fuzz/seeds/{name}.hex", env!("CARGO_MANIFEST_DIR"));
+    let line: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut seeds = std::fs::read_to_string(&path).unwrap_or_default();
+    if !seeds.lines().any(|seed| seed == line) && std::env::var_os("HOLDFAST_BLESS").is_some() {
+        seeds.push_str(&format!("{line}\n"));
+        std::fs::write(&path, &seeds).unwrap();
+    }
+    assert!(seeds.lines().any(|seed| seed == line), "{path} lacks a valid value: its format has changed");
+    let decoder = DECODERS.iter().find(|(known, _)| *known == name).unwrap().1;
+    decoder(bytes);
+}
+
+#[test]
+fn valid_values_are_seeds() {
+    let frames = [(FrameKind::Request, &b"abc"[..]), (FrameKind::Data, b"d"), (FrameKind::End, b"")];
+    let stream: Vec<u8> = frames
+        .iter()
+        .flat_map(|(kind, payload)| Frame::new(*kind, 7, payload).unwrap().encoded().to_vec())
+        .collect();
+    seed("net-frame", &stream);
+    for request in message::tests::requests() {
+        seed("net-request", &codec::encode(&request));
+    }
+    for reply in message::tests::replies() {
+        seed("net-reply", &codec::encode(&reply));
+    }
+    let read = DataRequest::Read { deal: DealId([1; 32]), ranges: vec![crate::deal::ByteRange::new(1, 2)] };
+    seed("net-data-request", &codec::encode(&read));
+    seed("net-error", &codec::encode(&WireError::new(ErrorCode::Busy, "no")));
+    let audit = AuditBody {
+        at: 1_800_000_000,
+        count: 24,
+        deal: DealId([1; 32]),
+        proof: [2; 32],
+        record: Some(serde_bytes::ByteArray::new([3; 32])),
+        seed: [4; 32],
+        v: 1,
+    };
+    seed("net-audit", &codec::encode(&audit));
+    let key = RecordKey::new(RecordKind::Head, [5; 32]);
+    seed("net-record-key", &codec::encode(&key));
+    seed("net-deal-id", "0a".repeat(32).as_bytes());
+    deals();
+}
+
+fn deals() {
+    let client = signing_key(1);
+    let body = DealProposal {
+        version: 1,
+        suite: 1,
+        client: client.verifying_key().to_bytes(),
+        provider: provider_key(2).public().to_peer_id().to_bytes(),
+        piece_cid: piece_cid(1),
+        raw_len: 1 << 20,
+        manifest: [3; 32],
+        start: 1_000,
+        end: 2_000,
+        price: vec![1, 0],
+        settlement: 0,
+        settlement_data: vec![],
+        nonce: [4; 16],
+    };
+    seed("net-proposal", &codec::encode(&body));
+    let signed = body.clone().sign(&client).unwrap();
+    seed("net-proposal", &signed.to_bytes());
+    let answer = AnswerBody { version: 1, suite: 1, deal: signed.deal_id(), accepted_at: 5, push_until: 6 };
+    seed("net-answer", &codec::encode(&answer));
+    let receipt = ReceiptBody {
+        version: 1,
+        suite: 1,
+        deal: signed.deal_id(),
+        piece_cid: body.piece_cid,
+        raw_len: body.raw_len,
+        client: body.client,
+        provider: body.provider.clone(),
+        stored_at: 7,
+    };
+    seed("net-receipt", &codec::encode(&receipt));
+    let manifest = Manifest::replicas([1; 16], 1 << 20, vec![piece_cid(1), piece_cid(2)], body.client);
+    seed("net-manifest", &codec::encode(&manifest));
+    let manifest = manifest.sign(&client).unwrap();
+    seed("net-manifest", manifest.as_bytes());
+    let answer = SignedAnswer::sign(answer, &provider_key(2)).unwrap();
+    let row = DealRow::taken(&signed, manifest.as_bytes().to_vec(), answer.to_bytes());
+    seed("net-deal-row", &row.encode());
+    let file = records::File {
+        by: [1; 32],
+        key: RecordKey::new(RecordKind::Head, [5; 32]),
+        v: 1,
+        value: vec![1; 40],
+    };
+    seed("net-record-file", &codec::encode(&file));
+}
