@@ -1,5 +1,7 @@
 //! A sector of test strength through its phases, in real workers.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs;

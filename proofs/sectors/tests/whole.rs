@@ -1,5 +1,7 @@
 //! A seal with its Groth16 proof, whole. Slow: `--ignored` alone runs it.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::path::PathBuf;
