@@ -107,7 +107,7 @@ fn a_drawn_sector_is_proven() {
 }
 
 #[test]
-#[ignore = "20 CPU seconds: two partitions, and all but one sector faulty; makes the committed Window PoSt anew"]
+#[ignore = "25 CPU seconds: two partitions, and all but one sector faulty; makes the committed Window PoSt anew"]
 fn a_window_of_two_partitions_is_proven() {
     let rig = Rig::new();
     rig.run(Job::Parameters { profile: Profile::Test2k, circuit: Circuit::WindowPost });

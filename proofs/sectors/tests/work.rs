@@ -22,6 +22,10 @@ use holdfast_sectors::{Circuit, Profile, SealMode};
 use serde_json::json;
 
 const MIB: u64 = 1 << 20;
+/// Some seconds on an idle machine.
+const SEALED_WITHIN: Duration = Duration::from_mins(5);
+/// Milliseconds on an idle machine; the job that is given up would take a quarter of an hour.
+const ENDED_WITHIN: Duration = Duration::from_mins(1);
 
 #[test]
 fn a_worker_that_wants_more_memory_dies_and_we_live() {
@@ -70,7 +74,7 @@ fn a_worker_ends_when_its_parent_does() {
     drop(input);
     let started = Instant::now();
     assert_eq!(worker.wait().unwrap().code(), Some(1));
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < ENDED_WITHIN);
 }
 
 #[test]
@@ -98,11 +102,12 @@ fn nonsense_is_an_error_and_not_a_crash() {
 fn audits_are_answered_while_sectors_are_sealed() {
     let rig = Rig::new();
     let light: holdfast_sectors::engine::LightWork = Arc::new(|data| Ok(json!({ "answered": data })));
-    let executor = WorkerExecutor::new(rig.launcher.clone(), 10, light);
+    // Hardly nicer than others, or a busy machine would leave the seals nothing.
+    let executor = WorkerExecutor::new(rig.launcher.clone(), 1, light);
     let budget = Budget { memory_bytes: 2 << 30, cores: 1 };
     let queue = rig.dir.path().join("queue");
     let mut engine = Conductor::open(&queue, budget, executor, SystemClock).unwrap();
-    let seals = 6;
+    let seals = 3;
     for number in 0..seals {
         let sector = rig.sector(&format!("load{number}"), number, SealMode::Synthetic, &payloads());
         let duty = Duty {
@@ -116,7 +121,7 @@ fn audits_are_answered_while_sectors_are_sealed() {
     let (mut audits, mut answered, mut sealed) = (0, 0, 0);
     let started = Instant::now();
     let mut last = started - Duration::from_secs(1);
-    while (answered < 20 || sealed < seals) && started.elapsed() < Duration::from_secs(120) {
+    while (answered < 20 || sealed < seals) && started.elapsed() < SEALED_WITHIN {
         if audits < 20 && last.elapsed() > Duration::from_millis(200) {
             last = Instant::now();
             audits += 1;
