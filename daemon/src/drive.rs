@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use holdfast_content::keys::DriveKeys;
@@ -79,6 +80,8 @@ pub struct Engine {
     pub restored: Option<RestoredReport>,
     /// One seal at a time.
     pub sealing: tokio::sync::Mutex<()>,
+    /// Bytes that providers took since the start: shows that the drive drains.
+    pub sent_bytes: AtomicU64,
     /// Somebody committed a row that others may want to see.
     pub wake: Notify,
     /// How long providers are silent, and what time they have.
@@ -132,6 +135,7 @@ impl Engine {
             started_at,
             restored: parts.restored,
             sealing: tokio::sync::Mutex::new(()),
+            sent_bytes: AtomicU64::new(0),
             wake: Notify::new(),
             clocks: clock::Clocks::default(),
             place: Mutex::default(),

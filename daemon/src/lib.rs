@@ -26,6 +26,7 @@ pub mod drive;
 pub mod fuzzing;
 pub mod handler;
 pub mod home;
+pub mod keep;
 pub mod local_network;
 pub mod memory;
 pub mod process;

@@ -1,6 +1,7 @@
 //! Where `fs` and `net` meet: the adapters between their traits, and nothing else.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use holdfast_fs::drive::jobs::Jobs;
 use holdfast_fs::drive::types::{DurabilitySource, PieceDurability};
@@ -40,6 +41,10 @@ impl DurabilitySource for EngineDurability {
 
     fn published_sequence(&self) -> Option<u64> {
         self.0.upgrade()?.head.published_sequence()
+    }
+
+    fn sent_bytes(&self) -> u64 {
+        self.0.upgrade().map_or(0, |engine| engine.sent_bytes.load(Ordering::Relaxed))
     }
 }
 

@@ -4,12 +4,14 @@
 //! seal ──commit row──► place ──placement rows──► publish ──head──►  (Placed)
 //!                        ▲                                │
 //!                        └──────verdict rows── audit ◄────┘      evict: drops local copies of what is safe
+//!                                                                        pin: brings back what shall stay
 //! ```
 //!
 //! Nobody calls anybody: each looks at rows, does one bounded step, commits rows.
 
 pub mod audit;
 pub mod evict;
+pub mod pin;
 pub mod place;
 pub mod publish;
 pub mod repair;

@@ -3,6 +3,7 @@
 //! - [`rows`]: every namespace row at rest, and the one way to read and change them.
 //! - [`vfs`]: POSIX semantics over rows, as a library; knows neither FUSE nor the network.
 //! - [`fuse`]: the thin edge to the kernel.
+//! - [`snapshots`]: the commits as read-only trees.
 //! - `drive`, `seal`, `pieces`, `restore`, `durability`, `check`: what turns the log into encrypted pieces and back.
 //!
 //! Imports `holdfast-store` and `holdfast-content`; never the network, never proofs.
@@ -17,4 +18,5 @@ pub mod pieces;
 pub mod restore;
 pub mod rows;
 pub mod seal;
+pub mod snapshots;
 pub mod vfs;

@@ -15,8 +15,10 @@ mod inputs;
 mod ipfs;
 mod itself;
 mod providers;
+mod quota;
 mod roundtrip;
 mod small;
+mod snapshots;
 mod stranger;
 mod writers;
 
@@ -76,6 +78,9 @@ const TESTS: &[Test] = &[
     test("two_of_five_providers_are_lost", FUSE, 600, providers::two_of_five_lost),
     test("a_provider_that_flips_bits_is_replaced", FUSE, 600, providers::flipped_bits),
     test("silent_and_lying_providers_cost_bounded_time", FUSE, 600, providers::gone_bad),
+    test("a_quota_smaller_than_the_data", FUSE, 900, quota::smaller_than_the_data),
+    test("what_is_pinned_stays_here", FUSE, 300, quota::pinned),
+    test("snapshots_show_what_was_and_give_it_back", FUSE, 300, snapshots::past_and_back),
     test("a_second_writer_is_refused", FUSE, 300, writers::second_writer),
     test("a_stranger_finds_nothing", FUSE, 300, stranger::finds_nothing),
     test("helia_walks_the_drive", HELIA, 300, ipfs::walked_by_helia),

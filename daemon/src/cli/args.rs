@@ -45,6 +45,20 @@ pub enum Command {
     Sync(SyncArgs),
     /// Show where the data stands, what happened and what to do
     Status(StatusArgs),
+    /// Drop local copies of what is safe with the providers
+    Evict(EvictArgs),
+    /// Keep a folder's data on this disk; without a path, show what is kept
+    Pin(PinArgs),
+    /// Keep it no longer
+    Unpin(UnpinArgs),
+    /// Make a snapshot now, and give it a name
+    Snapshot(SnapshotArgs),
+    /// List the snapshots; each is a folder in .snapshots
+    Snapshots,
+    /// Show which files differ between two snapshots, or a snapshot and now
+    Diff(DiffArgs),
+    /// Bring a file or folder back from the newest snapshot that has it
+    Undelete(UndeleteArgs),
     /// Check the drive for damage
     Verify(VerifyArgs),
     /// Change the passphrase that unlocks the drive on this machine
@@ -145,6 +159,53 @@ pub struct SyncArgs {
     /// Give up after this many seconds (exit code 10)
     #[arg(long, value_name = "SECONDS", requires = "wait")]
     pub timeout: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct EvictArgs {
+    /// Files and folders on the mounted drive [default: everything]
+    pub paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct PinArgs {
+    /// A file or folder on the mounted drive
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct UnpinArgs {
+    /// A file or folder on the mounted drive
+    pub path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct SnapshotArgs {
+    /// Its name, beside its time
+    pub name: Option<String>,
+    /// Take this name away again
+    #[arg(long, requires = "name")]
+    pub forget: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// A snapshot: its time as listed, its sequence, its CID, or the name that it is kept under
+    pub from: String,
+    /// Another one [default: now]
+    pub to: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct UndeleteArgs {
+    /// Where it was on the mounted drive
+    pub path: PathBuf,
+    /// From this snapshot [default: the newest that has it]
+    #[arg(long, value_name = "SNAPSHOT")]
+    pub from: Option<String>,
+    /// Put it there instead
+    #[arg(long, value_name = "PATH")]
+    pub to: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ mod background;
 mod exit;
 mod hardening;
 mod init;
+mod keep;
 mod log;
 mod mount;
 mod passphrase;
@@ -15,6 +16,7 @@ mod provide;
 mod provider;
 mod restore;
 mod running;
+mod undelete;
 
 use clap::Parser;
 
@@ -37,6 +39,13 @@ pub fn main() -> i32 {
         Command::Unmount(args) => running::unmount(&cli, args),
         Command::Sync(args) => running::sync(&cli, args),
         Command::Status(args) => running::status(&cli, args),
+        Command::Evict(args) => keep::evict(&cli, args),
+        Command::Pin(args) => keep::pin(&cli, args),
+        Command::Unpin(args) => keep::unpin(&cli, args),
+        Command::Snapshot(args) => keep::snapshot(&cli, args),
+        Command::Snapshots => keep::snapshots(&cli),
+        Command::Diff(args) => keep::diff(&cli, args),
+        Command::Undelete(args) => undelete::run(&cli, args),
         Command::Verify(args) => running::verify(&cli, args),
         Command::Passphrase(args) => passphrase::run(&cli, args),
         Command::Provider(args) => provider::run(&cli, args),

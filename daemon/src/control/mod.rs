@@ -13,6 +13,7 @@
 //! for only where that is a wait; lines have a length limit on both sides. Refuses: anything but the same user.
 
 mod client;
+mod keep;
 mod protocol;
 pub mod render;
 pub mod report;
@@ -20,7 +21,8 @@ mod server;
 mod short;
 
 pub use client::{Client, ClientError, STATUS_SECONDS_MAX};
-pub use protocol::{ControlError, ErrorKind, ProgressLine, Request, Response};
+pub use keep::*;
+pub use protocol::{ControlError, ErrorKind, KeepRequest, ProgressLine, Request, Response, Target};
 pub use report::*;
 pub use server::{ControlHandler, ProgressSink, Server};
 

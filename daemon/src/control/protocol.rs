@@ -32,6 +32,10 @@ pub enum Request {
     Verify {
         deep: bool,
     },
+    /// What stays here, and what was here once. Answer: as each says.
+    Keep {
+        what: KeepRequest,
+    },
     /// Answer: `ProvidersReport`.
     ProviderList {},
     ProviderAdd {
@@ -41,6 +45,37 @@ pub enum Request {
     ProviderRemove {
         peer_id: String,
     },
+}
+
+/// A file or folder of the drive, as the client found it at its path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    pub ino: u64,
+    /// The path as it was given, for people.
+    pub path: String,
+}
+
+/// Requests about local copies and about snapshots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum KeepRequest {
+    /// Drops local copies of what is safe: of all, or of these. Answer: `EvictReport`.
+    Evict { targets: Vec<Target> },
+    /// Answer: `PinsReport`.
+    Pin { target: Target },
+    /// Answer: `PinsReport`; `invalid` where it was not pinned.
+    Unpin { target: Target },
+    /// Answer: `PinsReport`.
+    Pins {},
+    /// Makes a commit of what is there now; with a name it is kept. Answer: `SnapshotReport`.
+    Snapshot { name: Option<String> },
+    /// Answer: `SnapshotReport`, of the commit that had the name.
+    ForgetSnapshot { name: String },
+    /// Answer: `SnapshotsReport`.
+    Snapshots {},
+    /// From one snapshot to another, or to now. Answer: `DiffReport`.
+    Diff { from: String, to: Option<String> },
 }
 
 /// One line of an answer.

@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use super::{
-    ControlError, ErrorKind, ProgressLine, ProvidersReport, Request, SealReport, StatusReport, SyncReport,
-    UnmountReport, VerifyReport,
+    ControlError, ErrorKind, KeepRequest, ProgressLine, ProvidersReport, Request, SealReport, StatusReport,
+    SyncReport, UnmountReport, VerifyReport,
     protocol::{REQUEST_BYTES_MAX, Response},
 };
 use crate::home::ProviderAddr;
@@ -44,6 +44,8 @@ pub trait ControlHandler: Send + Sync + 'static {
     /// Unmounts, seals nothing, closes the store. After `Ok` the daemon's `drive::run` returns.
     async fn unmount(&self, lazy: bool) -> Answer<UnmountReport>;
     async fn verify(&self, deep: bool, progress: ProgressSink) -> Answer<VerifyReport>;
+    /// The answer has the shape that the request names.
+    async fn keep(&self, what: KeepRequest) -> Answer<serde_json::Value>;
     async fn provider_list(&self) -> Answer<ProvidersReport>;
     async fn provider_add(&self, provider: ProviderAddr) -> Answer<ProvidersReport>;
     async fn provider_remove(&self, peer_id: String) -> Answer<ProvidersReport>;
@@ -193,6 +195,7 @@ async fn answer(request: Request, handler: Arc<dyn ControlHandler>, progress: Pr
                 .unwrap_or_else(|error| Err(ControlError::internal(error))),
         ),
         Request::Verify { deep } => value(handler.verify(deep, progress).await),
+        Request::Keep { what } => handler.keep(what).await,
         Request::ProviderList {} => value(handler.provider_list().await),
         Request::ProviderAdd { provider } => value(handler.provider_add(provider).await),
         Request::ProviderRemove { peer_id } => value(handler.provider_remove(peer_id).await),

@@ -53,6 +53,7 @@ impl ControlHandler for Fake {
             return Ok(UnmountReport {
                 mountpoint: None,
                 unsafe_bytes: 0,
+                unknown: false,
                 below_policy_bytes: 0,
                 safe_bytes: 0,
                 oldest_unsafe_seconds: None,
@@ -61,6 +62,9 @@ impl ControlHandler for Fake {
         Err(ControlError::new(ErrorKind::Busy, "a file is open"))
     }
     async fn verify(&self, _: bool, _: ProgressSink) -> Answer<VerifyReport> {
+        Err(ControlError::internal("no"))
+    }
+    async fn keep(&self, _: KeepRequest) -> Answer<serde_json::Value> {
         Err(ControlError::internal("no"))
     }
     async fn provider_list(&self) -> Answer<ProvidersReport> {

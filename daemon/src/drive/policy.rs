@@ -34,6 +34,8 @@ pub struct Policy {
     pub deal_seconds: u64,
     /// Local copies of what is safe are dropped above this; `None` keeps them all.
     pub local_bytes_max: Option<u64>,
+    /// What the home folder may hold; beyond, writers wait and safe local copies go.
+    pub quota_bytes: Option<u64>,
     /// A local copy goes only if every holder proved possession within this time.
     pub evict_proven_seconds_max: u64,
     /// Slots on their way at once. Two keep a link busy while one waits for a receipt.
@@ -56,6 +58,7 @@ impl Default for Policy {
             barred_seconds: 24 * 3600,
             deal_seconds: DEAL_SECONDS,
             local_bytes_max: None,
+            quota_bytes: None,
             evict_proven_seconds_max: 24 * 3600,
             place_parallel: 6,
         }
@@ -73,6 +76,7 @@ impl Policy {
             audit_interval_seconds: limits.audit_interval_seconds,
             failed_after_seconds: limits.provider_silent_seconds_max,
             local_bytes_max: (limits.local_pieces_bytes_max > 0).then_some(limits.local_pieces_bytes_max),
+            quota_bytes: (limits.quota_bytes > 0).then_some(limits.quota_bytes),
             ..Self::default()
         }
     }
@@ -80,6 +84,21 @@ impl Policy {
     /// How often each of `copies` copies is challenged.
     pub fn audit_interval(&self, copies: u64) -> u64 {
         self.audit_interval_seconds.max(copies.checked_div(self.audits_per_second_max).unwrap_or(0))
+    }
+
+    /// Unsealed bytes with which a seal starts at once; `waiting`: somebody waits for room.
+    pub fn seal_bytes(&self, waiting: bool) -> u64 {
+        match self.quota_bytes {
+            // A commit has blocks of its own: smaller ones would cost more than they free.
+            Some(quota) if waiting => self.seal_bytes_max.min(quota / 64),
+            Some(quota) => self.seal_bytes_max.min(quota / 16),
+            None => self.seal_bytes_max,
+        }
+    }
+
+    /// Under a quota local copies go once less than the first is free, until the second is.
+    pub fn evict_between(&self) -> Option<(u64, u64)> {
+        self.quota_bytes.map(|quota| (quota / 4, quota / 8 * 3))
     }
 
     /// Copies of every piece, each with another provider.

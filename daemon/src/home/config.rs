@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use holdfast_fs::drive::DriveOptions;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -65,6 +66,8 @@ impl Policy {
 pub struct Limits {
     /// Local pieces beyond this are evicted when they are Proven. 0 means: no limit but the disk's.
     pub local_pieces_bytes_max: u64,
+    /// What the home folder may hold: log, index and local pieces. 0 means: what the disk has.
+    pub quota_bytes: u64,
     /// Left free on the disk whatever happens.
     pub disk_free_bytes_min: u64,
     /// Idle data is sealed after this long.
@@ -81,6 +84,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             local_pieces_bytes_max: 0,
+            quota_bytes: 0,
             disk_free_bytes_min: 1 << 30,
             seal_after_idle_seconds: 15,
             seal_after_seconds_max: 120,
@@ -129,6 +133,11 @@ impl Config {
             let reason = format!("survive_losses is above {SURVIVE_LOSSES_MAX}");
             return Err(HomeError::Damaged { path: path.to_owned(), reason });
         }
+        let quota = config.limits.quota_bytes;
+        if quota > 0 && quota < DriveOptions::QUOTA_BYTES_MIN {
+            let reason = format!("quota_bytes is below {}", DriveOptions::QUOTA_BYTES_MIN);
+            return Err(HomeError::Damaged { path: path.to_owned(), reason });
+        }
         Ok(config)
     }
 
@@ -157,6 +166,8 @@ mod tests {
         assert_eq!(Config::read(&path).unwrap(), Config::new("d".into()));
         std::fs::write(&path, r#"{"version":9,"drive":"d","else":1}"#).unwrap();
         assert!(matches!(Config::read(&path), Err(HomeError::NewerFormat { found: 9, .. })));
+        std::fs::write(&path, r#"{"version":1,"drive":"d","limits":{"quota_bytes":1000}}"#).unwrap();
+        assert!(matches!(Config::read(&path), Err(HomeError::Damaged { .. })));
         std::fs::write(&path, r#"{"version":1,"drive":"d","else":1}"#).unwrap();
         assert!(matches!(Config::read(&path), Err(HomeError::Damaged { .. })));
     }

@@ -26,7 +26,7 @@ mod provider_addr;
 
 use std::path::{Path, PathBuf};
 
-pub use config::{Config, Limits, Policy};
+pub use config::{Config, Limits, Policy, SURVIVE_LOSSES_MAX};
 pub use error::HomeError;
 pub use files::{create_private_dir, write_atomically};
 pub use keys::{Recovered, Unlocked};

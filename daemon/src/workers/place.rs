@@ -12,11 +12,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use holdfast_net::deal::{DEAL_SUITE, DEAL_VERSION, manifest_digest};
-use holdfast_net::{DealProposal, Manifest, NetError, SignedProposal};
+use holdfast_net::{DealProposal, ErrorCode, Manifest, NetError, SignedProposal};
 use tokio::task::JoinSet;
 
 use crate::drive::Engine;
@@ -28,7 +29,7 @@ use crate::drive::slots::{self, MaskedSlot, PieceBytes};
 use crate::worker::{Context, Detail, Next, Progress, Worker};
 
 pub(crate) mod confirm;
-mod source;
+pub(crate) mod source;
 
 pub use confirm::short_id;
 
@@ -300,7 +301,8 @@ async fn place_slot(
                     engine.provider_silent(&claim.peer, &error.to_string())?;
                 }
                 NetError::Local(what) => anyhow::bail!("{what}"),
-                _ if error.is_fault_of_provider() => {
+                // Before there is a receipt a refusal breaks no promise.
+                _ if error.is_fault_of_provider() && error.code() != Some(ErrorCode::Storage) => {
                     engine.provider_caught(&claim.peer, &error.to_string())?
                 }
                 _ => {
@@ -384,7 +386,12 @@ async fn deal(
     session.propose(signed, &proposal.manifest).await?;
     let seed = slots::seed(engine.keys.mask.as_bytes(), id, claim.slot);
     let masked = Arc::new(MaskedSlot::new(piece.clone(), seed.clone()));
-    let receipt = session.push(signed, masked, |_| {}).await?;
+    let pushed = AtomicU64::new(0);
+    let count = |at: u64| {
+        let more = at.saturating_sub(pushed.swap(at, Ordering::Relaxed));
+        engine.sent_bytes.fetch_add(more, Ordering::Relaxed);
+    };
+    let receipt = session.push(signed, masked, count).await?;
     let proven_at = confirm::recheck(engine, &claim.peer, signed, piece, &seed).await?;
     let holder = Holder {
         provider: claim.peer.clone(),

@@ -13,6 +13,8 @@ use crate::worker::{Context, Detail, Next, Worker};
 
 /// How often dirtiness is looked at; asking costs microseconds.
 const LOOK: Duration = Duration::from_secs(1);
+/// The same under a quota, which a fast writer fills in seconds.
+const LOOK_QUOTA: Duration = Duration::from_millis(200);
 
 /// Seals when the drive was idle for long enough, dirty for too long, or holds too much.
 pub struct SealWorker {
@@ -28,12 +30,12 @@ impl SealWorker {
 }
 
 /// Whether a seal is due. Pure, so that simulation runs the same rule.
-pub fn due(dirty: &DirtyState, policy: &Policy) -> bool {
+pub fn due(dirty: &DirtyState, waiting: bool, policy: &Policy) -> bool {
     let Some(oldest) = dirty.oldest_change_age else { return false };
     let idle = dirty.newest_change_age.unwrap_or(oldest);
     idle >= Duration::from_secs(policy.seal_idle_seconds)
         || oldest >= Duration::from_secs(policy.seal_age_seconds_max)
-        || dirty.bytes >= policy.seal_bytes_max
+        || dirty.bytes >= policy.seal_bytes(waiting)
 }
 
 #[async_trait]
@@ -47,15 +49,16 @@ impl Worker for SealWorker {
     }
 
     async fn work(&mut self, context: &Context) -> anyhow::Result<Next> {
-        let dirty = self.engine.blocking(|e| e.drive.dirty()).await??;
+        let (dirty, pressure) = self.engine.blocking(|e| (e.drive.dirty(), e.drive.pressure())).await?;
+        let dirty = dirty?;
         self.detail = Detail { doing: String::new(), queue: dirty.inodes, progress: None };
-        if !due(&dirty, &self.engine.policy) {
-            return Ok(Next::After(LOOK));
+        if !due(&dirty, pressure.waiting, &self.engine.policy) {
+            return Ok(Next::After(if self.engine.policy.quota_bytes.is_some() { LOOK_QUOTA } else { LOOK }));
         }
         let doing = format!("sealing {} changed files and folders", dirty.inodes);
         context.report(Detail { doing, queue: dirty.inodes, progress: None });
-        self.engine.seal_now().await?;
-        Ok(Next::After(LOOK))
+        self.engine.seal_now(pressure.waiting).await?;
+        Ok(Next::After(if pressure.waiting { LOOK_QUOTA } else { LOOK }))
     }
 
     async fn wait(&mut self) {
@@ -64,9 +67,21 @@ impl Worker for SealWorker {
 }
 
 impl Engine {
-    /// Cuts a commit now, notes its pieces, and wakes whoever goes on from there. `None`: nothing had changed.
-    pub async fn seal_now(self: &Arc<Self>) -> anyhow::Result<Option<holdfast_fs::drive::types::CommitInfo>> {
+    /// Cuts a commit now, notes its pieces, and wakes whoever goes on from there. `None`: nothing had changed. `hurry`:
+    /// somebody waits.
+    pub async fn seal_now(
+        self: &Arc<Self>,
+        hurry: bool,
+    ) -> anyhow::Result<Option<holdfast_fs::drive::types::CommitInfo>> {
+        let hasten = || {
+            if hurry {
+                self.drive.hurry();
+            }
+        };
+        // The one that runs, and then our own: each forgets the hurry at its end.
+        hasten();
         let _one = self.sealing.lock().await;
+        hasten();
         let sealed = self.blocking(|e| e.drive.seal()).await??;
         if let Some(commit) = &sealed {
             self.adopt_pieces().await?;
@@ -102,11 +117,20 @@ mod tests {
     #[test]
     fn idle_old_or_large_is_due_and_clean_is_not() {
         let policy = Policy::default();
-        assert!(!due(&DirtyState::default(), &policy));
-        assert!(!due(&dirty(9, 9, 1), &policy));
-        assert!(due(&dirty(10, 10, 1), &policy));
-        assert!(!due(&dirty(40, 1, 1), &policy));
-        assert!(due(&dirty(60, 1, 1), &policy));
-        assert!(due(&dirty(1, 0, 1 << 30), &policy));
+        assert!(!due(&DirtyState::default(), true, &policy));
+        assert!(!due(&dirty(9, 9, 1), false, &policy));
+        assert!(due(&dirty(10, 10, 1), false, &policy));
+        assert!(!due(&dirty(40, 1, 1), false, &policy));
+        assert!(due(&dirty(60, 1, 1), false, &policy));
+        assert!(due(&dirty(1, 0, 1 << 30), false, &policy));
+    }
+
+    #[test]
+    fn under_a_quota_a_seal_starts_early_and_earlier_while_somebody_waits() {
+        let policy = Policy { quota_bytes: Some(1 << 30), ..Policy::default() };
+        assert!(!due(&dirty(1, 0, 63 << 20), false, &policy));
+        assert!(due(&dirty(1, 0, 64 << 20), false, &policy));
+        assert!(!due(&dirty(1, 0, 1 << 20), true, &policy));
+        assert!(due(&dirty(1, 0, 16 << 20), true, &policy));
     }
 }

@@ -18,6 +18,9 @@ impl Drive {
     pub fn evict_piece(&self, id: PieceId) -> Result<(), DriveError> {
         let inner = &*self.inner;
         let refuse = |reason| Err(DriveError::NotEvictable { piece: id, reason });
+        if inner.pinned_pieces()?.contains(&id) {
+            return refuse("a pinned folder's data is in it");
+        }
         let evicted = inner.parts.folder.pins().unless_pinned(id, || {
             let _guard = inner.parts.folder.rows_lock();
             let row = inner.piece_row(id)?.ok_or(DriveError::UnknownPiece(id))?;

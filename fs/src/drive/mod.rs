@@ -15,6 +15,7 @@ pub mod ambient;
 pub mod edges;
 pub mod error;
 pub mod evict;
+pub mod hold;
 pub mod jobs;
 mod open;
 pub(crate) mod scan;
@@ -33,11 +34,12 @@ use parking_lot::{Mutex, MutexGuard};
 pub use self::ambient::Ambient;
 pub use self::edges::Edges;
 pub use self::error::DriveError;
+pub use self::hold::{Holding, PinInfo};
 pub use self::jobs::Jobs;
 pub use self::open::Home;
 pub use self::types::{
     CommitInfo, DirtyState, DriveOptions, DriveUsage, DurabilitySource, PieceDurability, PieceId, PieceInfo,
-    RestorePoint,
+    Pressure, RestorePoint,
 };
 pub use crate::durability::Durability;
 pub use crate::pieces::PieceFile;
@@ -49,6 +51,7 @@ use crate::restore::{CommitTree, LocationRoot};
 use crate::seal::commit_row::CommitRow;
 use crate::seal::edits::changed_lsn;
 use crate::seal::{self, SealParts, SealState, Sealed};
+use crate::snapshots::Snapshots;
 use crate::vfs::Vfs;
 
 /// Rows fetched at once.
@@ -62,7 +65,7 @@ pub struct Drive {
 
 pub(crate) struct Inner {
     pub(crate) parts: SealParts,
-    ambient: Ambient,
+    pub(crate) ambient: Ambient,
     report: RecoveryReport,
     /// One seal at a time.
     state: Mutex<SealState>,
@@ -72,6 +75,8 @@ pub(crate) struct Inner {
     source: ArcSwapOption<Arc<dyn DurabilitySource>>,
     activity: Mutex<Activity>,
     gauge: SpaceGauge,
+    pinned: Mutex<hold::Pinned>,
+    pub(crate) snapshots: Snapshots,
 }
 
 impl Drive {
@@ -139,6 +144,7 @@ impl Drive {
         let mut state = inner.state.lock();
         let sealed = seal::seal(&inner.parts, &mut state);
         inner.parts.haste.set(false);
+        inner.parts.let_go_of_log()?;
         inner.recount_pieces()?;
         match sealed? {
             Sealed::Committed(row) => {
@@ -154,6 +160,13 @@ impl Drive {
                 Ok(None)
             }
         }
+    }
+
+    /// Does a writer wait for room, and how much is there?
+    pub fn pressure(&self) -> Pressure {
+        let gauge = &self.inner.gauge;
+        gauge.look(self.inner.sent_bytes());
+        Pressure { waiting: gauge.is_pressed(), free_bytes: gauge.free() }
     }
 
     /// Somebody waits: the seal that runs, or the next one, takes what it needs of the processor instead of what nobody else wants.
@@ -276,6 +289,16 @@ impl Inner {
         self.source.load_full().map(|source| (*source).clone())
     }
 
+    /// Bytes of the files of the newest commit, and what is staged beyond.
+    fn data_bytes(&self) -> u64 {
+        let committed = self.latest.load().as_ref().map_or(0, |row| row.stats.bytes);
+        committed.saturating_add(self.parts.store.usage().live_payload_bytes)
+    }
+
+    fn sent_bytes(&self) -> u64 {
+        self.source.load().as_ref().map_or(0, |source| source.sent_bytes())
+    }
+
     /// Makes a new commit the one that reads fall through to.
     fn adopt(&self, row: &CommitRow) {
         self.location.set(row.info.location_root.clone());
@@ -313,7 +336,8 @@ impl Inner {
     pub(crate) fn recount_pieces(&self) -> Result<(), DriveError> {
         let mut bytes = 0;
         self.each_piece(|_, row| bytes += if row.local { row.raw_len } else { 0 })?;
-        self.gauge.set_piece_bytes(bytes);
+        self.parts.folder.set_local_bytes(bytes);
+        self.gauge.expire();
         Ok(())
     }
 }

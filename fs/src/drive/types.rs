@@ -31,6 +31,10 @@ pub struct DriveOptions {
     pub seal_threads: usize,
     /// What the home folder may hold (log and local pieces); statfs and ENOSPC go by it. `None`: the disk's size.
     pub quota_bytes: Option<u64>,
+    /// Plain bytes that a seal takes from the log before it lets go of what it has sealed. Bounds what a snapshot pins.
+    pub seal_round_bytes_max: u64,
+    /// Such rounds before a seal makes its commit.
+    pub seal_rounds_max: usize,
     /// Left free on the home's disk whatever happens, but no more than a sixteenth of that disk.
     pub disk_free_bytes_min: u64,
     /// Providers that may be lost without losing data: M. A piece may be evicted only with more than M holders.
@@ -56,6 +60,9 @@ impl Default for DriveOptions {
             fetch_deadline: Duration::from_secs(8),
             seal_threads: 2,
             quota_bytes: None,
+            seal_round_bytes_max: 2 << 30,
+            // A drive that is written faster than it is sealed gets its commit.
+            seal_rounds_max: 64,
             disk_free_bytes_min: 256 << 20,
             survive_losses: 2,
             device: [0; 16],
@@ -63,6 +70,30 @@ impl Default for DriveOptions {
             store: StoreOptions::default(),
             edges: Edges::default(),
         }
+    }
+}
+
+impl DriveOptions {
+    /// No quota is smaller: below, one segment of the log and one piece would be most of it.
+    pub const QUOTA_BYTES_MIN: u64 = 64 << 20;
+
+    /// The same drive in a home of at most `bytes`: pieces, segments and rounds small enough that filling, sealing and evicting go on
+    /// side by side.
+    pub fn with_quota(mut self, bytes: u64) -> Self {
+        let bytes = bytes.max(Self::QUOTA_BYTES_MIN);
+        let segment = (bytes / 32).next_power_of_two().clamp(2 << 20, 64 << 20);
+        self.quota_bytes = Some(bytes);
+        self.piece_bytes_max = self.piece_bytes_max.min((bytes / 16).max(4 << 20));
+        self.seal_round_bytes_max = self.seal_round_bytes_max.min(bytes / 16);
+        self.seal_rounds_max = 2;
+        self.store.log_segment_bytes = segment;
+        self.store.data_segment_bytes = segment;
+        self.store.first_segment_bytes = self.store.first_segment_bytes.min(segment);
+        self.store.recycled_segments_max = 1;
+        self.store.flush_log_bytes = self.store.flush_log_bytes.min(bytes / 8);
+        self.store.unsynced_bytes_max = self.store.unsynced_bytes_max.min(bytes / 16);
+        self.store.unsynced_bytes_push = self.store.unsynced_bytes_push.min(bytes / 32);
+        self
     }
 }
 
@@ -155,6 +186,15 @@ pub struct DriveUsage {
     pub quota_bytes: Option<u64>,
 }
 
+/// How tight it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pressure {
+    /// Under a quota: a writer was told to wait, and there is no room to speak of since.
+    pub waiting: bool,
+    /// What may be written at once.
+    pub free_bytes: u64,
+}
+
 /// What the daemon knows of one piece's copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PieceDurability {
@@ -170,6 +210,10 @@ pub trait DurabilitySource: Send + Sync {
     fn piece(&self, piece: PieceId) -> PieceDurability;
     /// The newest commit that a published head names.
     fn published_sequence(&self) -> Option<u64>;
+    /// Counts bytes that providers took: while it grows, room is being made.
+    fn sent_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// The ladder; every byte stands on exactly one rung. Ordered: a directory's rung is the lowest below it.

@@ -14,7 +14,8 @@ use super::{Drive, DriveError, Inner, PieceId};
 use crate::durability::Durability;
 use crate::rows::{EntryRow, ExtentSource, Ino, InodeRow, Kind, ROOT_INO};
 use crate::seal::commit_row::CommitRow;
-use crate::vfs::{Hooks, Space};
+use crate::snapshots::SnapshotSource;
+use crate::vfs::{Hooks, Room, Space};
 
 /// Rows fetched at once.
 const PAGE_ROWS: usize = 1024;
@@ -234,9 +235,18 @@ impl Hooks for DriveHooks {
 
     fn space(&self) -> Space {
         match self.get() {
-            Some(inner) => inner.gauge.space(),
+            Some(inner) => inner.gauge.space(inner.data_bytes(), inner.sent_bytes()),
             // Before the drive is whole: only its own recovery writes.
             None => Space { total: u64::MAX >> 1, free: u64::MAX >> 1 },
         }
+    }
+
+    fn snapshots(&self) -> Option<Arc<dyn SnapshotSource>> {
+        let drive: Arc<dyn SnapshotSource> = Arc::new(Drive { inner: self.get()? });
+        Some(drive)
+    }
+
+    fn room(&self, bytes: u64) -> Room {
+        self.get().map_or(Room::Free, |inner| inner.gauge.room(bytes, inner.sent_bytes()))
     }
 }

@@ -20,15 +20,16 @@ use fuser::{
 };
 use holdfast_store::{Clock, SystemClock};
 
-use crate::rows::{Ino, Kind, NAME_BYTES_MAX};
+use crate::rows::{Kind, NAME_BYTES_MAX};
 use crate::vfs::{
-    AllocateMode, FsError, NewNode, RenameMode, SeekTo, SetAttr, SetMode, TimeSet, Vfs, WriteMode,
+    AllocateMode, FsError, NewNode, RenameMode, Room, SeekTo, SetAttr, SetMode, TimeSet, Vfs, WriteMode,
 };
 
 use super::MountOptions;
 use super::caller::{acl_caller, caller};
 use super::convert::{attr, errno, no_attr, time, time_set};
 use super::init::{IO_BYTES_MAX, negotiate};
+use super::pacing::Pacing;
 use super::pool::{Late, Pool};
 use super::reply::{
     TTL, read, readdir, readdirplus, reply_attr, reply_empty, reply_entry, reply_names, reply_xattr,
@@ -43,11 +44,12 @@ const NETWORK_THREADS_MAX: usize = 32;
 const NETWORK_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) struct Edge {
-    vfs: Arc<Vfs>,
+    pub(super) vfs: Arc<Vfs>,
     writeback: bool,
     max_read: u32,
     sync: Pool,
-    network: Arc<Pool>,
+    pub(super) network: Arc<Pool>,
+    pub(super) pacing: Pacing,
     /// Who may have pages in the kernel that we have not seen yet.
     writers: Writers,
     /// The way to tell the kernel something by ourselves; there once it has answered our first words.
@@ -67,6 +69,7 @@ impl Edge {
             vfs,
             writeback: options.writeback,
             max_read: options.max_read.unwrap_or(IO_BYTES_MAX).min(IO_BYTES_MAX),
+            pacing: Pacing::new(clock.clone()),
             sync: Pool::new("holdfast-sync", SYNC_THREADS_MAX, Duration::MAX, clock),
             network: Arc::new(network),
             writers: Writers::default(),
@@ -78,32 +81,12 @@ impl Edge {
     pub(super) fn notifier(&self) -> Arc<OnceLock<Notifier>> {
         self.notifier.clone()
     }
+}
 
-    /// Runs `f` here, or on a thread that may wait.
-    fn run(&self, may_wait: bool, f: impl FnOnce(&Vfs, Late) + Send + 'static) {
-        if may_wait {
-            let vfs = self.vfs.clone();
-            self.network.run(move |late| f(&vfs, late));
-        } else {
-            f(&self.vfs, Late(false));
-        }
-    }
-
-    /// Runs `f` where it may wait if answering for `ino` could need the network.
-    fn serve(&self, ino: Ino, f: impl FnOnce(&Vfs, Late) + Send + 'static) {
-        self.run(self.vfs.may_block(ino, None), f);
-    }
-
-    /// The same for what also looks at extended attributes or ACLs of `ino`.
-    fn serve_xattrs(&self, ino: Ino, f: impl FnOnce(&Vfs, Late) + Send + 'static) {
-        self.run(self.vfs.may_block_for_xattrs(ino), f);
-    }
-
-    /// The same for a change of the name `name` in `parent`.
-    fn serve_name(&self, parent: Ino, name: &OsStr, f: impl FnOnce(&Vfs, Late) + Send + 'static) {
-        let may_wait =
-            self.vfs.may_block(parent, Some(name.as_bytes())) || self.vfs.may_block_for_xattrs(parent);
-        self.run(may_wait, f);
+fn written(reply: ReplyWrite, result: Result<usize, FsError>) {
+    match result {
+        Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
+        Err(error) => reply.error(errno(&error)),
     }
 }
 
@@ -199,7 +182,7 @@ impl Filesystem for Edge {
             return reply.error(Errno::EINVAL);
         };
         let (caller, owned) = (caller(req), name.to_owned());
-        self.serve_name(parent.0, name, move |vfs, late| {
+        self.serve_new_name(parent.0, name, move |vfs, late| {
             let new = NewNode { kind, perm: perm(mode), umask: perm(umask), rdev, target: b"" };
             let made = late.in_time().and_then(|()| vfs.create(&caller, parent.0, owned.as_bytes(), &new));
             reply_entry(reply, made);
@@ -208,7 +191,7 @@ impl Filesystem for Edge {
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (caller, owned) = (caller(req), name.to_owned());
-        self.serve_name(parent.0, name, move |vfs, late| {
+        self.serve_new_name(parent.0, name, move |vfs, late| {
             let new = NewNode::dir(perm(mode), perm(umask));
             let made = late.in_time().and_then(|()| vfs.create(&caller, parent.0, owned.as_bytes(), &new));
             reply_entry(reply, made);
@@ -231,7 +214,7 @@ impl Filesystem for Edge {
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (caller, owned, target) = (caller(req), name.to_owned(), target.to_owned());
-        self.serve_name(parent.0, name, move |vfs, late| {
+        self.serve_new_name(parent.0, name, move |vfs, late| {
             let target = target.as_os_str().as_bytes();
             let made = late.in_time().and_then(|()| vfs.symlink(&caller, parent.0, owned.as_bytes(), target));
             reply_entry(reply, made);
@@ -279,7 +262,8 @@ impl Filesystem for Edge {
         let truncate = flags.0 & libc::O_TRUNC != 0;
         let caller = caller(req);
         let writers = self.writers.clone();
-        self.serve(ino.0, move |vfs, late| {
+        let may_wait = self.vfs.may_block(ino.0, None);
+        let serve = move |vfs: &Vfs, late: Late| {
             let opened = late.in_time().and_then(|()| vfs.open_file(ino.0)).and_then(|_| {
                 let set = SetAttr { size: Some(0), mtime: Some(TimeSet::Now), ..SetAttr::default() };
                 let truncated = if truncate { vfs.setattr(&caller, ino.0, &set).map(drop) } else { Ok(()) };
@@ -293,7 +277,10 @@ impl Filesystem for Edge {
                 }
                 Err(error) => reply.error(errno(&error)),
             }
-        });
+        };
+        // Who only reads, or makes room, does not wait for it.
+        let writes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY && !truncate;
+        if writes { self.paced(0, may_wait, serve) } else { self.run(may_wait, serve) }
     }
 
     fn create(
@@ -307,7 +294,7 @@ impl Filesystem for Edge {
         reply: ReplyCreate,
     ) {
         let (caller, owned, writers) = (caller(req), name.to_owned(), self.writers.clone());
-        self.serve_name(parent.0, name, move |vfs, late| {
+        self.serve_new_name(parent.0, name, move |vfs, late| {
             let new = NewNode::file(perm(mode), perm(umask));
             match late.in_time().and_then(|()| vfs.create_open(&caller, parent.0, owned.as_bytes(), &new)) {
                 Ok(new) => {
@@ -382,15 +369,22 @@ impl Filesystem for Edge {
         reply: ReplyWrite,
     ) {
         // The kernel has made an offset of O_APPEND: it alone knows what its cache appended.
+        let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let mode = WriteMode {
             append: false,
             kill_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
-            from_cache: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
+            from_cache,
+            times_follow: from_cache && self.writeback,
         };
-        match self.vfs.write(ino.0, offset, data, mode) {
-            Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
-            Err(error) => reply.error(errno(&error)),
+        let bytes = data.len() as u64;
+        let room = self.vfs.room(bytes);
+        if (room == Room::Waits || (mode.from_cache && room == Room::Stalled))
+            && let Some(parked) = self.pacing.park(data)
+        {
+            let write = move |vfs: &Vfs| written(reply, vfs.write(ino.0, offset, &parked.data, mode));
+            return self.pacing.run(&self.vfs, bytes, mode.from_cache, write);
         }
+        written(reply, self.vfs.write(ino.0, offset, data, mode));
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
@@ -515,7 +509,14 @@ impl Filesystem for Edge {
             libc::FALLOC_FL_ZERO_RANGE => AllocateMode::Zero { keep_size },
             _ => return reply.error(Errno::EOPNOTSUPP),
         };
-        reply_empty(reply, self.vfs.fallocate(&caller(req), ino.0, offset, length, mode));
+        let caller = caller(req);
+        let allocate =
+            move |vfs: &Vfs, _| reply_empty(reply, vfs.fallocate(&caller, ino.0, offset, length, mode));
+        if mode == AllocateMode::Punch {
+            self.run(false, allocate)
+        } else {
+            self.paced(length, false, allocate)
+        }
     }
 
     fn lseek(

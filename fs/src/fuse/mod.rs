@@ -9,11 +9,15 @@
 mod caller;
 mod convert;
 mod edge;
+mod frozen;
 mod init;
 mod mount;
 mod options;
+mod pacing;
 mod pool;
 mod reply;
+mod serve;
+mod serving;
 mod writers;
 
 use std::io;

@@ -26,6 +26,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use crate::vfs::Vfs;
 
 use super::edge::Edge;
+use super::serving::Serving;
 use super::{MountError, MountOptions};
 
 /// How often leftovers are looked for: orphans that wait for their rows to go, access times to be written.
@@ -63,7 +64,7 @@ pub fn mount(vfs: Arc<Vfs>, mountpoint: &Path, options: &MountOptions) -> Result
     config.clone_fd = true;
     let edge = Edge::new(vfs.clone(), options);
     let notifier = edge.notifier();
-    let started = Session::from_fd(edge, fd, SessionACL::All, config).and_then(|session| {
+    let started = Session::from_fd(Serving::new(edge), fd, SessionACL::All, config).and_then(|session| {
         // Nobody has set it before: the edge was made here.
         let _ = notifier.set(session.notifier());
         std::thread::Builder::new().name("holdfast-fuse".to_owned()).spawn(move || session.run())

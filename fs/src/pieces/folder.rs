@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_content::block::PieceId;
 use holdfast_store::{MediumFile, StorageMedium};
@@ -28,6 +29,7 @@ pub(crate) struct Folder {
     pins: Pins,
     /// Held while a piece's row is read, changed and written back.
     rows: Mutex<()>,
+    local_bytes: AtomicU64,
 }
 
 /// A finished piece's file, open for reading. The piece is not evicted while this lives.
@@ -63,7 +65,23 @@ impl PieceFile {
 
 impl Folder {
     pub(crate) fn new(medium: Arc<dyn StorageMedium>) -> Self {
-        Self { medium, open: Mutex::new(HashMap::new()), pins: Pins::default(), rows: Mutex::new(()) }
+        Self {
+            medium,
+            open: Mutex::new(HashMap::new()),
+            pins: Pins::default(),
+            rows: Mutex::new(()),
+            local_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// What finished pieces take: exact after [`Folder::set_local_bytes`], and counted on from there.
+    pub(crate) fn local_bytes(&self) -> u64 {
+        self.local_bytes.load(Ordering::Relaxed)
+    }
+
+    /// As the rows have it.
+    pub(crate) fn set_local_bytes(&self, bytes: u64) {
+        self.local_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// The pins of this folder's pieces.
@@ -88,7 +106,9 @@ impl Folder {
         self.medium
             .rename(&tmp_name(&id), &final_name(&id))
             .and_then(|()| self.medium.sync_dir())
-            .map_err(|source| piece_error("rename", id, source))
+            .map_err(|source| piece_error("rename", id, source))?;
+        self.local_bytes.fetch_add(file.flushed, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Drops an unfinished piece. What fails here is swept at the next start.

@@ -18,7 +18,7 @@ use holdfast_store::{Lsn, Reads, Snapshot, Store, Table};
 use super::overlay::Overlay;
 use super::plan::{Part, Planner, Work};
 use super::pool::Pool;
-use super::{ROUND_BYTES_MAX, ROUND_CHUNKS_MAX, SealParts};
+use super::{ROUND_CHUNKS_MAX, SealParts};
 use crate::drive::error::DriveError;
 use crate::drive::scan;
 use crate::pieces::rows::DedupRow;
@@ -138,7 +138,8 @@ impl DataRound<'_, '_> {
 
     /// Has this round done enough? Then there is more to do under a new cut.
     fn is_full(&mut self) -> bool {
-        let full = self.round.chunks >= ROUND_CHUNKS_MAX || self.round.bytes >= ROUND_BYTES_MAX;
+        let bytes_max = self.parts.options.seal_round_bytes_max;
+        let full = self.round.chunks >= ROUND_CHUNKS_MAX || self.round.bytes >= bytes_max;
         self.round.more |= full && !self.unlimited;
         self.round.more
     }

@@ -46,10 +46,6 @@ use crate::vfs::seams::{Now, SealedFile};
 
 /// Chunks of one round at most: bounds the new rows in memory (some 250 bytes each) and how long a snapshot lives.
 pub(crate) const ROUND_CHUNKS_MAX: u64 = 32_768;
-/// Plain bytes of one round at most: bounds what a snapshot pins in the log.
-pub(crate) const ROUND_BYTES_MAX: u64 = 2 << 30;
-/// Rounds before the last one, which takes all that is left: a drive that is written faster than it is sealed gets its commit.
-const ROUNDS_MAX: usize = 64;
 /// Files installed under one hold of their locks: some tens of microseconds.
 const INSTALL_FILES: usize = 16;
 /// Changed rows removed in one step of the sweep.
@@ -79,6 +75,14 @@ impl SealParts {
     pub(crate) fn now_ms(&self) -> u64 {
         let now = self.now.now();
         u64::try_from(now.secs).unwrap_or_default().saturating_mul(1000) + u64::from(now.nanos / 1_000_000)
+    }
+
+    /// Under a quota the log gives back what was sealed at once, not when its index is written out anyway.
+    pub(crate) fn let_go_of_log(&self) -> Result<(), DriveError> {
+        if self.options.quota_bytes.is_some() {
+            self.store.checkpoint()?;
+        }
+        Ok(())
     }
 
     fn sink(&self, placed: BTreeMap<[u8; 32], BlockRow>) -> PieceSink<'_> {
@@ -156,11 +160,13 @@ fn rounds(
         let snapshot = parts.store.snapshot()?;
         let cut = Cut { view: parts.rows().at(&snapshot), lsn: snapshot.lsn(), snapshot: &snapshot };
         parts.options.edges.hit("seal.cut");
-        let (data, waiting) = data::run(parts, &cut, sink, round >= ROUNDS_MAX)?;
+        let (data, waiting) = data::run(parts, &cut, sink, round >= parts.options.seal_rounds_max)?;
         if data.more {
             sink.finish()?;
             install(parts, waiting)?;
             round += 1;
+            drop(snapshot);
+            parts.let_go_of_log()?;
             continue;
         }
         return last_round(parts, &cut, last, earlier, data, waiting, sink);

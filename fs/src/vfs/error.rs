@@ -40,6 +40,8 @@ pub enum FsError {
     NoAttribute,
     #[error("result does not fit")]
     Range,
+    #[error("a number does not fit")]
+    Overflow,
     #[error("not supported")]
     Unsupported,
     #[error("no data there")]
@@ -71,6 +73,7 @@ impl FsError {
             Self::ReadOnly => libc::EROFS,
             Self::NoAttribute => libc::ENODATA,
             Self::Range => libc::ERANGE,
+            Self::Overflow => libc::EOVERFLOW,
             Self::Unsupported => libc::EOPNOTSUPP,
             Self::NoSuchOffset => libc::ENXIO,
             Self::TimedOut => libc::ETIMEDOUT,

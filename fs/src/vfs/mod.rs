@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use parking_lot::Mutex;
 
 use crate::rows::{Ino, InodeRow, Kind, ROOT_INO, Rows, Time};
+use crate::snapshots::SnapshotSource;
 
 pub(crate) use acl::is_acl;
 pub use attr::{Attr, SetAttr, TimeSet};
@@ -42,7 +43,9 @@ pub use data::WriteMode;
 pub use dir::DirEntry;
 pub use error::FsError;
 pub use rename::RenameMode;
-pub use seams::{ChunkError, ChunkSource, Hooks, NoChunks, Now, PlainHooks, SealedFile, Space, SystemTime};
+pub use seams::{
+    ChunkError, ChunkSource, Hooks, NoChunks, Now, PlainHooks, Room, SealedFile, Space, SystemTime,
+};
 pub use space::{AllocateMode, SeekTo};
 pub use xattr::SetMode;
 
@@ -203,7 +206,16 @@ impl Vfs {
 
     /// Refuses to begin what may need `bytes` more room than there is.
     fn require_space(&self, bytes: u64) -> Result<(), FsError> {
-        if self.hooks().space().free < bytes.max(1) { Err(FsError::NoSpace) } else { Ok(()) }
+        match self.room(bytes) {
+            Room::Free | Room::Waits => Ok(()),
+            Room::Stalled | Room::None => Err(FsError::NoSpace),
+        }
+    }
+
+    /// Whether `bytes` more find room now. Nothing here waits for room (locks may be held): whoever brings requests does, before
+    /// it begins one.
+    pub fn room(&self, bytes: u64) -> Room {
+        self.hooks().room(bytes)
     }
 
     fn now(&self) -> Time {
@@ -308,6 +320,11 @@ impl Vfs {
         let store = self.rows.store();
         store.sync(store.last_lsn())?;
         Ok(())
+    }
+
+    /// The commits, if they can be shown.
+    pub fn snapshots(&self) -> Option<Arc<dyn SnapshotSource>> {
+        self.hooks().snapshots()
     }
 
     /// Room on the drive.

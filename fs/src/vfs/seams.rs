@@ -5,6 +5,7 @@ use std::sync::Arc;
 use holdfast_store::Lsn;
 
 use crate::rows::{ChunkRow, Ino, Time};
+use crate::snapshots::SnapshotSource;
 
 /// Gives the plain bytes of sealed chunks: decoded cache, then local piece, then network.
 pub trait ChunkSource: Send + Sync {
@@ -54,14 +55,37 @@ pub struct Space {
     pub free: u64,
 }
 
+/// What a change that needs room is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// There is room.
+    Free,
+    /// Room is being made: whoever can, waits and asks again.
+    Waits,
+    /// Room would be made, but nothing moves any more: new changes are turned away, what was accepted before waits on.
+    Stalled,
+    /// There is none, and none is coming.
+    None,
+}
+
 /// What the file system asks its owner while it runs.
 pub trait Hooks: Send + Sync {
     /// The rung of a file (its lowest) or folder (the lowest below it), as `user.holdfast.durability` shows it.
     /// `None`: the attribute does not exist here.
     fn durability(&self, ino: Ino) -> Option<String>;
 
-    /// Asked before each write; must be cheap (a few atomic loads).
+    /// The commits, to be shown as `.snapshots`. `None`: there are none here.
+    fn snapshots(&self) -> Option<Arc<dyn SnapshotSource>> {
+        None
+    }
+
+    /// What `df` shows; cheap (a few atomic loads).
     fn space(&self) -> Space;
+
+    /// Asked before each change that needs `bytes` more; as cheap.
+    fn room(&self, bytes: u64) -> Room {
+        if self.space().free < bytes.max(1) { Room::None } else { Room::Free }
+    }
 }
 
 /// For a file system without a daemon around it: no durability attribute, a fixed amount of room.

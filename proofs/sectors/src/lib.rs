@@ -23,9 +23,9 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let workshop = Workshop::create(Path::new("/srv/holdfast/proofs"))?;
-//! // `holdfast proofs params test-2k`: what is there and what is missing.
+//! // What is there and what is missing.
 //! println!("{}", MachineReport::look(Profile::Test2k, &workshop)?);
-//! // `holdfast proofs verify FILE`: keys that were made here are trusted a little, published ones wholly.
+//! // Keys that were made here are trusted a little, published ones wholly.
 //! println!("{}", verify_file(Path::new("sector.proof"), &workshop.parameters())?);
 //! # Ok(())
 //! # }

@@ -17,7 +17,7 @@ use crate::drive::slots::{self, PieceBytes};
 /// A holder that sends nothing for so long is given up for the next one.
 const STALL: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// A piece fetched for a repair; ciphertext as every piece, and gone when dropped.
+/// A piece fetched for a repair, or to stay; ciphertext as every piece, and gone when dropped.
 struct Fetched {
     file: File,
     path: PathBuf,
@@ -40,7 +40,7 @@ impl Drop for Fetched {
 }
 
 /// The piece's bytes. A copy from the network is verified against its slot's piece CID before a byte of it is used.
-pub(super) async fn open(
+pub(crate) async fn open(
     engine: &Arc<Engine>,
     id: PieceId,
     row: &PieceRow,
@@ -50,9 +50,12 @@ pub(super) async fn open(
             Some(info) if info.local => e.drive.open_piece(id).map(Some),
             _ => Ok(None),
         })
-        .await??;
-    if let Some(file) = local {
-        return Ok(Arc::new(file));
+        .await?;
+    match local {
+        Ok(Some(file)) => return Ok(Arc::new(file)),
+        Ok(None) => {}
+        // The others have it, if anybody has.
+        Err(error) => tracing::error!(%error, "a local piece cannot be read"),
     }
     let mut holders: Vec<(u16, Holder, Vec<u8>)> = row
         .slots
@@ -74,7 +77,7 @@ pub(super) async fn open(
         }
     }
     Err(last.unwrap_or_else(|| anyhow::anyhow!("no copy of it is known to be left")))
-        .with_context(|| format!("fetching piece {} to repair it", super::confirm::short_id(&id)))
+        .with_context(|| format!("fetching piece {}", super::confirm::short_id(&id)))
 }
 
 async fn fetch(

@@ -238,9 +238,11 @@ fn a_commit_is_one_moment_of_a_busy_drive() {
     seal_and_prove(&drive);
 }
 
-struct Network {
-    published: std::sync::Mutex<Option<u64>>,
-    holders: std::sync::Mutex<BTreeSet<PieceId>>,
+#[derive(Default)]
+pub(super) struct Network {
+    pub(super) published: std::sync::Mutex<Option<u64>>,
+    pub(super) holders: std::sync::Mutex<BTreeSet<PieceId>>,
+    pub(super) sent: std::sync::atomic::AtomicU64,
 }
 
 impl DurabilitySource for Network {
@@ -254,6 +256,10 @@ impl DurabilitySource for Network {
 
     fn published_sequence(&self) -> Option<u64> {
         *self.published.lock().unwrap()
+    }
+
+    fn sent_bytes(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 }
 
@@ -271,7 +277,7 @@ fn the_ladder_and_eviction() {
     let ids: Vec<PieceId> = drive.pieces().unwrap().iter().map(|piece| piece.id).collect();
     let refused = |id| matches!(drive.evict_piece(id), Err(DriveError::NotEvictable { .. }));
     assert!(refused(ids[0]), "nobody knows who holds it");
-    let network = Arc::new(Network { published: Default::default(), holders: Default::default() });
+    let network = Arc::new(Network::default());
     drive.set_durability_source(network.clone());
     network.holders.lock().unwrap().extend(&ids);
     assert_eq!(drive.durability("/").unwrap(), Durability::Packed, "no head names the commit");

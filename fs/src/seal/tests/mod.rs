@@ -5,6 +5,8 @@ mod cases;
 mod crash;
 mod random;
 mod restore;
+mod room;
+mod snapshots;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -56,7 +56,7 @@ pub enum Origin {
 pub enum ParamsError {
     #[error("{} is missing (published digest {expected})", file.display())]
     Missing { file: PathBuf, expected: String },
-    #[error("{} is missing; `holdfast proofs params` makes it for test profiles", file.display())]
+    #[error("{} is missing; for test profiles it can be made on this machine", file.display())]
     NotGenerated { file: PathBuf },
     #[error("{} has digest {found}, the published one is {expected}", file.display())]
     WrongHash { file: PathBuf, expected: String, found: String },

@@ -1,4 +1,4 @@
-//! What `holdfast proofs params` prints: each file, its origin and its state, as text and as JSON.
+//! What is said of parameters: each file, its origin and its state, as text and as JSON.
 
 use std::fmt;
 

@@ -304,7 +304,7 @@ impl ProofFile {
     }
 }
 
-/// Checks any proof from the public data in its file: what `holdfast proofs verify FILE` does.
+/// Checks any proof from the public data in its file.
 ///
 /// # Errors
 /// Says why the proof is not accepted.

@@ -1,4 +1,4 @@
-//! What `holdfast proofs verify` prints: what was shown, how strong it is, on whose word, and what it does not show.
+//! What a verification says: what was shown, how strong it is, on whose word, and what it does not show.
 
 use std::fmt;
 
