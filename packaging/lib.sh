@@ -84,16 +84,41 @@ hf_find_cargo() {
     return 1
 }
 
-# hf_install_build_deps: compiler, libclang, and a Rust toolchain where none is new enough. Debian 12 carries a current
-# one under the names rustc-web and cargo-web; rustup's, where a person has it, is left alone.
-hf_install_build_deps() {
-    hf_apt $HF_BUILD_PACKAGES $HF_RUN_PACKAGES || return
-    if ! hf_find_cargo; then
+# hf_offers PACKAGE: the version that apt-get would install; nothing where there is none.
+hf_offers() {
+    apt-cache policy "$1" 2>/dev/null | awk '/Candidate:/ && $2 != "(none)" {print $2}'
+}
+
+# hf_install_rust: a toolchain, where none is new enough. Debian 12 with its security updates carries a current one under the
+# names rustc-web and cargo-web; elsewhere (Ubuntu, Debian without those updates) it comes from rustup, into this user's
+# home.
+hf_install_rust() {
+    local offered minor
+    offered=$(hf_offers rustc-web); minor=${offered#1.}; minor=${minor%%.*}
+    if [ "${minor:-0}" -ge $HF_RUST_MINOR ] 2>/dev/null; then
         hf_apt rustc-web cargo-web || return
         hf_apt rustfmt-web || hf_warn "no rustfmt: formatting will not be checked"
-        hash -r
-        hf_find_cargo || { hf_warn "no Rust 1.$HF_RUST_MINOR or newer: get one from https://rustup.rs"; return 1; }
+    elif [ -n "$(hf_offers rustup)" ] || hf_have rustup; then
+        hf_have rustup || hf_apt rustup || return
+        hf_say "rustup toolchain install stable (into ${RUSTUP_HOME:-$HOME/.rustup})"
+        rustup toolchain install stable --profile minimal --component clippy --component rustfmt || return
+        rustup default stable || return
+    else
+        hf_apt ca-certificates curl || return
+        hf_say "https://sh.rustup.rs: installing Rust into ${CARGO_HOME:-$HOME/.cargo}"
+        curl --proto '=https' --tlsv1.2 -sSf --retry 3 --connect-timeout 20 https://sh.rustup.rs |
+            sh -s -- -y -q --profile minimal --component clippy --component rustfmt --no-modify-path || return
     fi
+    hash -r
+}
+
+# hf_install_build_deps: compiler, libclang, and a Rust toolchain where none is new enough. One that a person has is left
+# alone.
+hf_install_build_deps() {
+    hf_apt $HF_BUILD_PACKAGES $HF_RUN_PACKAGES || return
+    hf_find_cargo && return
+    hf_install_rust || hf_warn "Rust could not be installed"
+    hf_find_cargo || { hf_warn "no Rust 1.$HF_RUST_MINOR or newer: get one from https://rustup.rs"; return 1; }
 }
 
 # hf_install_test_deps: the programs that tests/run drives. What cannot be had is reported and its tests are skipped.
