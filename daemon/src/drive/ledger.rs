@@ -13,6 +13,7 @@
 //!   prov/<peer id>         ProviderRow   addresses, what was seen of it
 //!   log/<number, u64 BE>   bytes         one signed placement entry (fs/format/content.md)
 //!   chain                  ChainEnd      what the next entry follows
+//!   rel/<deal id, 32>      Release       a copy that is to be given up, once a published head says so
 //!   note/<name>            bytes         the head as it was published (head.rs)
 //! ```
 
@@ -26,11 +27,13 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 mod memory;
+mod release;
 mod rows;
 #[cfg(test)]
 mod tests;
 
 pub use memory::MemoryRows;
+pub use release::Release;
 pub use rows::{Holder, Intent, Lost, PieceRow, ProviderRow, ProviderState, SlotRow};
 
 /// A piece's random name.

@@ -121,6 +121,7 @@ fn start_workers(engine: &Arc<Engine>, keyring: Vec<u8>) {
     s.spawn(workers::repair::RepairWorker::new(engine.clone()));
     s.spawn(workers::evict::EvictWorker::new(engine.clone()));
     s.spawn(workers::pin::PinWorker::new(engine.clone()));
+    s.spawn(workers::retain::RetainWorker::new(engine.clone()));
 }
 
 /// Until something ends the mount. Answers the one who asked for it, if somebody did.

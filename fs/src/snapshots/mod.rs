@@ -95,6 +95,11 @@ impl Snapshots {
         *empty = Some(store.clone());
         Ok(store)
     }
+
+    /// No longer to be shown.
+    pub(crate) fn close(&self, sequence: u64) {
+        self.open.lock().pop(&sequence);
+    }
 }
 
 impl Drive {
