@@ -125,7 +125,9 @@ impl SpaceGauge {
             return Room::Free;
         }
         if self.quota.is_none() {
-            return Room::None;
+            // Nobody is refused by an old figure.
+            self.refresh();
+            return if self.free.load(Ordering::Relaxed) >= needed { Room::Free } else { Room::None };
         }
         if !self.pressed.swap(true, Ordering::Relaxed) {
             // Whoever waits first begins the time in which something has to move.
