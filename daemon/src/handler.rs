@@ -18,6 +18,8 @@ use crate::status;
 
 /// How often a waiting `sync` looks and reports.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often a waiting `sync` tries again what could not be sealed whole.
+const PENDING_LOOK: Duration = Duration::from_secs(5);
 /// Problems in one `verify` report.
 const PROBLEMS_MAX: usize = 1000;
 
@@ -167,11 +169,10 @@ impl ControlHandler for Handler {
             return Ok(report);
         }
         progress.send(ProgressLine { phase: "sealing".into(), ..ProgressLine::default() });
-        engine.drive.hurry();
-        engine.seal_now().await.map_err(ControlError::internal)?;
+        engine.seal_now(true).await.map_err(ControlError::internal)?;
         engine.supervisor.poke_all();
         let commit = engine.drive.latest_commit().map_err(ControlError::internal)?;
-        let Some(commit) = commit else {
+        let Some(mut commit) = commit else {
             // Nothing was ever written.
             report.placed = true;
             return Ok(report);
@@ -179,15 +180,32 @@ impl ControlHandler for Handler {
         report.commit = Some(status::commit_report(&commit));
         loop {
             self.read_only()?;
-            let b =
-                engine.blocking(move |e| e.behind(commit.sequence)).await.map_err(ControlError::internal)?;
+            let sequence = commit.sequence;
+            let b = engine.blocking(move |e| e.behind(sequence)).await.map_err(ControlError::internal)?;
             let b = b.map_err(ControlError::internal)?;
             report.unsafe_bytes = b.unsafe_bytes;
             report.survives = b.survives;
             report.seconds = started.elapsed().as_secs();
             if b.published && b.pieces.0 == b.pieces.1 {
-                report.placed = true;
-                return Ok(report);
+                if commit.pending.is_empty() {
+                    report.placed = true;
+                    return Ok(report);
+                }
+                // Parts of these files are out of reach, so that they could not be sealed whole: once more.
+                let note =
+                    format!("{} files wait for older parts that are out of reach", commit.pending.len());
+                progress.send(ProgressLine {
+                    phase: "sealing".into(),
+                    note: Some(note),
+                    ..ProgressLine::default()
+                });
+                tokio::time::sleep(PENDING_LOOK).await;
+                engine.seal_now(true).await.map_err(ControlError::internal)?;
+                if let Some(newer) = engine.drive.latest_commit().map_err(ControlError::internal)? {
+                    report.commit = Some(status::commit_report(&newer));
+                    commit = newer;
+                }
+                continue;
             }
             let phase = if b.pieces.1 < b.pieces.0 { "placing" } else { "publishing" };
             progress.send(ProgressLine {
@@ -202,7 +220,7 @@ impl ControlHandler for Handler {
     }
 
     async fn seal(&self) -> Answer<SealReport> {
-        let sealed = self.engine.seal_now().await.map_err(ControlError::internal)?;
+        let sealed = self.engine.seal_now(true).await.map_err(ControlError::internal)?;
         Ok(SealReport {
             commit: sealed.as_ref().map(status::commit_report),
             new_pieces: sealed.map_or(0, |c| c.new_pieces.len() as u64),

@@ -9,8 +9,8 @@ use holdfast_fs::vfs::FsError;
 use serde::Serialize;
 
 use crate::control::{
-    ChangeReport, ChangeWord, ControlError, DiffReport, ErrorKind, KeepRequest, PinReport, PinsReport, SnapshotReport,
-    SnapshotsReport,
+    ChangeReport, ChangeWord, ControlError, DiffReport, ErrorKind, KeepRequest, PinReport, PinsReport,
+    SnapshotReport, SnapshotsReport,
 };
 use crate::drive::Engine;
 use crate::workers::{evict, pin};
@@ -73,9 +73,10 @@ pub async fn answer(engine: &Arc<Engine>, what: KeepRequest) -> Answer<serde_jso
 /// Everything up to now becomes a commit, if anything changed; the newest one's sequence.
 async fn commit_now(engine: &Arc<Engine>) -> Answer<u64> {
     engine.drive.hurry();
-    engine.seal_now().await.map_err(ControlError::internal)?;
+    engine.seal_now(true).await.map_err(ControlError::internal)?;
     let latest = engine.drive.latest_commit().map_err(ControlError::internal)?;
-    let latest = latest.ok_or_else(|| ControlError::new(ErrorKind::Unavailable, "nothing could be sealed"))?;
+    let latest =
+        latest.ok_or_else(|| ControlError::new(ErrorKind::Unavailable, "nothing could be sealed"))?;
     Ok(latest.sequence)
 }
 
@@ -99,10 +100,8 @@ fn one_snapshot(engine: &Engine, sequence: u64) -> anyhow::Result<SnapshotReport
 
 fn forget(engine: &Engine, name: &str) -> anyhow::Result<SnapshotReport> {
     let kept = engine.drive.snapshot_names()?;
-    let (_, sequence) = kept
-        .into_iter()
-        .find(|(known, _)| known == name)
-        .ok_or(DriveError::Fs(FsError::NotFound))?;
+    let (_, sequence) =
+        kept.into_iter().find(|(known, _)| known == name).ok_or(DriveError::Fs(FsError::NotFound))?;
     engine.drive.forget_snapshot_name(name)?;
     one_snapshot(engine, sequence)
 }

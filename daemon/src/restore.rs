@@ -87,7 +87,10 @@ pub async fn find(root: &RootKey, peers: &[ProviderAddr], progress: ProgressSink
     let found = Found {
         recovered: Recovered { drive, generation, keyring: bytes },
         providers: providers(&newest.body),
-        survive_losses: copies.and_then(|c| u8::try_from(c).ok()),
+        // With a checkpoint the tail shows only what changed since; the whole picture comes with the mount.
+        survive_losses: copies
+            .and_then(|c| u8::try_from(c).ok())
+            .filter(|_| newest.body.checkpoint.is_none()),
         answered: newest.answered,
         asked: newest.asked,
     };
@@ -163,7 +166,8 @@ async fn ask(
         .await
 }
 
-fn providers(body: &HeadBody) -> Vec<ProviderAddr> {
+/// Those that a head names.
+pub fn providers(body: &HeadBody) -> Vec<ProviderAddr> {
     let named = body.providers.iter().filter_map(|p| {
         let peer = PeerId::from_bytes(&p.peer).ok()?;
         Some(ProviderAddr { peer_id: peer.to_string(), addrs: p.addresses.clone() })

@@ -215,3 +215,20 @@ fn a_home_of_a_newer_version_is_refused_untouched() {
     m.expect(14, &["status"]);
     assert_eq!(fs::read_to_string(&path).unwrap(), newer);
 }
+
+#[test]
+fn a_passphrase_is_changed_and_the_old_one_opens_nothing() {
+    let m = Machine::new();
+    m.init();
+    fs::write(m.path("new"), "quite another one\n").unwrap();
+    let change = |old: &str, new: &str| {
+        m.run(&["passphrase", "--json", "--passphrase-file", old, "--new-passphrase-file", new]).status.code()
+    };
+    let verify = |file: &str| m.run(&["verify", "--passphrase-file", file]).status.code();
+    assert_eq!(change("-", "-"), Some(2));
+    assert_eq!(change("new", "secrets"), Some(3));
+    assert_eq!(verify("secrets"), Some(0));
+    assert_eq!(change("secrets", "new"), Some(0));
+    assert_eq!((verify("secrets"), verify("new")), (Some(3), Some(0)));
+    assert_eq!(mode(&m.path("home/keyfile")), 0o600);
+}

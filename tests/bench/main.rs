@@ -53,6 +53,8 @@ fn main() -> Result<()> {
     let sizes = if args.quick { Sizes::quick() } else { Sizes::whole() };
     let result = run(&ctx, &sizes);
     clean_up(&dir);
+    // A bare mountpoint is marked unwritable, which stands in the way of removing it.
+    let _ = Command::new("chattr").args(["-R", "-i"]).arg(&dir).output();
     std::fs::remove_dir_all(&dir).context("removing the bench's folder")?;
     result
 }

@@ -9,11 +9,13 @@
 //! e2e --exec NAME DIR                           one test, in this process
 //! ```
 
+mod badly;
 mod crash;
 mod full;
 mod inputs;
 mod ipfs;
 mod itself;
+mod machine;
 mod providers;
 mod quota;
 mod roundtrip;
@@ -61,6 +63,7 @@ const fn test(
 }
 
 const FUSE: &[Needs] = &[Needs::Fuse];
+const FIRST_FORMAT: &[Needs] = &[Needs::Fuse, Needs::Program("getfattr")];
 const ROOT: &[Needs] = &[Needs::Fuse, Needs::Root];
 const HELIA: &[Needs] = &[Needs::Fuse, Needs::Program("npm"), Needs::Prepared(ipfs::install)];
 const TOOLS: &[Needs] = &[Needs::Fuse, Needs::Program("git"), Needs::Program("restic")];
@@ -68,6 +71,14 @@ const TOOLS: &[Needs] = &[Needs::Fuse, Needs::Program("git"), Needs::Program("re
 /// In the order in which they run: the quick ones that say most come first.
 const TESTS: &[Test] = &[
     test("the_power_cut_disk_itself", FUSE, 120, itself::power_cut_disk),
+    test("a_home_of_the_first_format_is_mounted", FIRST_FORMAT, 180, machine::first_format),
+    test("fstab_mounts_and_umount_ends", FUSE, 180, machine::fstab),
+    test("another_passphrase_and_a_newer_program", FUSE, 180, machine::passphrase_and_upgrade),
+    test("damaged_files_are_named", &[], 600, badly::damaged_files),
+    test("damage_is_mounted_read_only", FUSE, 120, badly::damage_is_mounted_read_only),
+    test("mounts_that_cannot_be_are_refused", FUSE, 180, badly::refused_mounts),
+    test("a_machine_that_cannot_mount_says_why", FUSE, 120, badly::machine_cannot_mount),
+    test("a_full_disk_loses_nothing", FUSE, 180, badly::no_space),
     test("one_small_file_is_placed_within_a_minute", FUSE, 180, small::placed_within_a_minute),
     test("a_real_tree_comes_back_from_words_and_one_peer", TOOLS, 900, roundtrip::real_tree),
     test("a_cold_read_of_a_large_drive_moves_little", FUSE, 900, roundtrip::cold_read),

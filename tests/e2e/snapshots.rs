@@ -26,7 +26,9 @@ fn names(dir: &Path) -> Result<BTreeSet<String>> {
 
 /// Kinds and paths of a diff.
 fn changes(report: &Value) -> Vec<String> {
-    let line = |change: &Value| format!("{} {}", change["kind"].as_str().unwrap_or("?"), change["path"].as_str().unwrap_or("?"));
+    let line = |change: &Value| {
+        format!("{} {}", change["kind"].as_str().unwrap_or("?"), change["path"].as_str().unwrap_or("?"))
+    };
     report["changes"].as_array().into_iter().flatten().map(line).collect()
 }
 
@@ -38,8 +40,8 @@ pub fn past_and_back(ctx: &Context) -> Result<()> {
     let at = &drive.mountpoint;
     inputs::oddities(&at.join("odd"))?;
     inputs::random_files(&at.join("photos"), 6, 400_000, 1)?;
-    let before = Tree::read(at)?;
     let kept = json(&drive, &["snapshot", "before", "--json"])?;
+    let before = Tree::read(at)?;
     ensure!(kept["names"][0] == "before", "{kept}");
     fs::remove_dir_all(at.join("photos"))?;
     fs::write(at.join("note"), b"new")?;
@@ -65,7 +67,10 @@ pub fn past_and_back(ctx: &Context) -> Result<()> {
 
     let report = json(&drive, &["diff", "before", &now["sequence"].to_string(), "--json"])?;
     let told = changes(&report);
-    ensure!(told.contains(&"added note".to_owned()) && told.contains(&"removed photos".to_owned()), "{told:?}");
+    ensure!(
+        told.contains(&"added note".to_owned()) && told.contains(&"removed photos".to_owned()),
+        "{told:?}"
+    );
     ensure!(told.len() == 9, "{told:?}");
     fs::write(at.join("note"), b"newer")?;
     let told = changes(&json(&drive, &["diff", label, "--json"])?);
@@ -81,7 +86,10 @@ pub fn past_and_back(ctx: &Context) -> Result<()> {
     ensure!(!again.status.success(), "it was overwritten");
     let elsewhere = at.join("elsewhere/one");
     let one = photos.join("000/file-00001").display().to_string();
-    json(&drive, &["undelete", &one, "--from", "before", "--to", &elsewhere.display().to_string(), "--json"])?;
+    json(
+        &drive,
+        &["undelete", &one, "--from", "before", "--to", &elsewhere.display().to_string(), "--json"],
+    )?;
     ensure!(fs::read(&elsewhere)? == fs::read(&one)?);
     fs::remove_dir_all(at.join("elsewhere"))?;
 

@@ -9,6 +9,7 @@
 
 pub mod compare;
 pub mod fetch;
+pub mod fixture;
 pub mod harness;
 pub mod ledger;
 pub mod powercut;

@@ -1,6 +1,6 @@
 //! Exit codes, and errors that say what to do.
 
-use holdfast_fs::{drive::error::DriveError, rows::RowError};
+use holdfast_fs::{drive::error::DriveError, rows::RowError, vfs::FsError};
 use holdfast_store::StoreError;
 
 use crate::{
@@ -245,8 +245,11 @@ impl From<anyhow::Error> for Failure {
 /// What the store, the rows or the ledger have to say, where they are the cause.
 fn from_storage(error: &anyhow::Error) -> Option<(Exit, Option<&'static str>)> {
     const RESTORE: &str = "Nothing was changed. What is Placed comes back with `holdfast restore` and the words, into another home folder.";
-    const INDEX: &str = "Nothing was changed. The log does not reach back far enough to make the index again: a copy of the whole home \
-                         folder, or `holdfast restore` and the words into another one, brings the drive back.";
+    const NO_INDEX: &str = "Nothing was changed. The log does not reach back far enough to make the index again: a copy of the whole home \
+                            folder, or `holdfast restore` and the words into another one, brings the drive back.";
+    const INDEX: &str = "Nothing was changed. Rename the folder `index` in the home folder and try again: it is made again if the log reaches \
+                         back to the first record. If that is refused, give it its name back; then only a copy of the whole home folder, or \
+                         `holdfast restore` and the words into another one, helps.";
     let newer = (Exit::NewerFormat, Some("Update this program; nothing was changed."));
     error.chain().find_map(|cause| {
         if let Some(LedgerError::Newer { .. }) = cause.downcast_ref() {
@@ -256,18 +259,28 @@ fn from_storage(error: &anyhow::Error) -> Option<(Exit, Option<&'static str>)> {
             return Some((Exit::Home, Some(RESTORE)));
         }
         let store = match cause.downcast_ref::<DriveError>() {
-            Some(DriveError::Store(store) | DriveError::Row(RowError::Store(store))) => Some(store),
-            Some(DriveError::Row(RowError::Newer { .. })) => return Some(newer),
-            Some(DriveError::Damaged { .. } | DriveError::Row(RowError::Corrupt { .. })) => {
-                return Some((Exit::Home, Some(RESTORE)));
-            }
+            Some(
+                DriveError::Store(store)
+                | DriveError::Row(RowError::Store(store))
+                | DriveError::Fs(FsError::Rows(RowError::Store(store))),
+            ) => Some(store),
+            Some(
+                DriveError::Row(RowError::Newer { .. })
+                | DriveError::Fs(FsError::Rows(RowError::Newer { .. })),
+            ) => return Some(newer),
+            Some(
+                DriveError::Damaged { .. }
+                | DriveError::Row(RowError::Corrupt { .. })
+                | DriveError::Fs(FsError::Damaged(_) | FsError::Rows(RowError::Corrupt { .. })),
+            ) => return Some((Exit::Home, Some(RESTORE))),
             _ => cause.downcast_ref::<StoreError>(),
         };
         match store? {
             StoreError::NewerFormat { .. } => Some(newer),
             StoreError::NoSpace { .. } => Some((Exit::NoSpace, None)),
             StoreError::InUse(_) => Some((Exit::InUse, None)),
-            StoreError::IndexDamaged(_) | StoreError::IndexMissing { .. } => Some((Exit::Home, Some(INDEX))),
+            StoreError::IndexDamaged(_) => Some((Exit::Home, Some(INDEX))),
+            StoreError::IndexMissing { .. } => Some((Exit::Home, Some(NO_INDEX))),
             StoreError::Corrupt { .. }
             | StoreError::WrongKey
             | StoreError::IndexForeign

@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     control::{
-        Client, DiffReport, EvictReport, KeepRequest, PinsReport, Request, SnapshotReport, SnapshotsReport, Target,
+        Client, DiffReport, EvictReport, KeepRequest, PinsReport, Request, SnapshotReport, SnapshotsReport,
+        Target,
     },
     home::Home,
 };
@@ -70,8 +71,18 @@ pub fn unpin(cli: &Cli, args: &UnpinArgs) -> Outcome {
     print(cli.json, &report, &report.render())
 }
 
+/// What the kernel still holds of open files belongs to now.
+fn flush(home: &Home) -> Outcome {
+    let Some(at) = &home.config().mountpoint else { return Ok(()) };
+    let flushed = std::fs::File::open(at).and_then(|root| Ok(nix::unistd::syncfs(&root)?));
+    flushed.map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", at.display())))
+}
+
 pub fn snapshot(cli: &Cli, args: &SnapshotArgs) -> Outcome {
     let home = Home::open(&cli.home_path())?;
+    if !args.forget {
+        flush(&home)?;
+    }
     let what = match (&args.name, args.forget) {
         (Some(name), true) => KeepRequest::ForgetSnapshot { name: name.clone() },
         (name, _) => KeepRequest::Snapshot { name: name.clone() },
@@ -88,6 +99,9 @@ pub fn snapshots(cli: &Cli) -> Outcome {
 
 pub fn diff(cli: &Cli, args: &DiffArgs) -> Outcome {
     let home = Home::open(&cli.home_path())?;
+    if args.to.is_none() {
+        flush(&home)?;
+    }
     let what = KeepRequest::Diff { from: args.from.clone(), to: args.to.clone() };
     let report: DiffReport = call(&home, what)?;
     print(cli.json, &report, &report.render())

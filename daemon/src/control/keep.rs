@@ -108,7 +108,8 @@ pub struct SnapshotsReport {
 impl SnapshotReport {
     pub fn render(&self) -> String {
         let names = self.names.join(" ");
-        format!("{}  {:>8}  {}  {names}", self.label, self.sequence, size(self.bytes)).trim_end().to_owned() + "\n"
+        format!("{}  {:>8}  {}  {names}", self.label, self.sequence, size(self.bytes)).trim_end().to_owned()
+            + "\n"
     }
 }
 

@@ -69,20 +69,13 @@ pub enum KeepRequest {
     /// Answer: `PinsReport`.
     Pins {},
     /// Makes a commit of what is there now; with a name it is kept. Answer: `SnapshotReport`.
-    Snapshot {
-        name: Option<String>,
-    },
+    Snapshot { name: Option<String> },
     /// Answer: `SnapshotReport`, of the commit that had the name.
-    ForgetSnapshot {
-        name: String,
-    },
+    ForgetSnapshot { name: String },
     /// Answer: `SnapshotsReport`.
     Snapshots {},
     /// From one snapshot to another, or to now. Answer: `DiffReport`.
-    Diff {
-        from: String,
-        to: Option<String>,
-    },
+    Diff { from: String, to: Option<String> },
 }
 
 /// One line of an answer.

@@ -20,7 +20,16 @@ impl StatusReport {
         let wanted = usize::from(self.policy.copies_wanted);
         let failing = self.workers.iter().find(|w| w.errors_in_a_row >= 3 || w.state == State::Crashed);
         let (level, summary, advice);
-        if self.pieces.lost > 0 {
+        if self.policy.copies_wanted == 0 {
+            level = SafetyLevel::Hindered;
+            let why = self.state_reason.as_deref().unwrap_or("its state cannot be read");
+            summary = format!("What is safe cannot be told: {why}.");
+            advice = Some(
+                "Keep the home folder as it is, unmount, and run `holdfast verify`; what was safe before is still with \
+                 the providers."
+                    .to_owned(),
+            );
+        } else if self.pieces.lost > 0 {
             level = SafetyLevel::Lost;
             summary =
                 format!("{} have no readable copy left that is known.", count(self.pieces.lost, "piece"));
@@ -257,6 +266,11 @@ impl UnmountReport {
     /// What `holdfast unmount` prints.
     pub fn render(&self) -> String {
         let place = self.mountpoint.as_ref().map_or_else(|| "the drive".into(), |p| p.display().to_string());
+        if self.unknown {
+            return format!(
+                "Unmounted {place}. What is safe could not be told, see daemon.log in the home folder; run `holdfast verify`.\n"
+            );
+        }
         if self.unsafe_bytes == 0 && self.oldest_unsafe_seconds.is_none() {
             return format!("Unmounted {place}. Everything on it is safe with its providers.\n");
         }

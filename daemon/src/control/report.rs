@@ -282,6 +282,9 @@ pub struct UnmountReport {
     pub mountpoint: Option<PathBuf>,
     /// Below what the policy asks for, in whichever way.
     pub unsafe_bytes: u64,
+    /// The figures could not be read; the others are zero then.
+    #[serde(default)]
+    pub unknown: bool,
     /// Of those, what is with providers all the same, only with too few.
     #[serde(default)]
     pub below_policy_bytes: u64,

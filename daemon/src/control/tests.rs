@@ -53,6 +53,7 @@ impl ControlHandler for Fake {
             return Ok(UnmountReport {
                 mountpoint: None,
                 unsafe_bytes: 0,
+                unknown: false,
                 below_policy_bytes: 0,
                 safe_bytes: 0,
                 oldest_unsafe_seconds: None,

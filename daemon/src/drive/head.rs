@@ -42,6 +42,9 @@ pub struct Published {
     pub pair: ByteBuf,
     /// The placement checkpoint that the head names.
     pub checkpoint: Option<CheckpointRow>,
+    /// It is another machine's head, which this one took over: one of its own is due, whatever changed.
+    #[serde(default)]
+    pub taken_over: bool,
 }
 
 /// A placement checkpoint: a tree in a piece of its own.
@@ -173,6 +176,7 @@ impl Engine {
             log_next: chain.length,
             pair: ByteBuf::from(pair),
             checkpoint,
+            taken_over: false,
         };
         Ok(published)
     }

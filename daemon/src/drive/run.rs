@@ -22,13 +22,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::head::{HeadState, Published};
-use super::ledger::{Ledger, MemoryRows};
+use super::ledger::{Ledger, MemoryRows, ProviderState};
 use super::peers::Peers;
 use super::policy::Policy;
 use super::{Engine, Parts};
 use crate::control::{self, ControlError, ErrorKind, RestoredReport, UnmountReport, VerifyReport};
 use crate::handler::{Handler, ProviderList, UnmountRequest};
-use crate::home::{Home, ProviderAddr, Unlocked};
+use crate::home::{Home, ProviderAddr, SURVIVE_LOSSES_MAX, Unlocked};
 use crate::restore::{self, Newest};
 use crate::retrieve::{NetRetriever, Sources};
 use crate::run::RunOptions;
@@ -184,6 +184,7 @@ async fn report(engine: &Arc<Engine>, mountpoint: &std::path::Path) -> UnmountRe
         Ok(status) => UnmountReport {
             mountpoint,
             unsafe_bytes: status.durability.unsafe_bytes(),
+            unknown: false,
             below_policy_bytes: status.durability.placed_below_policy.bytes,
             safe_bytes: status.durability.safe_bytes(),
             oldest_unsafe_seconds: status.durability.oldest_unsafe_seconds,
@@ -193,6 +194,7 @@ async fn report(engine: &Arc<Engine>, mountpoint: &std::path::Path) -> UnmountRe
             UnmountReport {
                 mountpoint,
                 unsafe_bytes: 0,
+                unknown: true,
                 below_policy_bytes: 0,
                 safe_bytes: 0,
                 oldest_unsafe_seconds: None,
@@ -277,6 +279,15 @@ async fn open(home: &mut Home, unlocked: &Unlocked, vfs: VfsOptions) -> anyhow::
         Some(newest) => Some(adopt(home, &ledger, &keys, &retriever, &policy, newest, &env).await?),
         None => None,
     };
+    if restored.is_none() {
+        // Taken out while the drive was not mounted.
+        let listed: Vec<_> = home.config().providers.iter().map(|p| p.peer_id.clone()).collect();
+        for (peer, _) in ledger.providers() {
+            if !listed.contains(&super::peers::peer_text(&peer)) {
+                ledger.update_provider(&peer, |row| row.state = ProviderState::Removed)?;
+            }
+        }
+    }
     for provider in &home.config().providers {
         let (peer, _) = provider.parts()?;
         ledger.add_provider(peer.to_bytes(), provider.addrs.clone(), env.clock.unix_seconds())?;
@@ -290,7 +301,7 @@ async fn open(home: &mut Home, unlocked: &Unlocked, vfs: VfsOptions) -> anyhow::
         retriever,
         keys,
         head,
-        policy,
+        policy: Policy::of(home.config()),
         env,
         home: home.path().to_owned(),
         drive_name: home.config().drive.clone(),
@@ -339,6 +350,12 @@ async fn adopt(
         tokio::task::spawn_blocking(move || restore::from_checkpoint(&keys, &body, &retriever, now, copies))
             .await??
     };
+    // The widest piece shows how many copies the drive was made with.
+    let widest = imported.pieces.values().map(|row| row.slots.len()).max().unwrap_or(0);
+    let survive = u8::try_from(widest.saturating_sub(1)).unwrap_or(u8::MAX).min(SURVIVE_LOSSES_MAX);
+    if survive > home.config().policy.survive_losses {
+        home.change_config(|config| config.policy.survive_losses = survive)?;
+    }
     let log_next = imported.chain.length;
     ledger.import(imported)?;
     let commit = commit_of(keys, retriever, &newest.body).await?;
@@ -352,7 +369,11 @@ async fn adopt(
         log_next,
         pair: ByteBuf::from(newest.value),
         checkpoint: super::head::CheckpointRow::of(&newest.body),
+        taken_over: true,
     };
+    // The head may name providers that the search did not know of.
+    let named: Vec<ProviderAddr> = restore::providers(&newest.body);
+    home.change_config(|config| ProviderAddr::merge(&mut config.providers, named))?;
     let sequence = published.commit_sequence;
     HeadState::open(ledger)?.set(ledger, published)?;
     home.change_config(|c| c.restore_pending = false)?;

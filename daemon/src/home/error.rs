@@ -17,7 +17,7 @@ pub enum HomeError {
     InUse { path: PathBuf, pid: u32 },
     #[error("the lock of {} is not held", .0.display())]
     NotLocked(PathBuf),
-    #[error("the passphrase is wrong")]
+    #[error("the passphrase is wrong, or the keyfile is damaged")]
     WrongPassphrase,
     #[error("{} was written by a newer Holdfast (format {found}, this one knows up to {known})", .path.display())]
     NewerFormat { path: PathBuf, found: u64, known: u64 },

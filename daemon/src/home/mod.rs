@@ -26,7 +26,7 @@ mod provider_addr;
 
 use std::path::{Path, PathBuf};
 
-pub use config::{Config, Limits, Policy};
+pub use config::{Config, Limits, Policy, SURVIVE_LOSSES_MAX};
 pub use error::HomeError;
 pub use files::{create_private_dir, write_atomically};
 pub use keys::{Recovered, Unlocked};
@@ -49,8 +49,12 @@ impl Home {
             std::io::ErrorKind::NotFound => HomeError::Missing(path.to_owned()),
             _ => HomeError::io("open", path, error),
         })?;
-        if !path.join(KEYFILE).exists() || !path.join(CONFIG).exists() {
-            return Err(HomeError::Missing(path));
+        for name in [KEYFILE, CONFIG] {
+            let file = path.join(name);
+            // What may not be looked at is not missing.
+            if !file.try_exists().or_else(|error| not_a_folder(error, &file))? {
+                return Err(HomeError::Missing(path));
+            }
         }
         let config = Config::read(&path.join(CONFIG))?;
         Ok(Home { path, config, lock: None })
@@ -96,6 +100,13 @@ impl Home {
 
     pub fn pid_path(&self) -> PathBuf {
         self.path.join("daemon.pid")
+    }
+}
+
+fn not_a_folder(error: std::io::Error, path: &Path) -> Result<bool, HomeError> {
+    match error.kind() {
+        std::io::ErrorKind::NotADirectory => Ok(false),
+        _ => Err(HomeError::io("open", path, error)),
     }
 }
 

@@ -78,7 +78,12 @@ impl FromStr for ProviderAddr {
     fn from_str(text: &str) -> Result<ProviderAddr, ProviderAddrError> {
         let mut addr: Multiaddr =
             text.trim().parse().map_err(|_| ProviderAddrError::Multiaddr(text.trim().to_owned()))?;
-        match addr.pop() {
+        let peer = addr.pop();
+        // A way through another peer, which nobody here can go; without it the address would be another one.
+        if addr.iter().any(|part| matches!(part, Protocol::P2p(_))) {
+            return Err(ProviderAddrError::Multiaddr(text.trim().to_owned()));
+        }
+        match peer {
             Some(Protocol::P2p(peer)) if !addr.is_empty() => Ok(ProviderAddr::new(peer, &[addr])),
             _ => Err(ProviderAddrError::NoPeer(text.trim().to_owned())),
         }
@@ -127,6 +132,8 @@ mod tests {
         for bad in ["", "/ip4/1.2.3.4/tcp/1", "/p2p/x", "127.0.0.1:40", &format!("/p2p/{PEER}")] {
             assert!(bad.parse::<ProviderAddr>().is_err(), "{bad}");
         }
+        let relayed = format!("/ip4/1.2.3.4/tcp/1/p2p/{PEER}/p2p-circuit/p2p/{PEER}");
+        assert!(relayed.parse::<ProviderAddr>().is_err(), "a way that nobody here can go");
         assert!(serde_json::from_str::<ProviderAddr>(r#"{"peer_id":"x","addrs":[]}"#).is_err());
     }
 

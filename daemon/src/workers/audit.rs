@@ -83,7 +83,10 @@ impl AuditWorker {
         for (peer, list) in &mut by_peer {
             list.sort_by_key(|d| (!suspicions.contains(&(d.piece, d.slot)), d.holder.proven_at));
             let answers = engine.ledger.provider(peer).is_some_and(|p| p.answers());
-            list.truncate(if answers { BATCH } else { 1 });
+            let left = list.split_off(list.len().min(if answers { BATCH } else { 1 }));
+            // What does not fit this step stays suspect.
+            let left = left.iter().map(|d| (d.piece, d.slot)).filter(|at| suspicions.contains(at));
+            engine.retriever.suspicions.lock().extend(left);
         }
         (by_peer, queue)
     }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use holdfast_net::deal::{DEAL_SUITE, DEAL_VERSION, manifest_digest};
-use holdfast_net::{DealProposal, Manifest, NetError, SignedProposal};
+use holdfast_net::{DealProposal, ErrorCode, Manifest, NetError, SignedProposal};
 use tokio::task::JoinSet;
 
 use crate::drive::Engine;
@@ -301,7 +301,8 @@ async fn place_slot(
                     engine.provider_silent(&claim.peer, &error.to_string())?;
                 }
                 NetError::Local(what) => anyhow::bail!("{what}"),
-                _ if error.is_fault_of_provider() => {
+                // Before there is a receipt a refusal breaks no promise.
+                _ if error.is_fault_of_provider() && error.code() != Some(ErrorCode::Storage) => {
                     engine.provider_caught(&claim.peer, &error.to_string())?
                 }
                 _ => {

@@ -84,8 +84,9 @@ impl PublishWorker {
         let Some(commit) = candidates.into_iter().rfind(|c| c.sequence <= placed_up_to) else {
             return Ok(None);
         };
-        let news = published
-            .is_none_or(|p| p.commit_sequence < commit.sequence || p.log_next < engine.ledger.chain().length);
+        let news = published.is_none_or(|p| {
+            p.taken_over || p.commit_sequence < commit.sequence || p.log_next < engine.ledger.chain().length
+        });
         Ok(news.then_some(commit))
     }
 

@@ -55,12 +55,9 @@ impl Worker for SealWorker {
         if !due(&dirty, pressure.waiting, &self.engine.policy) {
             return Ok(Next::After(if self.engine.policy.quota_bytes.is_some() { LOOK_QUOTA } else { LOOK }));
         }
-        if pressure.waiting {
-            self.engine.drive.hurry();
-        }
         let doing = format!("sealing {} changed files and folders", dirty.inodes);
         context.report(Detail { doing, queue: dirty.inodes, progress: None });
-        self.engine.seal_now().await?;
+        self.engine.seal_now(pressure.waiting).await?;
         Ok(Next::After(if pressure.waiting { LOOK_QUOTA } else { LOOK }))
     }
 
@@ -70,9 +67,21 @@ impl Worker for SealWorker {
 }
 
 impl Engine {
-    /// Cuts a commit now, notes its pieces, and wakes whoever goes on from there. `None`: nothing had changed.
-    pub async fn seal_now(self: &Arc<Self>) -> anyhow::Result<Option<holdfast_fs::drive::types::CommitInfo>> {
+    /// Cuts a commit now, notes its pieces, and wakes whoever goes on from there. `None`: nothing had changed. `hurry`:
+    /// somebody waits.
+    pub async fn seal_now(
+        self: &Arc<Self>,
+        hurry: bool,
+    ) -> anyhow::Result<Option<holdfast_fs::drive::types::CommitInfo>> {
+        let hasten = || {
+            if hurry {
+                self.drive.hurry();
+            }
+        };
+        // The one that runs, and then our own: each forgets the hurry at its end.
+        hasten();
         let _one = self.sealing.lock().await;
+        hasten();
         let sealed = self.blocking(|e| e.drive.seal()).await??;
         if let Some(commit) = &sealed {
             self.adopt_pieces().await?;

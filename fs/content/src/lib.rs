@@ -44,6 +44,7 @@ pub mod retrieve;
 pub mod rng;
 pub mod tree;
 pub mod unixfs;
+mod varint;
 
 pub use block::{Block, BlockAt, BlockSink, Link, PieceId, SinkError};
 pub use dagcbor::FormatError;

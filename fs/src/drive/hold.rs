@@ -180,8 +180,11 @@ impl Inner {
         let staged = extents.iter().any(|(_, extent)| extent.source != ExtentSource::Zero);
         found.staged_files += u64::from(staged);
         let blocks = &self.parts.trees.blocks;
+        if !has_chunks {
+            return Ok(());
+        }
         let mut next = 0;
-        while has_chunks {
+        loop {
             let page = live.chunks(ino, next, u64::MAX, PAGE_ROWS)?;
             let last = page.len() < PAGE_ROWS;
             for (n, chunk) in page {
@@ -192,10 +195,9 @@ impl Inner {
                 }
             }
             if last {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     fn pins(&self) -> Result<Vec<PinInfo>, DriveError> {

@@ -23,6 +23,7 @@ use super::space::SpaceGauge;
 use super::types::{DriveOptions, PieceId, RestorePoint};
 use super::walk::DriveHooks;
 use super::{Activity, Ambient, Drive, DriveError, Inner};
+use crate::pieces::PieceFile;
 use crate::pieces::blocks::BlockReader;
 use crate::pieces::chunks::Chunks;
 use crate::pieces::folder::Folder;
@@ -170,7 +171,8 @@ impl Begun {
 
     /// Notes the commit that the empty store stands on.
     fn attach(&self, point: &RestorePoint) -> Result<(), DriveError> {
-        if self.store.last_lsn() != 0 && self.latest()?.is_some() {
+        // A restore that was interrupted left a commit without a cut of this log: it is attached again.
+        if self.latest()?.is_some_and(|row| row.cut() != 0) {
             return Err(DriveError::Limit("this home holds a drive already".to_owned()));
         }
         let want = self.blocks.want(Priority::Interactive, self.options.fetch_deadline);
@@ -291,12 +293,26 @@ impl Inner {
         let mut placed = BTreeMap::new();
         for (_, id) in &uncommitted {
             let file = folder.open(*id)?;
-            let damaged = |error| DriveError::damaged("piece", format!("{}: {error}", super::error::hex(id)));
-            let mut reader = PieceReader::new(file.reader(), *id).map_err(damaged)?;
-            while let Some(at) = reader.next_place().map_err(damaged)? {
-                placed.insert(holdfast_content::block::digest_of(&at.cid)?, BlockRow::of(&at));
+            // What a damaged piece still shows is known, the rest is sealed again or reported when it is read; the
+            // committed part of the drive is whole without it.
+            if let Err(error) = read_places(&file, *id, &mut placed) {
+                tracing::error!(piece = super::error::hex(id), %error, "a piece without a commit is damaged");
             }
         }
         Ok((placed, uncommitted.into_iter().map(|(_, id)| id).collect()))
     }
+}
+
+/// Notes where a piece's blocks lie.
+fn read_places(
+    file: &PieceFile,
+    id: PieceId,
+    placed: &mut BTreeMap<[u8; 32], BlockRow>,
+) -> Result<(), DriveError> {
+    let damaged = |error| DriveError::damaged("piece", error);
+    let mut reader = PieceReader::new(file.reader(), id).map_err(damaged)?;
+    while let Some(at) = reader.next_place().map_err(damaged)? {
+        placed.insert(holdfast_content::block::digest_of(&at.cid)?, BlockRow::of(&at));
+    }
+    Ok(())
 }

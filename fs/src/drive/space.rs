@@ -3,7 +3,7 @@
 //! Owns: the reserve, the quota, and a figure that is a second old at most. Promises: asking costs an atomic load or two; ENOSPC comes while the reserve
 //! still stands, so that what the kernel has admitted, deletions and commits always find room; under a quota it comes only when nothing drains any more.
 //!
-//!     quota = index + pieces + log + (the log's payloads once more: sealing writes them into pieces before the log lets go) + reserve + free
+//!     quota = index + pieces + log + ballast + (the log's payloads once more: sealing writes them into pieces before the log lets go) + reserve + free
 //!
 //! Without a quota nothing is evicted to make room, so waiting would not help: the disk is full or it is not.
 
@@ -44,6 +44,8 @@ pub(crate) struct SpaceGauge {
     home: Option<PathBuf>,
     quota: Option<u64>,
     reserve: u64,
+    /// What the store may keep for a full disk.
+    ballast: u64,
     total: AtomicU64,
     free: AtomicU64,
     /// Somebody was told to wait since the last time that there was room.
@@ -75,6 +77,7 @@ impl SpaceGauge {
             clock,
             home,
             quota: options.quota_bytes,
+            ballast: options.store.ballast_bytes,
             reserve: options.disk_free_bytes_min.max(RESERVE_BYTES),
             total: AtomicU64::new(0),
             free: AtomicU64::new(0),
@@ -122,7 +125,9 @@ impl SpaceGauge {
             return Room::Free;
         }
         if self.quota.is_none() {
-            return Room::None;
+            // Nobody is refused by an old figure.
+            self.refresh();
+            return if self.free.load(Ordering::Relaxed) >= needed { Room::Free } else { Room::None };
         }
         if !self.pressed.swap(true, Ordering::Relaxed) {
             // Whoever waits first begins the time in which something has to move.
@@ -166,7 +171,8 @@ impl SpaceGauge {
         let used = log.saturating_add(self.folder.local_bytes());
         let total = self.quota.map_or(disk_total, |quota| quota.min(disk_total));
         let reserve = self.reserve.min(total >> RESERVE_SHIFT);
-        let promised = if self.quota.is_some() { usage.live_payload_bytes } else { 0 };
+        let promised =
+            if self.quota.is_some() { usage.live_payload_bytes.saturating_add(self.ballast) } else { 0 };
         let within_quota =
             self.quota.map_or(u64::MAX, |quota| quota.saturating_sub(used).saturating_sub(promised));
         let free = disk_free.saturating_add(usage.recycled_bytes).min(within_quota).saturating_sub(reserve);

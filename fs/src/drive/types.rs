@@ -90,6 +90,7 @@ impl DriveOptions {
         self.store.data_segment_bytes = segment;
         self.store.first_segment_bytes = self.store.first_segment_bytes.min(segment);
         self.store.recycled_segments_max = 1;
+        self.store.ballast_bytes = self.store.ballast_bytes.min(bytes / 16);
         self.store.flush_log_bytes = self.store.flush_log_bytes.min(bytes / 8);
         self.store.unsynced_bytes_max = self.store.unsynced_bytes_max.min(bytes / 16);
         self.store.unsynced_bytes_push = self.store.unsynced_bytes_push.min(bytes / 32);

@@ -246,6 +246,10 @@ impl Hooks for DriveHooks {
         Some(drive)
     }
 
+    fn is_paced(&self) -> bool {
+        self.get().is_some_and(|inner| inner.parts.options.quota_bytes.is_some())
+    }
+
     fn room(&self, bytes: u64) -> Room {
         self.get().map_or(Room::Free, |inner| inner.gauge.room(bytes, inner.sent_bytes()))
     }

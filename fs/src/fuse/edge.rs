@@ -96,7 +96,7 @@ fn perm(mode: u32) -> u16 {
 
 impl Filesystem for Edge {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        negotiate(config, self.writeback, self.max_read);
+        negotiate(config, self.writeback, self.max_read, self.vfs.is_paced());
         Ok(())
     }
 
@@ -369,10 +369,12 @@ impl Filesystem for Edge {
         reply: ReplyWrite,
     ) {
         // The kernel has made an offset of O_APPEND: it alone knows what its cache appended.
+        let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let mode = WriteMode {
             append: false,
             kill_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
-            from_cache: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
+            from_cache,
+            times_follow: from_cache && self.writeback,
         };
         let bytes = data.len() as u64;
         let room = self.vfs.room(bytes);
@@ -380,7 +382,10 @@ impl Filesystem for Edge {
             && let Some(parked) = self.pacing.park(data)
         {
             let write = move |vfs: &Vfs| written(reply, vfs.write(ino.0, offset, &parked.data, mode));
-            return self.pacing.run(&self.vfs, bytes, mode.from_cache, write);
+            return match mode.from_cache {
+                true => self.pacing.write(&self.vfs, bytes, write),
+                false => self.pacing.run(&self.vfs, bytes, write),
+            };
         }
         written(reply, self.vfs.write(ino.0, offset, data, mode));
     }

@@ -7,11 +7,13 @@ pub(super) const IO_BYTES_MAX: u32 = 1 << 20;
 /// Requests that the kernel may have under way in the background (readahead, writeback): slow reads of some files
 /// must not keep others from being written.
 const BACKGROUND_MAX: u16 = 256;
+/// The same where writes may wait for room: what waits is held in memory, at most 1 MiB each.
+pub(super) const PACED_BACKGROUND_MAX: u16 = 64;
 /// From here on the kernel slows down who fills the background.
 const CONGESTION: u16 = 192;
 
 /// Asks for what the edge is written for. What an older kernel lacks is done without.
-pub(super) fn negotiate(config: &mut KernelConfig, writeback: bool, max_read: u32) {
+pub(super) fn negotiate(config: &mut KernelConfig, writeback: bool, max_read: u32, paced: bool) {
     let mut wanted = InitFlags::FUSE_ATOMIC_O_TRUNC
         | InitFlags::FUSE_PARALLEL_DIROPS
         | InitFlags::FUSE_DO_READDIRPLUS
@@ -36,6 +38,7 @@ pub(super) fn negotiate(config: &mut KernelConfig, writeback: bool, max_read: u3
     if let Err(most) = config.set_max_readahead(max_read) {
         let _ = config.set_max_readahead(most);
     }
-    let _ = config.set_max_background(BACKGROUND_MAX);
-    let _ = config.set_congestion_threshold(CONGESTION);
+    let background = if paced { PACED_BACKGROUND_MAX } else { BACKGROUND_MAX };
+    let _ = config.set_max_background(background);
+    let _ = config.set_congestion_threshold(CONGESTION.min(background / 4 * 3));
 }

@@ -32,7 +32,7 @@ impl Edge {
     /// Runs what needs `bytes` more room: at once, or where it may wait for it.
     pub(super) fn paced(&self, bytes: u64, may_wait: bool, f: impl FnOnce(&Vfs, Late) + Send + 'static) {
         if self.vfs.room(bytes) == Room::Waits {
-            self.pacing.run(&self.vfs, bytes, false, |vfs| f(vfs, Late(false)));
+            self.pacing.run(&self.vfs, bytes, |vfs| f(vfs, Late(false)));
         } else {
             self.run(may_wait, f);
         }

@@ -30,6 +30,8 @@ pub struct WriteMode {
     pub kill_privileges: bool,
     /// Pages that the kernel accepted from a program long ago: turned away only when nothing else is left.
     pub from_cache: bool,
+    /// The kernel keeps this file's times and sends them by itself.
+    pub times_follow: bool,
 }
 
 /// Bytes of a read that come from a chunk.
@@ -87,7 +89,11 @@ impl Vfs {
         let edits = extents::cut(map, off..end, |_| true);
         row.allocated += len.saturating_sub(edits.data_bytes).saturating_sub(covered_by_chunks);
         row.size = row.size.max(end);
-        (row.mtime, row.ctime) = (now, now);
+        // Of its cached writes the kernel keeps the times itself and sends them when they changed: at the next tick only,
+        // so that a later time of ours would stay.
+        if !mode.times_follow {
+            (row.mtime, row.ctime) = (now, now);
+        }
         if mode.kill_privileges {
             row.perm = without_privileges(row.perm);
         }

@@ -322,6 +322,11 @@ impl Vfs {
         Ok(())
     }
 
+    /// Whether what needs room may have to wait for it.
+    pub fn is_paced(&self) -> bool {
+        self.hooks().is_paced()
+    }
+
     /// The commits, if they can be shown.
     pub fn snapshots(&self) -> Option<Arc<dyn SnapshotSource>> {
         self.hooks().snapshots()

@@ -82,6 +82,11 @@ pub trait Hooks: Send + Sync {
     /// What `df` shows; cheap (a few atomic loads).
     fn space(&self) -> Space;
 
+    /// Whether [`Hooks::room`] may say that somebody has to wait.
+    fn is_paced(&self) -> bool {
+        false
+    }
+
     /// Asked before each change that needs `bytes` more; as cheap.
     fn room(&self, bytes: u64) -> Room {
         if self.space().free < bytes.max(1) { Room::None } else { Room::Free }

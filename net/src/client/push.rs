@@ -61,9 +61,14 @@ impl Session {
                 NetError::Refused { code: ErrorCode::PieceMismatch, .. } if mismatches == 0 => {
                     mismatches += 1
                 }
-                // The provider has not noticed yet that our last connection is gone.
+                // The provider has not noticed yet that our last connection is gone, or it is going down (which ends the
+                // session that the push belongs to) and may come back.
                 NetError::Disconnected(_)
-                | NetError::Refused { code: ErrorCode::PushRunning | ErrorCode::Busy, .. } => {
+                | NetError::Refused {
+                    code:
+                        ErrorCode::PushRunning | ErrorCode::Busy | ErrorCode::Cancelled | ErrorCode::ShuttingDown,
+                    ..
+                } => {
                     if reached > furthest {
                         furthest = reached;
                         cuts = 0;

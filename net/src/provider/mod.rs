@@ -95,6 +95,8 @@ struct Inner {
     pushes: Arc<Semaphore>,
     /// Who is pushing what: a newer push of a deal ends the older one.
     pushing: Mutex<HashMap<DealId, CancellationToken>>,
+    /// Held by whoever frees ended deals.
+    sweeping: Mutex<()>,
     tallies: Tallies,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -136,6 +138,7 @@ impl Provider {
             store: Arc::new(store),
             sessions: Sessions::default(),
             pushing: Mutex::default(),
+            sweeping: Mutex::default(),
             tallies: Tallies::default(),
             tasks: TaskTracker::new(),
             config,
@@ -155,8 +158,8 @@ impl Provider {
         else {
             return Err(NetError::Invalid("this node does not listen, or has a provider already".into()));
         };
-        let mut sweep =
-            tokio::time::interval(Duration::from_secs(self.inner.config.limits.sweep_seconds.max(1)));
+        let period = Duration::from_secs(self.inner.config.limits.sweep_seconds.max(1));
+        let mut sweep = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -187,6 +190,8 @@ impl Provider {
     pub async fn sweep(&self) -> Result<usize, NetError> {
         let inner = self.inner.clone();
         let sweep = move || {
+            // One at a time: two would free the same slot, and the later one would find it gone.
+            let _turn = inner.sweeping.lock();
             let up = inner.env.clock.monotonic_ms().saturating_sub(inner.started_ms) / 1000;
             let uptime = inner.uptime_before.saturating_add(up);
             inner.store.set_uptime(uptime)?;

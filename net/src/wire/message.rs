@@ -345,9 +345,11 @@ impl WireError {
     pub fn into_net_error(self) -> NetError {
         match ErrorCode::from_number(self.code) {
             Some(code) => NetError::Refused { code, message: codec::shorten(&self.text) },
-            None => {
-                NetError::Protocol(format!("unknown error {}: {}", self.code, codec::shorten(&self.text)))
-            }
+            // A newer provider's reason, which is no proof of anything: it is asked again later.
+            None => NetError::Refused {
+                code: ErrorCode::Busy,
+                message: format!("unknown error {}: {}", self.code, codec::shorten(&self.text)),
+            },
         }
     }
 }

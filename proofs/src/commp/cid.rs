@@ -203,7 +203,9 @@ impl TryFrom<&Cid> for PieceCid {
         let bad = || PieceCidError::Digest(digest.len());
         let (padding, rest) = unsigned_varint::decode::u64(digest).map_err(|_| bad())?;
         let (height, root) = rest.split_first().ok_or_else(bad)?;
-        Self::from_parts(padding, *height, root.try_into().map_err(|_| bad())?)
+        let piece = Self::from_parts(padding, *height, root.try_into().map_err(|_| bad())?)?;
+        // A varint of ten bytes may have had more bits than fit: a piece has one CID.
+        if piece.to_cid()?.hash().digest() == digest { Ok(piece) } else { Err(bad()) }
     }
 }
 

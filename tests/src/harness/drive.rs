@@ -60,6 +60,11 @@ impl Drive {
         }
     }
 
+    /// A drive whose home is there already; `secrets` holds its passphrase.
+    pub fn existing(ctx: &Context, name: &str, home: PathBuf, secrets: PathBuf) -> Drive {
+        Drive { secrets, ..Drive::at(ctx, name, home) }
+    }
+
     /// A new drive with its home at DIR/NAME.home.
     pub fn init(ctx: &Context, name: &str, options: &InitOptions) -> Result<Drive> {
         Drive::init_at(ctx, name, ctx.dir.join(format!("{name}.home")), options)

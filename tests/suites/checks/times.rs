@@ -106,6 +106,12 @@ pub fn kept(dir: &Path) -> Result<()> {
         File::open(&path)?.sync_all()?;
         ensure!(path.metadata()?.modified()? == time, "{time:?} later: {:?}", path.metadata()?.modified()?);
     }
+    // The farthest times that a program can name are taken, perhaps as the farthest that can be kept.
+    for farthest in ["@-9223372036854775808", "@9223372036854775807"] {
+        let done = std::process::Command::new("touch").args(["-d", farthest]).arg(&path).output()?;
+        ensure!(done.status.success(), "touch -d {farthest}: {}", String::from_utf8_lossy(&done.stderr));
+        path.metadata().with_context(|| format!("after touch -d {farthest}"))?;
+    }
     // Only one of both.
     let mtime = path.metadata()?.modified()?;
     file.set_times(fs::FileTimes::new().set_accessed(UNIX_EPOCH + second * 77))?;

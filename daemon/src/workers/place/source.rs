@@ -50,9 +50,12 @@ pub(crate) async fn open(
             Some(info) if info.local => e.drive.open_piece(id).map(Some),
             _ => Ok(None),
         })
-        .await??;
-    if let Some(file) = local {
-        return Ok(Arc::new(file));
+        .await?;
+    match local {
+        Ok(Some(file)) => return Ok(Arc::new(file)),
+        Ok(None) => {}
+        // The others have it, if anybody has.
+        Err(error) => tracing::error!(%error, "a local piece cannot be read"),
     }
     let mut holders: Vec<(u16, Holder, Vec<u8>)> = row
         .slots

@@ -295,7 +295,7 @@ fn set_once<T>(slot: &mut Option<T>, value: T) -> Result<(), RecordError> {
 }
 
 fn take_varint(rest: &mut &[u8]) -> Result<u64, RecordError> {
-    let (value, after) = unsigned_varint::decode::u64(rest).map_err(|_| malformed("a varint"))?;
+    let (value, after) = crate::varint::take(rest).ok_or_else(|| malformed("a varint"))?;
     *rest = after;
     Ok(value)
 }

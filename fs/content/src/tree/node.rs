@@ -16,8 +16,9 @@ use super::{
 use crate::aead;
 use crate::block::{Block, CODEC_DAG_PB, CODEC_RAW, Link, cid_from_digest, digest_of};
 use crate::keys::SecretKey32;
+use crate::varint;
 use bytes::Bytes;
-use unsigned_varint::{decode, encode};
+use unsigned_varint::encode;
 
 const VERSION: u8 = 1;
 const SUITE: u8 = 1;
@@ -189,7 +190,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn varint(&mut self) -> Result<u64, TreeError> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let (value, left) = decode::u64(rest).map_err(|_| malformed("varint"))?;
+        let (value, left) = varint::take(rest).ok_or_else(|| malformed("varint"))?;
         self.at = self.bytes.len() - left.len();
         Ok(value)
     }

@@ -171,7 +171,8 @@ impl Variant for Physical {
 /// `piece 16 | offset varint | len varint`.
 pub(crate) mod place {
     use crate::block::PieceId;
-    use unsigned_varint::{decode as read, encode as write};
+    use crate::varint;
+    use unsigned_varint::encode as write;
 
     pub(crate) fn encode(piece: PieceId, offset: u64, len: u32) -> Vec<u8> {
         let mut out = piece.to_vec();
@@ -183,8 +184,8 @@ pub(crate) mod place {
     /// Reverses [`encode`], exactly.
     pub(crate) fn decode(bytes: &[u8]) -> Option<(PieceId, u64, u32)> {
         let (piece, rest) = bytes.split_first_chunk::<16>()?;
-        let (offset, rest) = read::u64(rest).ok()?;
-        let (len, rest) = read::u32(rest).ok()?;
-        rest.is_empty().then_some((*piece, offset, len))
+        let (offset, rest) = varint::take(rest)?;
+        let (len, rest) = varint::take(rest)?;
+        rest.is_empty().then_some((*piece, offset, u32::try_from(len).ok()?))
     }
 }

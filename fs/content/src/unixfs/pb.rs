@@ -106,7 +106,7 @@ fn next_field<'a>(rest: &mut &'a [u8]) -> Result<Option<(u64, Value<'a>)>, Unixf
 }
 
 fn varint(rest: &mut &[u8]) -> Result<u64, UnixfsError> {
-    let (value, after) = unsigned_varint::decode::u64(rest).map_err(|_| malformed("a varint"))?;
+    let (value, after) = crate::varint::take(rest).ok_or_else(|| malformed("a varint"))?;
     *rest = after;
     Ok(value)
 }

@@ -54,11 +54,17 @@ fn a_full_quota_waits_while_it_drains_and_refuses_when_nothing_moves() {
     assert!(!drive.pressure().waiting);
 
     let ino = create(vfs, ROOT_INO, "g");
-    fill(&drive, ino, 1 << 40);
+    // Until a figure taken anew shows no room either.
+    let mut at = 0;
+    while (0..300).any(|_| vfs.room(PART as u64) == Room::Free) {
+        write(vfs, ino, at, &noise((1 << 40) + at, PART));
+        at += PART as u64;
+        assert!(at < QUOTA, "more went in than the quota holds");
+    }
     let stalled = (0..200_000).find(|_| vfs.room(PART as u64) == Room::Stalled);
     assert!(stalled.is_some_and(|looks| looks > 10_000), "it gave up after {stalled:?} looks");
-    let new = NewNode::file(0o644, 0);
-    assert!(matches!(vfs.create(&Caller::root(), ROOT_INO, b"h", &new), Err(FsError::NoSpace)));
+    let refused = vfs.write(ino, at, &noise(1 << 50, PART), WriteMode::default());
+    assert!(matches!(refused, Err(FsError::NoSpace)), "{refused:?}");
     // What the kernel accepted from a program is let in all the same.
     let accepted = WriteMode { from_cache: true, ..WriteMode::default() };
     assert_eq!(vfs.write(ino, 0, b"late", accepted).unwrap(), 4);

@@ -112,7 +112,15 @@ fn differences_as_paths() {
     let second = drive.seal().unwrap().unwrap().sequence;
     let (changes, more) = drive.diff(first, second, 100).unwrap();
     assert!(!more);
-    let expected = ["Ma/changed", "-a/gone", "-a/gone/within", "Ra/moved>b/moved too", "+b/new", "+b/new/file", "+b/other name"];
+    let expected = [
+        "Ma/changed",
+        "-a/gone",
+        "-a/gone/within",
+        "Ra/moved>b/moved too",
+        "+b/new",
+        "+b/new/file",
+        "+b/other name",
+    ];
     assert_eq!(lines(&changes), expected);
     let (back, _) = drive.diff(second, first, 100).unwrap();
     assert!(lines(&back).contains(&"+a/gone/within".to_owned()));

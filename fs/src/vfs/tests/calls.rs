@@ -395,3 +395,16 @@ fn times_that_are_there_already_cost_no_record() {
     assert_eq!(drive.vfs.setattr(&ROOT, ino, &times).unwrap().mtime, later);
     assert_eq!(drive.vfs.rows().store().last_lsn(), last + 1);
 }
+
+#[test]
+fn cached_writes_leave_the_times_to_the_kernel() {
+    let drive = Drive::new();
+    let ino = drive.file("f");
+    let before = drive.vfs.getattr(ino).unwrap();
+    let cached = WriteMode { from_cache: true, times_follow: true, ..WriteMode::default() };
+    drive.vfs.write(ino, 0, b"late", cached).unwrap();
+    let after = drive.vfs.getattr(ino).unwrap();
+    assert_eq!((after.mtime, after.ctime, after.size), (before.mtime, before.ctime, 4));
+    drive.write(ino, 0, b"now");
+    assert!(drive.vfs.getattr(ino).unwrap().mtime > before.mtime);
+}

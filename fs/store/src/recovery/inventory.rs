@@ -47,7 +47,7 @@ pub(super) fn take(tools: &Tools<'_>) -> Result<Inventory> {
     for name in tools.medium.list().map_err(failed)? {
         match parse_name(&name) {
             FileName::Segment(kind, number) => {
-                inventory.next_number = inventory.next_number.max(number + 1);
+                inventory.next_number = inventory.next_number.max(number.saturating_add(1));
                 match read_header(tools, &name, kind, number)? {
                     Ok(segment) => add(&mut inventory, segment)?,
                     Err(error) => {
@@ -58,7 +58,7 @@ pub(super) fn take(tools: &Tools<'_>) -> Result<Inventory> {
                 }
             }
             FileName::Free(kind, number) => {
-                inventory.next_number = inventory.next_number.max(number + 1);
+                inventory.next_number = inventory.next_number.max(number.saturating_add(1));
                 let opened = tools.medium.open(&name).and_then(|file| file.len());
                 let size = opened.map_err(|error| StoreError::io("open", &name, error))?;
                 inventory.free.push(FreeSegment { kind, name, size });

@@ -146,6 +146,8 @@ impl Replay<'_> {
     fn read_segment(&mut self, segment: &Arc<Segment>) -> Result<()> {
         let void_from = self.inventory.void_from(segment.header.epoch);
         let mut offset = HEADER_BYTES as u64;
+        // Only the last segment can say that nothing follows.
+        self.closed = false;
         loop {
             let Some(found) = read_record(segment, offset)? else { break };
             let lsn = found.header.lsn;

@@ -105,9 +105,9 @@ fn what_is_not_canonical_is_refused() {
 }
 
 #[test]
-fn unknown_error_codes_are_the_peers_fault() {
+fn an_unknown_error_code_is_no_proof_of_a_fault() {
     let error = WireError { code: 999, text: "\u{1b}[2Jhi".into() }.into_net_error();
-    assert!(error.is_fault_of_provider() && !error.to_string().contains('\u{1b}'));
+    assert!(error.is_retryable() && !error.is_fault_of_provider() && !error.to_string().contains('\u{1b}'));
     for code in ErrorCode::ALL {
         assert_eq!(ErrorCode::from_number(code.number()), Some(code));
     }

@@ -1,0 +1,176 @@
+//! The queue on disk: an append-only list of events, cut at a torn end, rewritten when it has grown.
+//!
+//! ```text
+//! line = 16 hexadecimal digits, the first of SHA-256 of what follows | space | event as JSON | newline
+//! ```
+//!
+//! Must: an event is synced before anybody acts on it. A bad last line is a torn write and is cut; a bad line
+//! before good ones is damage and is reported, nothing thrown away.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use super::{Task, TaskId};
+use crate::durable::{self, hex};
+
+const SUM_DIGITS: usize = 16;
+/// Events after which the list is rewritten, beside those of the tasks that live.
+const EVENTS_SPARE: usize = 4_096;
+/// `TASKS_MAX` tasks of a few kilobytes.
+const JOURNAL_BYTES_MAX: u64 = 1 << 30;
+
+/// Why the queue's journal cannot be used.
+#[derive(Debug, Error)]
+pub enum JournalError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: line {line} is damaged ({reason}); lines after it are not", path.display())]
+    Damaged { path: PathBuf, line: usize, reason: String },
+    #[error("{}: {bytes} bytes are too many", path.display())]
+    TooLong { path: PathBuf, bytes: u64 },
+    #[error("an event cannot be written: {0}")]
+    Encode(String),
+}
+
+/// What changes the queue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Record {
+    /// A task as it is now: new, or after a failure.
+    Task(Task),
+    /// It is over, however.
+    Over(TaskId),
+    /// Names below this were given out.
+    Next(u64),
+}
+
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    file: File,
+    events: usize,
+    live: usize,
+}
+
+/// What a journal holds.
+pub(super) struct Replay {
+    pub(super) tasks: Vec<Task>,
+    pub(super) next: u64,
+}
+
+impl Journal {
+    /// Opens or makes a journal, and rewrites it to what lives.
+    pub(super) fn open(path: &Path) -> Result<(Self, Replay), JournalError> {
+        let io = |source| JournalError::Io { path: path.to_owned(), source };
+        let bytes = match fs::metadata(path) {
+            Ok(meta) if meta.len() > JOURNAL_BYTES_MAX => {
+                return Err(JournalError::TooLong { path: path.to_owned(), bytes: meta.len() });
+            }
+            Ok(_) => fs::read(path).map_err(io)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(io(error)),
+        };
+        let replay = replay(&bytes).map_err(|(line, reason)| JournalError::Damaged {
+            path: path.to_owned(),
+            line,
+            reason,
+        })?;
+        let journal = Self::rewrite(path, &replay.tasks, replay.next)?;
+        Ok((journal, replay))
+    }
+
+    fn rewrite(path: &Path, tasks: &[Task], next: u64) -> Result<Self, JournalError> {
+        let io = |source| JournalError::Io { path: path.to_owned(), source };
+        let mut text = line(&Record::Next(next))?;
+        for task in tasks {
+            text.extend(line(&Record::Task(task.clone()))?);
+        }
+        durable::replace(path, &text).map_err(io)?;
+        let file = OpenOptions::new().append(true).open(path).map_err(io)?;
+        Ok(Self { path: path.to_owned(), file, events: tasks.len() + 1, live: tasks.len() })
+    }
+
+    /// Appends events and syncs them, all or (after a power cut) the first few.
+    pub(super) fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        let mut text = Vec::new();
+        for record in records {
+            text.extend(line(record)?);
+        }
+        let io = |source| JournalError::Io { path: self.path.clone(), source };
+        self.file.write_all(&text).map_err(io)?;
+        self.file.sync_data().map_err(io)?;
+        self.events += records.len();
+        Ok(())
+    }
+
+    /// Rewrites the list if most of it is past.
+    pub(super) fn tidy<'a>(
+        &mut self,
+        tasks: impl Iterator<Item = &'a Task>,
+        next: u64,
+    ) -> Result<(), JournalError> {
+        if self.events < self.live.saturating_mul(2).saturating_add(EVENTS_SPARE) {
+            return Ok(());
+        }
+        let tasks: Vec<Task> = tasks.cloned().collect();
+        *self = Self::rewrite(&self.path, &tasks, next)?;
+        Ok(())
+    }
+}
+
+fn sum(body: &[u8]) -> String {
+    let mut digits = hex(&Sha256::digest(body));
+    digits.truncate(SUM_DIGITS);
+    digits
+}
+
+fn line(record: &Record) -> Result<Vec<u8>, JournalError> {
+    let body = serde_json::to_vec(record).map_err(|error| JournalError::Encode(error.to_string()))?;
+    let mut out = sum(&body).into_bytes();
+    out.push(b' ');
+    out.extend(body);
+    out.push(b'\n');
+    Ok(out)
+}
+
+fn parse(line: &[u8]) -> Result<Record, String> {
+    let (digits, rest) = line.split_at_checked(SUM_DIGITS).ok_or("too short")?;
+    let body = rest.strip_prefix(b" ").ok_or("no space")?;
+    if sum(body).as_bytes() != digits {
+        return Err("wrong sum".to_owned());
+    }
+    serde_json::from_slice(body).map_err(|error| error.to_string())
+}
+
+/// Reads all events; an unreadable end is left out, an unreadable middle is an error with its line.
+fn replay(bytes: &[u8]) -> Result<Replay, (usize, String)> {
+    let mut tasks: BTreeMap<TaskId, Task> = BTreeMap::new();
+    let mut next = 0;
+    let mut torn: Option<(usize, String)> = None;
+    for (number, text) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let whole = text.strip_suffix(b"\n").ok_or_else(|| "no end".to_owned());
+        match whole.and_then(parse) {
+            Err(reason) => torn = torn.or(Some((number + 1, reason))),
+            Ok(record) => {
+                if let Some(damage) = torn {
+                    return Err(damage);
+                }
+                match record {
+                    Record::Task(task) => {
+                        next = next.max(task.id.0 + 1);
+                        tasks.insert(task.id, task);
+                    }
+                    Record::Over(id) => drop(tasks.remove(&id)),
+                    Record::Next(given) => next = next.max(given),
+                }
+            }
+        }
+    }
+    Ok(Replay { tasks: tasks.into_values().collect(), next })
+}

@@ -1,0 +1,105 @@
+//! Heavy steps in a process of their own, so that running out of memory kills a seal and not the provider.
+//!
+//! ```text
+//! parent                                   worker (`worker_main`)
+//!   one line: assignment as JSON  ------->   applies limits, works
+//!   <------- lines of JSON: progress ... then exactly one: done or failed
+//!   closing the worker's input (or dying) ends the worker
+//! ```
+//!
+//! Promises: the worker limits itself before it touches data (memory, niceness, first choice of the kernel's
+//! out-of-memory killer); it outlives neither its parent nor a stop; killing it loses at most one phase, since all
+//! phases are crash-safe. Refuses: lines longer than `LINE_BYTES_MAX`, in either direction.
+
+mod child;
+mod worker;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::params::{Circuit, GenerateProgress, Origin};
+use crate::profile::Profile;
+use crate::proof::{WindowStatement, WinningStatement};
+use crate::sector::Phase;
+use crate::sector::post::Fault;
+use crate::types::Bytes32;
+use holdfast_proofs::PieceCid;
+
+pub use child::{Child, ChildEnd, ChildError, Launcher};
+pub use worker::worker_main;
+
+/// The longest line that parent and worker exchange: 65,536 sector paths fit.
+pub const LINE_BYTES_MAX: usize = 32 << 20;
+
+/// What a worker is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Job {
+    /// Make a pair of parameters (test profiles only).
+    Parameters { profile: Profile, circuit: Circuit },
+    /// Take a sector through its phases until it waits for something, or has finished `through`.
+    Seal { sector: PathBuf, through: Phase },
+    /// Prove sectors; `statement.sectors` is filled in.
+    WindowPost { statement: WindowStatement, sectors: Vec<PathBuf>, out: PathBuf },
+    /// Prove one sector; `statement.sector` is filled in.
+    WinningPost { statement: WinningStatement, sector: PathBuf, out: PathBuf },
+    /// Read a piece's range, from the replica where the unsealed copy is gone.
+    ReadPiece { sector: PathBuf, piece: PieceCid, offset: u64, len: u64, out: PathBuf },
+    /// Make the unsealed copy again.
+    RestoreUnsealed { sector: PathBuf },
+}
+
+/// What a worker may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Private memory (RLIMIT_DATA): mapped parameters do not count, since the kernel can drop them.
+    pub memory_bytes: u64,
+    /// Threads of computation.
+    pub cores: u32,
+    /// Added to the niceness, 0 to 19.
+    pub nice: u8,
+}
+
+/// One job with its limits and its workshop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    pub job: Job,
+    pub limits: Limits,
+    pub workshop: PathBuf,
+}
+
+/// What a sealing job waits for, if not for time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Waits {
+    Ticket,
+    Seed,
+}
+
+/// What a finished job came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "kebab-case")]
+pub enum JobResult {
+    Parameters { origin: Origin },
+    Seal { phase: Phase, waits: Option<Waits>, comm_r: Option<Bytes32>, setbacks: Vec<String> },
+    WindowPost { proven: bool, faults: Vec<Fault> },
+    WinningPost,
+    ReadPiece,
+    RestoreUnsealed,
+}
+
+/// A worker's line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Message {
+    /// A phase was finished and is on disk.
+    Phase(Phase),
+    Parameters(GenerateProgress),
+    Done(JobResult),
+    /// `permanent`: trying again without somebody's help is useless.
+    Failed {
+        permanent: bool,
+        reason: String,
+    },
+}
