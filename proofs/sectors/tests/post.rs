@@ -95,7 +95,7 @@ fn a_window_is_proven_and_the_faulty_are_declared() {
 }
 
 #[test]
-#[ignore = "17 CPU seconds: parameters for Winning PoSt; its verifier is tested with a committed proof"]
+#[ignore = "60 CPU seconds: parameters for Winning PoSt; its verifier is tested with a committed proof"]
 fn a_drawn_sector_is_proven() {
     let rig = Rig::new();
     rig.run(Job::Parameters { profile: Profile::Test2k, circuit: Circuit::WinningPost });
