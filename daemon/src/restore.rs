@@ -18,7 +18,7 @@ use futures::StreamExt;
 use holdfast_content::block::Block;
 use holdfast_content::head::HeadBody;
 use holdfast_content::keys::{DriveKeys, Keyring, RootKey, TreeDomain};
-use holdfast_content::placement::{PlacementAction, Log, PlacementEntry, PlacementTree};
+use holdfast_content::placement::{Log, PlacementAction, PlacementEntry, PlacementTree};
 use holdfast_content::retrieve::{Priority, Retriever};
 use holdfast_content::tree::{NodeSource, Physical, PhysicalRef, SourceError};
 use holdfast_net::client::{Client, ClientConfig};

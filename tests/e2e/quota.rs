@@ -18,7 +18,7 @@ const MIB: u64 = 1 << 20;
 const SYNC: Duration = Duration::from_secs(1200);
 
 /// What the files below take on the disk.
-fn folder_bytes(dir: &Path) -> u64 {
+pub fn folder_bytes(dir: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     entries
         .flatten()

@@ -358,6 +358,7 @@ async fn adopt(
     }
     let log_next = imported.chain.length;
     ledger.import(imported)?;
+    workers::retain::note_term(ledger, now)?;
     let commit = commit_of(keys, retriever, &newest.body).await?;
     let published = Published {
         sequence: newest.body.sequence,

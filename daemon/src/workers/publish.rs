@@ -14,7 +14,9 @@ use futures::StreamExt;
 use holdfast_content::block::BlockAt;
 use holdfast_content::commit::PlaceBody;
 use holdfast_content::keys::{DriveName, TreeDomain};
-use holdfast_content::placement::{PlacementAction, PlacementEntry, PlacementTree, checkpoint_delete, checkpoint_put};
+use holdfast_content::placement::{
+    PlacementAction, PlacementEntry, PlacementTree, checkpoint_delete, checkpoint_put,
+};
 use holdfast_content::tree::{Edit, NodeSource, Physical, PhysicalRef, SourceError};
 use holdfast_fs::drive::types::CommitInfo;
 use holdfast_net::NetError;

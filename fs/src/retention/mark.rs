@@ -1,22 +1,27 @@
-//! What is reached: from the trees of kept commits, from the location trees that a head may name, and from rows that no commit covers yet.
+//! What is reached: from the trees of kept commits, from rows that no commit covers yet, from files that are deleted but open, and from the location
+//! trees that a head may name.
 //!
-//! Promises: whatever is reached is marked; what is marked may be unreached (blocks are noted by 8 bytes of their digest: one in 2^64 pairs is a mistake that
+//! Promises: whatever is reached is marked, and so is every piece in which a restore would look for it: a piece is judged by what the newest and the
+//! published location tree say, too, not by this home's rows alone (a crash leaves rows that are ahead of the trees); what is marked may be unreached (blocks are noted by 8 bytes of their digest: one in 2^64 pairs is a mistake that
 //! keeps a block). A subtree that was seen is not read again, so a further commit costs its differences.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use bytes::Bytes;
 use holdfast_content::block::{PieceId, digest_of};
+use holdfast_content::location;
 use holdfast_content::retrieve::Priority;
 use holdfast_content::tree::{Namespace, NodeRef, Physical, PhysicalRef, Variant};
 use holdfast_store::{Reads, Table};
 
 use crate::drive::{DriveError, Inner, scan};
 use crate::pieces::rows::DagRow;
-use crate::rows::{ChunkRow, is_tombstone};
-use crate::seal::commit_row::CommitRow;
+use crate::rows::{ChunkRow, OrphanRow, is_tombstone};
 
 /// Rows fetched at once.
 const PAGE_ROWS: usize = 1024;
+/// Entries of the location tree that one compaction forgets.
+const FORGET_MAX: usize = 100_000;
 
 #[derive(Default)]
 pub(super) struct Marks {
@@ -24,6 +29,11 @@ pub(super) struct Marks {
     pieces: HashSet<PieceId>,
     /// Tree nodes whose subtrees are marked, by the digests of their bodies. Whole, since a mistake here would lose what is below.
     nodes: HashSet<[u8; 32]>,
+    /// Nodes of the newest location tree: the piece, and the first key below. Those of the published one alone go with it.
+    pub(super) location_nodes: BTreeMap<[u8; 32], (PieceId, Bytes)>,
+    pub(super) older_location_nodes: HashSet<[u8; 32]>,
+    /// Blocks that the newest location tree lists, and that nothing reaches.
+    pub(super) forgotten: BTreeSet<[u8; 32]>,
 }
 
 impl Marks {
@@ -90,24 +100,43 @@ impl Marks {
         Ok(())
     }
 
-    /// The pieces that hold the location trees of the newest commit and of the published one.
+    /// The location trees of the newest commit and of the published one: the pieces that hold their nodes, and those in which they find what is marked.
+    /// Everything else is marked before.
     pub(super) fn locations(&mut self, inner: &Inner, published: u64) -> Result<(), DriveError> {
-        let rows = [inner.latest().map(|row| CommitRow::clone(&row)), inner.commit_row(published)?];
+        if let Some(row) = inner.latest() {
+            self.location_tree(inner, &row.info.location_root, true)?;
+        }
+        if let Some(row) = inner.commit_row(published)? {
+            self.location_tree(inner, &row.info.location_root, false)?;
+        }
+        Ok(())
+    }
+
+    fn location_tree(&mut self, inner: &Inner, root: &PhysicalRef, newest: bool) -> Result<(), DriveError> {
         let trees = &inner.parts.trees;
-        for row in rows.into_iter().flatten() {
-            let mut todo: Vec<PhysicalRef> = vec![row.info.location_root];
-            while let Some(at) = todo.pop() {
-                let body = digest_of(&at.at.cid)?;
-                if !self.nodes.insert(body) {
+        let mut todo: Vec<PhysicalRef> = vec![root.clone()];
+        while let Some(at) = todo.pop() {
+            let body = digest_of(&at.at.cid)?;
+            self.pieces.insert(at.at.piece);
+            if !self.nodes.insert(body) {
+                continue;
+            }
+            self.block(&body);
+            let node = trees.location.load(&trees.source(Priority::Bulk), &at)?;
+            match newest {
+                true => _ = self.location_nodes.insert(body, (at.at.piece, node.first_key())),
+                false => _ = self.older_location_nodes.insert(body),
+            }
+            for entry in &node.entries {
+                if node.level > 0 {
+                    todo.push(Physical::from_entry(entry)?);
                     continue;
                 }
-                self.block(&body);
-                self.pieces.insert(at.at.piece);
-                let node = trees.location.load(&trees.source(Priority::Bulk), &at)?;
-                if node.level > 0 {
-                    for entry in &node.entries {
-                        todo.push(Physical::from_entry(entry)?);
-                    }
+                let (digest, place) = location::read(entry)?;
+                if self.has_block(&digest) {
+                    self.pieces.insert(place.piece);
+                } else if newest && self.forgotten.len() < FORGET_MAX {
+                    self.forgotten.insert(digest);
                 }
             }
         }
@@ -137,6 +166,39 @@ impl Marks {
             }
         }
         Ok(())
+    }
+}
+
+impl Marks {
+    /// Chunks of files that were deleted while somebody has them open: no commit to come has them.
+    pub(super) fn open_orphans(&mut self, inner: &Inner) -> Result<(), DriveError> {
+        let live = inner.parts.rows().live();
+        let mut from = 0;
+        loop {
+            let page = live.orphans(from, PAGE_ROWS)?;
+            let last = page.len() < PAGE_ROWS;
+            for (ino, orphan) in page {
+                from = ino + 1;
+                if orphan != OrphanRow::Unlinked {
+                    continue;
+                }
+                let mut next = 0;
+                loop {
+                    let chunks = live.chunks(ino, next, u64::MAX, PAGE_ROWS)?;
+                    let last = chunks.len() < PAGE_ROWS;
+                    for (n, chunk) in chunks {
+                        next = n + 1;
+                        self.block(&chunk.digest);
+                    }
+                    if last {
+                        break;
+                    }
+                }
+            }
+            if last {
+                return Ok(());
+            }
+        }
     }
 }
 

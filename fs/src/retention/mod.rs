@@ -1,35 +1,37 @@
 //! Retention: which commits stay, and how what only others reached is given up.
 //!
-//! Owns: the rule ([`rule`]), what kept commits reach (`mark`), and the rows of condemned pieces. Promises: a piece is condemned only when nothing that
-//! any kept commit, the published head or the present namespace reaches lies in it; between being condemned and being forgotten there is a grace period.
-//! Refuses to judge pieces of which this home has no rows (a restored drive keeps what it found), and never forgets what was not condemned.
+//! Owns: the rule ([`rule`]), what is reached (`mark`), what becomes of each piece (`judge`), emptying those that are mostly dead (`compact`), and the
+//! rows of condemned pieces. Promises: a piece is condemned only when nothing that any kept commit, the published head, the present namespace or an open
+//! file reaches lies in it; between being condemned and being forgotten there is a grace period. Refuses to judge pieces of which this home has no rows (a
+//! restored drive keeps what it found), and never forgets what was not condemned.
 //!
 //!     rule ─► commit rows go ─► mark from what is kept ─► condemn: its blocks' rows go, a row says when ─► grace ─► forget: its row, its file, its copies
+//!                                                     └─► compact: what lives in a mostly dead piece is written anew, a commit says where
 //!
-//! Orderings that *must* hold: a commit's row goes before anything is judged without it; marking and condemning happen while no seal runs, so that no seal has
-//! found a block that is condemned meanwhile; a block whose row is gone is written anew, never referenced. Each of these is one record of the log, and a crash
+//! Orderings that *must* hold: a commit's row goes before anything is judged without it; marking, condemning and compaction happen while no seal runs, so
+//! that no seal has found a block that is condemned meanwhile; a block whose row is gone is written anew, never referenced; an emptied piece is condemned
+//! by a later look only, when the published head's location tree does not look for anything in it. Each of these is one record of the log, and a crash
 //! between two of them repeats a look.
 //!
 //!     gone/ | piece 16      version u8 = 1 | condemned at u64 BE, unix seconds | newest commit's sequence then u64 BE
 
+mod compact;
+mod judge;
 mod mark;
 pub mod rule;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use holdfast_store::{Direction, KeyRange, Reads, Table, Txn};
+use holdfast_store::{Table, Txn};
 
 use self::mark::Marks;
 use crate::drive::{Drive, DriveError, PieceId};
-use crate::pieces::rows::BlockRow;
 use crate::seal::commit_row::CommitRow;
 use rule::RetentionRule;
 
 /// Prefix of condemned pieces' keys in the daemon's table.
 const GONE: &[u8] = b"gone/";
 const GONE_VERSION: u8 = 1;
-/// Rows fetched at once.
-const PAGE_ROWS: usize = 1024;
 /// Block rows that one record removes.
 const TXN_ROWS: usize = 8192;
 
@@ -53,6 +55,10 @@ pub struct Pruned {
     pub pieces: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Bytes of living blocks that were written anew, so that their pieces can go.
+    pub moved_bytes: u64,
+    /// There are more pieces to empty: look again when the moved blocks are published.
+    pub more: bool,
 }
 
 impl Drive {
@@ -68,21 +74,33 @@ impl Drive {
         // Much is read before seals are held up; what came since is little.
         let mut marks = Marks::default();
         marks.kept_commits(&self.inner)?;
-        let guard = self.inner.hold_seals();
+        let mut state = self.inner.hold_seals();
+        self.follow_commits(published)?;
         marks.kept_commits(&self.inner)?;
-        marks.locations(&self.inner, published)?;
         marks.present(&self.inner)?;
+        marks.open_orphans(&self.inner)?;
+        marks.locations(&self.inner, published)?;
+        let judged = self.judge(&marks, published)?;
         let latest = self.inner.latest().map_or(0, |row| row.info.sequence);
-        for (piece, (raw_len, blocks)) in self.unreached(&marks, published)? {
-            self.condemn(piece, Condemned { piece, at: now, sequence: latest }, &blocks)?;
+        for (piece, dead) in &judged.dead {
+            let gone = Condemned { piece: *piece, at: now, sequence: latest };
+            self.condemn(gone, &dead.blocks)?;
             pruned.pieces += 1;
-            pruned.bytes += raw_len;
+            pruned.bytes += dead.raw_len;
         }
-        drop(guard);
+        // What is moved is placed and published before more is.
+        if published == latest {
+            let compacted = self.compact(&mut state, &marks, judged)?;
+            pruned.moved_bytes = compacted.moved_bytes;
+            pruned.more = compacted.more;
+        } else {
+            pruned.more = !judged.emptied.is_empty();
+        }
         Ok(pruned)
     }
 
     fn drop_commits(&self, rule: &RetentionRule, now: u64, published: u64) -> Result<u64, DriveError> {
+        let _names = self.inner.snapshots.hold_names();
         let mut always: BTreeSet<u64> =
             self.snapshot_names()?.into_iter().map(|(_, sequence)| sequence).collect();
         let mut commits = Vec::new();
@@ -99,12 +117,13 @@ impl Drive {
             }
             let lsn = self.inner.parts.store.commit(txn)?;
             self.inner.parts.store.sync(lsn)?;
+            self.inner.parts.options.edges.hit("prune.commits.after");
         }
         Ok(dropped.len() as u64)
     }
 
     /// Removes the rows of a piece's blocks, so that nothing refers to them any more, and says so. Seals are held.
-    fn condemn(&self, piece: PieceId, gone: Condemned, blocks: &[[u8; 32]]) -> Result<(), DriveError> {
+    fn condemn(&self, gone: Condemned, blocks: &[[u8; 32]]) -> Result<(), DriveError> {
         let store = &self.inner.parts.store;
         let mut txn = Txn::new();
         for digest in blocks {
@@ -117,9 +136,11 @@ impl Drive {
         let mut value = vec![GONE_VERSION];
         value.extend_from_slice(&gone.at.to_be_bytes());
         value.extend_from_slice(&gone.sequence.to_be_bytes());
-        txn.put(Table::Jobs, gone_key(piece), value);
+        txn.put(Table::Jobs, gone_key(gone.piece), value);
         let lsn = store.commit(txn)?;
-        Ok(store.sync(lsn)?)
+        store.sync(lsn)?;
+        self.inner.parts.options.edges.hit("condemn.after");
+        Ok(())
     }
 
     /// Pieces that wait for the end of their grace period, or for their copies to be given up.
@@ -154,6 +175,7 @@ impl Drive {
             txn.delete(Table::Piece, piece);
             let lsn = store.commit(txn)?;
             store.sync(lsn)?;
+            inner.parts.options.edges.hit("forget.row.after");
             inner.parts.folder.remove(piece)
         });
         match forget {
@@ -171,51 +193,4 @@ impl Drive {
 
 fn gone_key(piece: PieceId) -> Vec<u8> {
     [GONE, &piece].concat()
-}
-
-impl Drive {
-    /// Finished pieces of commits up to the published one in which nothing is marked, with their lengths and blocks.
-    fn unreached(
-        &self,
-        marks: &Marks,
-        published: u64,
-    ) -> Result<BTreeMap<PieceId, (u64, Vec<[u8; 32]>)>, DriveError> {
-        let mut dead = BTreeMap::new();
-        self.inner.each_piece(|id, row| {
-            // A piece that no commit names yet is a seal's; one of a commit that is not published is not judged yet.
-            let judged = !row.checkpoint && row.commit_sequence != 0 && row.commit_sequence <= published;
-            if judged && !marks.has_piece(&id) {
-                dead.insert(id, (row.raw_len, Vec::new()));
-            }
-        })?;
-        for gone in self.condemned()? {
-            dead.remove(&gone.piece);
-        }
-        let mut range = KeyRange::all();
-        let mut seen = BTreeSet::new();
-        loop {
-            let page = self.inner.parts.store.scan(Table::Block, &range, PAGE_ROWS, Direction::Forward)?;
-            let last = page.len() < PAGE_ROWS;
-            if let Some((key, _)) = page.last() {
-                range = range.after(key.clone());
-            }
-            for (key, row) in page {
-                let row = BlockRow::decode(&row)?;
-                let digest: [u8; 32] =
-                    key.as_slice().try_into().map_err(|_| DriveError::damaged("block row", "its key"))?;
-                seen.insert(row.piece);
-                if marks.has_block(&digest) {
-                    dead.remove(&row.piece);
-                } else if let Some((_, blocks)) = dead.get_mut(&row.piece) {
-                    blocks.push(digest);
-                }
-            }
-            if last {
-                break;
-            }
-        }
-        // Of a piece that came whole to a restored drive the blocks are not known here.
-        dead.retain(|id, _| seen.contains(id));
-        Ok(dead)
-    }
 }

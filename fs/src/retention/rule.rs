@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn the_newest_of_each_span() {
-        let hours: Vec<u64> = (0..48).flat_map(|h| [MIDNIGHT + h * HOUR, MIDNIGHT + h * HOUR + 600]).collect();
+        let hours: Vec<u64> =
+            (0..48).flat_map(|h| [MIDNIGHT + h * HOUR, MIDNIGHT + h * HOUR + 600]).collect();
         let now = MIDNIGHT + 48 * HOUR;
         assert_eq!(kept(&RetentionRule { hourly: 3, ..NONE }, &hours, now), [92, 94, 96]);
         assert_eq!(kept(&RetentionRule { daily: 9, ..NONE }, &hours, now), [48, 96]);
