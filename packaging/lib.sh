@@ -48,17 +48,28 @@ hf_missing() {
     printf '%s' "${out# }"
 }
 
+# hf_apt_update: the list may be old or absent (a fresh container): refreshed once for each run of a script.
+hf_apt_update() {
+    [ -z "${HF_APT_UPDATED:-}" ] || return 0
+    hf_root apt-get update -qq || hf_warn "apt-get update failed"
+    HF_APT_UPDATED=1
+}
+
 # hf_apt PACKAGE...: installs what is missing of them, in one go.
 hf_apt() {
     local missing
     missing=$(hf_missing "$@")
     [ -n "$missing" ] || return 0
     if ! hf_have apt-get; then hf_warn "please install (this system has no apt-get): $missing"; return 77; fi
-    hf_say "installing: $missing"
-    # The list may be old or absent (a fresh container): refreshed once for each run of a script.
-    if [ -z "${HF_APT_UPDATED:-}" ]; then hf_root apt-get update -qq || hf_warn "apt-get update failed"; HF_APT_UPDATED=1; fi
     # shellcheck disable=SC2086  # a list of words
-    hf_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+    hf_apt_install $missing
+}
+
+# hf_apt_install PACKAGE...: as they are offered now, older ones that are there replaced.
+hf_apt_install() {
+    hf_say "installing: $*"
+    hf_apt_update
+    hf_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
 # hf_rustc_new_enough RUSTC
@@ -94,10 +105,11 @@ hf_offers() {
 # home.
 hf_install_rust() {
     local offered minor
+    if hf_have apt-get; then hf_apt_update; fi
     offered=$(hf_offers rustc-web); minor=${offered#1.}; minor=${minor%%.*}
     if [ "${minor:-0}" -ge $HF_RUST_MINOR ] 2>/dev/null; then
-        hf_apt rustc-web cargo-web || return
-        hf_apt rustfmt-web || hf_warn "no rustfmt: formatting will not be checked"
+        hf_apt_install rustc-web cargo-web || return
+        hf_apt_install rustfmt-web || hf_warn "no rustfmt: formatting will not be checked"
     elif [ -n "$(hf_offers rustup)" ] || hf_have rustup; then
         hf_have rustup || hf_apt rustup || return
         hf_say "rustup toolchain install stable (into ${RUSTUP_HOME:-$HOME/.rustup})"
