@@ -9,7 +9,7 @@ use holdfast_proofs::{CommpHasher, PieceCid, PossessionProof};
 use crate::cli::args::parse_size;
 use crate::control::{Request, Response, StatusReport};
 use crate::drive::head::Published;
-use crate::drive::ledger::{self, PieceRow, ProviderRow};
+use crate::drive::ledger::{self, PieceRow, ProviderRow, Release};
 use crate::home::{Config, ProviderAddr, passphrase};
 use crate::process::ProcessRecord;
 use crate::records::{DriveRecords, HeadValue, head_key, keyring_key};
@@ -26,6 +26,7 @@ const OWN: &[Decoder] = &[
     ("daemon-status", |bytes| drop(serde_json::from_slice::<StatusReport>(bytes))),
     ("daemon-ledger-piece", |bytes| drop(ledger::decode_versioned::<PieceRow>(b"row", bytes))),
     ("daemon-ledger-provider", |bytes| drop(ledger::decode_versioned::<ProviderRow>(b"row", bytes))),
+    ("daemon-ledger-release", |bytes| drop(ledger::decode_versioned::<Release>(b"row", bytes))),
     ("daemon-published", |bytes| drop(serde_ipld_dagcbor::from_slice::<Published>(bytes))),
     ("daemon-head-value", head_value),
     ("daemon-secrets", secrets),
