@@ -87,9 +87,12 @@ pub struct InitArgs {
     /// Use the providers of this local network
     #[arg(long, value_name = "DIR")]
     pub local_network: Option<PathBuf>,
-    /// Survive the loss of any M providers: every piece is kept M+1 times
+    /// Survive the loss of any M providers: M+1 copies at first, stripes with M parity slots later
     #[arg(long, value_name = "M", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=9))]
     pub survive: u8,
+    /// Data slots of a stripe, at most; with 0 everything is kept as copies
+    #[arg(long, value_name = "K", default_value_t = 8, value_parser = clap::value_parser!(u16).range(0..=20))]
+    pub stripe: u16,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::{ControlError, ErrorKind, ProgressLine};
+use crate::drive::ledger::{PieceRow, ProviderRow, StripePiece, StripeRow};
 use std::collections::BTreeSet;
 
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/seeds");
@@ -55,6 +56,9 @@ fn valid_values_are_seeds() {
     }
     seed("daemon-status", &serde_json::to_vec(&crate::control::render::tests::sample()).unwrap());
     seed("daemon-ledger-piece", &cbor(&PieceRow::new(1 << 20, 3)));
+    let pieces = [1, 2, 3].map(|n| StripePiece { id: [n; 16], len: 1000 * u64::from(n) }).to_vec();
+    let stripe = PieceRow::striped(StripeRow { parity: 2, pieces, entry: 9 }, vec![vec![1; 40]; 5]).unwrap();
+    seed("daemon-ledger-piece", &cbor(&stripe));
     seed("daemon-ledger-provider", &cbor(&ProviderRow::new(1_800_000_000)));
     seed("daemon-published", &cbor(&Published::default()));
     seed("daemon-head-value", &[1, 0, 2, 8, 8, 9]);

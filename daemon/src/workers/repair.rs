@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use crate::drive::Engine;
 use crate::drive::events::Level;
-use crate::drive::ledger::{Holder, Lost, PieceId, ProviderState};
+use crate::drive::ledger::{Form, Holder, Lost, PieceId, ProviderState};
 use crate::drive::peers::peer_short;
 use crate::worker::{Context, Detail, Next, Worker};
 
@@ -58,7 +58,12 @@ impl RepairWorker {
     fn look(&self) -> (Vec<(PieceId, u16, Option<String>)>, u64) {
         let mut changes = Vec::new();
         let mut open = 0;
+        let wanted = usize::from(self.engine.policy.copies());
         for (id, row) in self.engine.ledger.pieces() {
+            // Surplus copies are not replaced.
+            if row.stripe.is_none() && self.engine.ledger.counting_as(&id, Form::Stripe) >= wanted {
+                continue;
+            }
             for (slot, n) in row.slots.iter().zip(0u16..) {
                 let Some(holder) = &slot.holder else { continue };
                 let why = self.why(&id, holder);
