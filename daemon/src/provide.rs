@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   DIR/ 0700
-//!     config         JSON: version, capacity, addresses to listen at
+//!     config         JSON: version, capacity, what one drive may store, addresses to listen at
 //!     identity       the provider's key (net)         slots/ deals/ records/   what it stores (net)
 //!     provider.lock, provider.pid, address, provider.log
 //! ```
@@ -50,6 +50,9 @@ const STOP_SECONDS_MAX: u64 = 10;
 pub(crate) struct FolderConfig {
     version: u64,
     capacity_bytes: u64,
+    /// What one drive may store; without it, as much as there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_bytes_max: Option<u64>,
     listen: Vec<String>,
 }
 
@@ -89,7 +92,12 @@ pub struct Started {
 
 impl Folder {
     /// Opens or makes the folder; what is given here is remembered in it.
-    pub fn open(dir: &Path, capacity: Option<u64>, listen: &[String]) -> Result<Folder, ProvideError> {
+    pub fn open(
+        dir: &Path,
+        capacity: Option<u64>,
+        client_quota: Option<u64>,
+        listen: &[String],
+    ) -> Result<Folder, ProvideError> {
         create_private_dir(dir)?;
         let dir = dir.canonicalize().map_err(|error| HomeError::io("open", dir, error))?;
         let path = dir.join(CONFIG_FILE);
@@ -101,9 +109,11 @@ impl Folder {
         let mut config = known.clone().unwrap_or(FolderConfig {
             version: CONFIG_VERSION,
             capacity_bytes: CAPACITY_DEFAULT,
+            client_bytes_max: None,
             listen: vec![LISTEN_DEFAULT.to_owned()],
         });
         config.capacity_bytes = capacity.unwrap_or(config.capacity_bytes);
+        config.client_bytes_max = client_quota.or(config.client_bytes_max);
         if !listen.is_empty() {
             config.listen = listen.to_vec();
         }
@@ -154,7 +164,8 @@ pub async fn run(
         .map_err(|error| listen_failed(&folder, &error))?;
     let bound = node.listeners();
     folder.keep_ports(&bound)?;
-    let config = ProviderConfig::with_capacity(folder.config.capacity_bytes);
+    let mut config = ProviderConfig::with_capacity(folder.config.capacity_bytes);
+    config.limits.key_bytes_max = folder.config.client_bytes_max.unwrap_or(config.limits.key_bytes_max);
     let (rules, settlement) = (Arc::new(DriveRecords), Arc::new(NoSettlement));
     let provider = Provider::open(&folder.dir, config, node.clone(), env, rules, settlement).await?;
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::core::transport::ListenerId;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -33,6 +34,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// A connection without streams is closed after this.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that does not close in order within this is dropped when the node stops.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const COMMANDS_MAX: usize = 64;
 const DIAL_WAITERS_MAX: usize = 256;
 
@@ -171,10 +174,10 @@ impl Node {
                 incoming.insert(protocol, streams);
             }
         }
+        let mut listening = Vec::with_capacity(config.listen.len());
         for addr in &config.listen {
-            swarm
-                .listen_on(addr.clone())
-                .map_err(|e| NetError::Local(format!("cannot listen at {addr}: {e}")))?;
+            let listener = swarm.listen_on(addr.clone());
+            listening.push(listener.map_err(|e| NetError::Local(format!("cannot listen at {addr}: {e}")))?);
         }
         let peer_id = *swarm.local_peer_id();
         let bound = tokio::time::timeout(LISTEN_TIMEOUT, wait_for_listeners(&mut swarm, config.listen.len()))
@@ -194,6 +197,7 @@ impl Node {
         });
         let task = Task {
             swarm,
+            listening,
             commands: receiver,
             waiters: HashMap::new(),
             shared: Arc::downgrade(&shared),
@@ -258,6 +262,12 @@ impl Node {
     /// The streams that peers open under a protocol; once, and only on a node that listens.
     pub(crate) fn take_incoming(&self, protocol: StreamProtocol) -> Option<IncomingStreams> {
         self.shared.incoming.lock().remove(&protocol)
+    }
+
+    /// Gives back what [`take_incoming`](Self::take_incoming) gave. While the node closes, peers wait for an answer
+    /// instead of being told that it serves no such protocol.
+    pub(crate) fn give_back_incoming(&self, protocol: StreamProtocol, streams: IncomingStreams) {
+        self.shared.incoming.lock().insert(protocol, streams);
     }
 
     pub(crate) fn counters(&self) -> Arc<Counters> {
@@ -355,6 +365,7 @@ async fn wait_for_listeners(swarm: &mut Swarm<Behaviour>, count: usize) -> Resul
 
 struct Task {
     swarm: Swarm<Behaviour>,
+    listening: Vec<ListenerId>,
     commands: mpsc::Receiver<Command>,
     waiters: HashMap<PeerId, Vec<oneshot::Sender<Result<(), NetError>>>>,
     shared: std::sync::Weak<Shared>,
@@ -373,6 +384,27 @@ impl Task {
                 },
                 event = self.swarm.select_next_some() => self.on_event(event),
             }
+        }
+        self.close_connections().await;
+    }
+
+    /// Connections are tasks of their own, and outlive the swarm: a peer could still ask one of them for a stream and
+    /// would be told that this node serves nothing.
+    async fn close_connections(&mut self) {
+        for listener in self.listening.drain(..) {
+            self.swarm.remove_listener(listener);
+        }
+        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let closing = async {
+            while self.swarm.network_info().num_peers() > 0 {
+                self.swarm.select_next_some().await;
+            }
+        };
+        if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
+            tracing::debug!("some connections did not close in order");
         }
     }
 

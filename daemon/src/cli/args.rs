@@ -257,6 +257,10 @@ pub struct ProvideArgs {
     /// How much it stores at most: 500G, 2TiB, ... [default: what the folder was last given, else 100G]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub capacity: Option<u64>,
+    /// How much one drive may store at most: 50G, 1TiB, ...
+    /// [default: what the folder was last given, else no limit but the capacity]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub client_quota: Option<u64>,
     /// An address to listen at: /ip4/0.0.0.0/tcp/4001; may be given several times
     /// [default: what the folder was last given, else /ip4/0.0.0.0/tcp/0; port 0 draws one and keeps it]
     #[arg(long, value_name = "ADDRESS")]

@@ -90,15 +90,19 @@ impl Failure {
         self
     }
 
+    /// As programs read it.
+    pub fn object(&self) -> serde_json::Value {
+        serde_json::json!({
+            "error": {"exit_code": self.exit.code(), "message": self.message, "hint": self.hint}
+        })
+    }
+
     pub fn print(&self, json: bool) {
         if self.silent {
             return;
         }
         if json {
-            let error = serde_json::json!({
-                "error": {"exit_code": self.exit.code(), "message": self.message, "hint": self.hint}
-            });
-            println!("{error}");
+            println!("{}", self.object());
         }
         eprintln!("holdfast: {}", self.message);
         if let Some(hint) = &self.hint {

@@ -1,5 +1,7 @@
 //! `holdfast init`: words, passphrase, home.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::json;
 
 use super::{Cli, Exit, Failure, Outcome, args::InitArgs, print};
@@ -29,15 +31,20 @@ pub fn run(cli: &Cli, args: &InitArgs) -> Outcome {
         (Some(_), None) => Passphrase::random()?,
         (None, None) => Passphrase::obtain_new(None)?,
     };
-    let (home, words) = Home::init(&path, &passphrase, config)?;
+    let mut kept = false;
+    let made = Home::init(&path, &passphrase, config, |drive, words| match &args.secrets {
+        Some(secrets) => {
+            write_secrets(secrets, &drive.to_string(), &words.phrase(), &passphrase).map(|()| kept = true)
+        }
+        None => Ok(()),
+    });
+    let (home, words) = made.inspect_err(|_| {
+        if let Some(secrets) = args.secrets.as_ref().filter(|_| kept) {
+            // Words of a drive that never was.
+            let _ = std::fs::remove_file(secrets);
+        }
+    })?;
     let (drive, phrase) = (home.config().drive.clone(), words.phrase());
-    if let Some(secrets) = &args.secrets
-        && let Err(error) = write_secrets(secrets, &drive, &phrase, &passphrase)
-    {
-        // A drive whose words nobody has must not stay.
-        let _ = std::fs::remove_dir_all(home.path());
-        return Err(error.into());
-    }
     let have = home.config().providers.len();
     let wanted = usize::from(home.config().policy.copies_wanted());
     let report = json!({
@@ -75,16 +82,57 @@ fn words_page(phrase: &str) -> String {
     page
 }
 
-fn check_secrets_path(secrets: &std::path::Path, home: &std::path::Path) -> Outcome {
+fn check_secrets_path(secrets: &Path, home: &Path) -> Outcome {
     if secrets.exists() {
         return Err(Failure::new(Exit::Usage, format!("{} exists already", secrets.display())).hint(
             "It may be the only copy of another drive's words, so it is not overwritten. Name a new file.",
         ));
     }
-    let secrets = std::path::absolute(secrets).map_err(Failure::internal)?;
-    if secrets.starts_with(home) {
+    let secrets = real_path(secrets).map_err(Failure::internal)?;
+    if secrets.starts_with(real_path(home).map_err(Failure::internal)?) {
         return Err(Failure::new(Exit::Usage, "the words must not lie in the home folder that they protect")
             .hint("Name a file elsewhere, best on another disk."));
     }
     Ok(())
+}
+
+/// Where a path that need not exist leads: what exists of it without links, `.` and `..`.
+fn real_path(path: &Path) -> std::io::Result<PathBuf> {
+    let mut path = std::path::absolute(path)?;
+    let mut missing = Vec::new();
+    loop {
+        match path.canonicalize() {
+            Ok(real) => return Ok(missing.iter().rev().fold(real, |real, name| real.join(name))),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Err(error) => match (path.file_name().map(ToOwned::to_owned), path.pop()) {
+                (Some(name), true) => missing.push(name),
+                // What does not exist has no parent either.
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn words_never_lie_below_the_home_by_whatever_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("home");
+        std::fs::create_dir(&home).unwrap();
+        std::os::unix::fs::symlink(&home, dir.path().join("link")).unwrap();
+        for inside in ["home/words", "home/new/words", "link/words", "link/../home/words", "home/./words"] {
+            assert!(check_secrets_path(&dir.path().join(inside), &home).is_err(), "{inside}");
+            assert!(
+                check_secrets_path(&dir.path().join(inside), &dir.path().join("link")).is_err(),
+                "{inside}"
+            );
+        }
+        for outside in ["words", "new/words", "homework"] {
+            assert!(check_secrets_path(&dir.path().join(outside), &home).is_ok(), "{outside}");
+        }
+    }
 }

@@ -31,7 +31,10 @@ pub fn main() -> i32 {
     // Taken before anything is forbidden: the background process is this same program.
     let program = std::env::current_exe();
     hardening::harden();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&error),
+    };
     let json = cli.wants_json();
     let outcome = match &cli.command {
         Command::Init(args) => init::run(&cli, args),
@@ -60,6 +63,17 @@ pub fn main() -> i32 {
             failure.exit.code()
         }
     }
+}
+
+/// Help, the version, or what is wrong with the arguments; a program gets that as an object too.
+fn not_understood(error: &clap::Error) -> i32 {
+    if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        println!("{}", Failure::new(Exit::Usage, message).object());
+    }
+    let _ = error.print();
+    error.exit_code()
 }
 
 /// Prints a result: for programs, or for people.

@@ -35,7 +35,7 @@ pub fn run(json: bool, args: &ProvideArgs) -> Outcome {
 
 fn serve(json: bool, args: &ProvideArgs, ready: &ReadyPipe) -> Outcome {
     create_private_dir(&args.dir)?;
-    let folder = provide::Folder::open(&args.dir, args.capacity, &args.listen)?;
+    let folder = provide::Folder::open(&args.dir, args.capacity, args.client_quota, &args.listen)?;
     log::to_file(&args.dir.join(LOG_FILE))?;
     let announce = |started: &Started| {
         if ready.has_parent() {

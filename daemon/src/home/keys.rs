@@ -1,6 +1,6 @@
 //! Making a home's keyfile and opening it.
 
-use std::{fs, io::Write as _, path::Path};
+use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
 
 use holdfast_content::{
     dagcbor::FormatError,
@@ -68,12 +68,21 @@ pub struct Recovered {
 }
 
 impl Home {
-    /// A new drive: draws words, makes its home. `config` may already name providers and policy; its `drive` is set here.
-    pub fn init(path: &Path, passphrase: &Passphrase, config: Config) -> Result<(Home, Mnemonic), HomeError> {
+    /// A new drive: draws words, lets `keep` put them in a safe place, makes its home. `config` may already name providers
+    /// and policy; its `drive` is set here. Where `keep` fails there is no home: a drive whose words nobody has must not
+    /// be.
+    pub fn init(
+        path: &Path,
+        passphrase: &Passphrase,
+        config: Config,
+        keep: impl FnOnce(&DriveName, &Mnemonic) -> Result<(), HomeError>,
+    ) -> Result<(Home, Mnemonic), HomeError> {
+        Home::check_free(path)?;
         let words = Mnemonic::generate(&SystemRng).map_err(|e| HomeError::Keys(e.to_string()))?;
         let root = words.root_key();
         let keyring = Keyring::first(&root, crate::worker::unix_now()).sign(&root).map_err(keys_failed)?;
         let found = Recovered { drive: root.drive_name(), generation: root.generation(1), keyring };
+        keep(&found.drive, &words)?;
         let home = Home::create(path, passphrase, &found, config, ArgonParams::default())?;
         Ok((home, words))
     }
@@ -100,6 +109,9 @@ impl Home {
     ) -> Result<Home, HomeError> {
         Home::check_free(path)?;
         create_private_dir(path)?;
+        // One that was there may be open to others.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .map_err(|error| HomeError::io("close to others", path, error))?;
         let path = path.canonicalize().map_err(|error| HomeError::io("open", path, error))?;
         let rng: &dyn Rng = &SystemRng;
         let secrets = HomeSecrets::new(found.drive, &found.generation, found.keyring.clone(), rng)

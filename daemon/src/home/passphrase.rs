@@ -193,7 +193,11 @@ pub fn write_secrets(
          passphrase: {}\n",
         passphrase.expose()
     ));
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
+        // Half a phrase must not be taken for one.
+        let _ = std::fs::remove_file(path);
+        failed(error)
+    })?;
     super::files::sync_dir(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 

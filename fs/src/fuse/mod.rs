@@ -6,6 +6,7 @@
 //!
 //! Refuses: mount options that it does not know.
 
+mod affinity;
 mod caller;
 mod convert;
 mod edge;

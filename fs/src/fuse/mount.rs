@@ -64,11 +64,13 @@ pub fn mount(vfs: Arc<Vfs>, mountpoint: &Path, options: &MountOptions) -> Result
     config.clone_fd = true;
     let edge = Edge::new(vfs.clone(), options);
     let notifier = edge.notifier();
-    let started = Session::from_fd(Serving::new(edge), fd, SessionACL::All, config).and_then(|session| {
-        // Nobody has set it before: the edge was made here.
-        let _ = notifier.set(session.notifier());
-        std::thread::Builder::new().name("holdfast-fuse".to_owned()).spawn(move || session.run())
-    });
+    let started = Session::from_fd(Serving::new(edge, options.follow), fd, SessionACL::All, config).and_then(
+        |session| {
+            // Nobody has set it before: the edge was made here.
+            let _ = notifier.set(session.notifier());
+            std::thread::Builder::new().name("holdfast-fuse".to_owned()).spawn(move || session.run())
+        },
+    );
     let session = match started {
         Ok(session) => session,
         Err(source) => {

@@ -24,6 +24,8 @@ pub struct MountOptions {
     pub subtype: String,
     /// Threads that read requests; more than cores only costs. `None`: as many as cores.
     pub threads: Option<usize>,
+    /// Those threads follow a program that asks one thing after the other to its CPU.
+    pub follow: bool,
 }
 
 impl Default for MountOptions {
@@ -42,6 +44,7 @@ impl Default for MountOptions {
             fsname: "holdfast".to_owned(),
             subtype: "holdfast".to_owned(),
             threads: None,
+            follow: true,
         }
     }
 }
@@ -95,6 +98,8 @@ impl MountOptions {
             "async" => self.sync = false,
             "dirsync" => self.dirsync = true,
             "writeback" | "writeback_cache" => self.writeback = true,
+            "follow" => self.follow = true,
+            "nofollow" => self.follow = false,
             "nowriteback" | "nowriteback_cache" => self.writeback = false,
             // Always so: the kernel checks permissions, names are never split, and big writes are the rule.
             "default_permissions" | "defaults" | "big_writes" | "nonempty" => {}

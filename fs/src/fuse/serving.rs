@@ -15,6 +15,7 @@ use fuser::{
     TimeOrNow, WriteFlags,
 };
 
+use super::affinity::Affinity;
 use super::edge::Edge;
 use super::frozen::{Frozen, NAME, is_frozen};
 use super::init::IO_BYTES_MAX;
@@ -23,12 +24,13 @@ use crate::rows::{Ino, ROOT_INO};
 pub(super) struct Serving {
     live: Edge,
     frozen: Frozen,
+    affinity: Affinity,
 }
 
 impl Serving {
-    pub(super) fn new(live: Edge) -> Self {
+    pub(super) fn new(live: Edge, follow: bool) -> Self {
         let frozen = Frozen::new(live.vfs.clone(), live.network.clone());
-        Self { live, frozen }
+        Self { live, frozen, affinity: Affinity::new(follow) }
     }
 
     fn is_shown(&self) -> bool {
@@ -55,6 +57,7 @@ impl Filesystem for Serving {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.affinity.note(req.pid());
         if parent.0 == ROOT_INO && name.as_bytes() == NAME && self.is_shown() {
             return self.frozen.lookup_top(reply);
         }
@@ -72,6 +75,7 @@ impl Filesystem for Serving {
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.affinity.note(req.pid());
         if is_frozen(ino.0) {
             return self.frozen.getattr(ino.0, reply);
         }
@@ -96,6 +100,7 @@ impl Filesystem for Serving {
         flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        self.affinity.note(req.pid());
         if is_frozen(ino.0) {
             return reply.error(Errno::EROFS);
         }
@@ -105,6 +110,7 @@ impl Filesystem for Serving {
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.affinity.note(req.pid());
         if is_frozen(ino.0) {
             return self.frozen.readlink(ino.0, reply);
         }
@@ -121,6 +127,7 @@ impl Filesystem for Serving {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        self.affinity.note(req.pid());
         if let Some(error) = self.refusal(parent.0, name) {
             return reply.error(error);
         }
@@ -128,6 +135,7 @@ impl Filesystem for Serving {
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        self.affinity.note(req.pid());
         if let Some(error) = self.refusal(parent.0, name) {
             return reply.error(error);
         }
@@ -135,6 +143,7 @@ impl Filesystem for Serving {
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.affinity.note(req.pid());
         if let Some(error) = self.refusal(parent.0, name) {
             return reply.error(error);
         }
@@ -142,6 +151,7 @@ impl Filesystem for Serving {
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.affinity.note(req.pid());
         if let Some(error) = self.refusal(parent.0, name) {
             return reply.error(error);
         }
@@ -149,6 +159,7 @@ impl Filesystem for Serving {
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        self.affinity.note(req.pid());
         if let Some(error) = self.refusal(parent.0, name) {
             return reply.error(error);
         }
@@ -165,6 +176,7 @@ impl Filesystem for Serving {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        self.affinity.note(req.pid());
         if let Some(error) = self.refusal(parent.0, name).or(self.refusal(newparent.0, newname)) {
             return reply.error(error);
         }
@@ -172,6 +184,7 @@ impl Filesystem for Serving {
     }
 
     fn link(&self, req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        self.affinity.note(req.pid());
         if let Some(error) = self.refusal(ino.0, OsStr::new("")).or(self.refusal(newparent.0, newname)) {
             return reply.error(error);
         }
@@ -179,6 +192,7 @@ impl Filesystem for Serving {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.affinity.note(req.pid());
         if is_frozen(ino.0) {
             return self.frozen.open(flags, reply);
         }
@@ -195,6 +209,7 @@ impl Filesystem for Serving {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        self.affinity.note(req.pid());
         if let Some(error) = self.refusal(parent.0, name) {
             return reply.error(error);
         }
@@ -218,6 +233,7 @@ impl Filesystem for Serving {
     }
 
     fn flush(&self, req: &Request, ino: INodeNo, fh: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
+        self.affinity.note(req.pid());
         self.live.flush(req, ino, fh, owner, reply);
     }
 
@@ -232,6 +248,7 @@ impl Filesystem for Serving {
         lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        self.affinity.note_data(req.pid(), size as usize);
         if is_frozen(ino.0) {
             return self.frozen.read(ino.0, offset, size.min(IO_BYTES_MAX) as usize, reply);
         }
@@ -250,6 +267,7 @@ impl Filesystem for Serving {
         lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        self.affinity.note_data(req.pid(), data.len());
         if is_frozen(ino.0) {
             return reply.error(Errno::EROFS);
         }
@@ -257,6 +275,7 @@ impl Filesystem for Serving {
     }
 
     fn fsync(&self, req: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.affinity.note(req.pid());
         if is_frozen(ino.0) {
             return reply.ok();
         }
@@ -264,6 +283,7 @@ impl Filesystem for Serving {
     }
 
     fn fsyncdir(&self, req: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.affinity.note(req.pid());
         if is_frozen(ino.0) {
             return reply.ok();
         }
@@ -271,10 +291,12 @@ impl Filesystem for Serving {
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.affinity.note(req.pid());
         self.live.opendir(req, ino, flags, reply);
     }
 
     fn readdir(&self, req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
+        self.affinity.note(req.pid());
         if is_frozen(ino.0) {
             return self.frozen.readdir(ino.0, offset, reply);
         }
@@ -289,6 +311,7 @@ impl Filesystem for Serving {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
+        self.affinity.note(req.pid());
         if is_frozen(ino.0) {
             return self.frozen.readdirplus(ino.0, offset, reply);
         }
@@ -296,6 +319,7 @@ impl Filesystem for Serving {
     }
 
     fn statfs(&self, req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        self.affinity.note(req.pid());
         self.live.statfs(req, ino, reply);
     }
 
@@ -309,6 +333,7 @@ impl Filesystem for Serving {
         position: u32,
         reply: ReplyEmpty,
     ) {
+        self.affinity.note(req.pid());
         if is_frozen(ino.0) {
             return reply.error(Errno::EROFS);
         }
@@ -316,6 +341,7 @@ impl Filesystem for Serving {
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.affinity.note(req.pid());
         if is_frozen(ino.0) {
             return self.frozen.getxattr(ino.0, name, size, reply);
         }
@@ -323,6 +349,7 @@ impl Filesystem for Serving {
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.affinity.note(req.pid());
         if is_frozen(ino.0) {
             return self.frozen.listxattr(ino.0, size, reply);
         }
@@ -330,6 +357,7 @@ impl Filesystem for Serving {
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.affinity.note(req.pid());
         if is_frozen(ino.0) {
             return reply.error(Errno::EROFS);
         }
@@ -360,6 +388,7 @@ impl Filesystem for Serving {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        self.affinity.note(req.pid());
         if is_frozen(ino.0) {
             return reply.error(Errno::EROFS);
         }
@@ -375,6 +404,7 @@ impl Filesystem for Serving {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        self.affinity.note(req.pid());
         if is_frozen(ino.0) {
             return self.frozen.lseek(ino.0, offset, whence, reply);
         }
@@ -394,6 +424,7 @@ impl Filesystem for Serving {
         flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        self.affinity.note(req.pid());
         if is_frozen(ino_out.0) {
             return reply.error(Errno::EROFS);
         }

@@ -25,7 +25,8 @@ impl Allow {
 /// A provider's policy.
 #[derive(Debug, Clone)]
 pub struct ProviderConfig {
-    /// Bytes of slots that it takes in all, promised ones included.
+    /// Bytes that it takes in all: slots, promised ones included, and records. Records may go beyond by
+    /// [`ProviderConfig::records_bytes_max`], so that a full provider still takes the newer heads of its drives.
     pub capacity_bytes: u64,
     /// Bytes that stay free on the disk in any case.
     pub disk_reserve_bytes: u64,
@@ -48,7 +49,15 @@ impl ProviderConfig {
             limits: ProviderLimits::default(),
         }
     }
+
+    /// Bytes of records in all.
+    pub fn records_bytes_max(&self) -> u64 {
+        self.limits.records_bytes_max.min(self.capacity_bytes / RECORDS_SHARE)
+    }
 }
+
+/// Records take at most this part of the capacity.
+const RECORDS_SHARE: u64 = 16;
 
 /// Bounds of a provider.
 #[derive(Debug, Clone)]
@@ -69,6 +78,8 @@ pub struct ProviderLimits {
     pub grace_seconds: u64,
     /// Records in all.
     pub records_max: usize,
+    /// Bytes of records in all. Keys without a deal here share a quarter of it.
+    pub records_bytes_max: u64,
     /// Records that one key may have begun.
     pub records_per_key_max: usize,
     /// Sessions at once.
@@ -102,6 +113,7 @@ impl Default for ProviderLimits {
             pending_seconds_max: 3600,
             grace_seconds: 7 * 86_400,
             records_max: 65_536,
+            records_bytes_max: 1 << 30,
             records_per_key_max: 16,
             sessions_max: 1024,
             sessions_per_peer_max: 16,

@@ -24,7 +24,7 @@ use crate::wire::limits::{
 };
 use crate::wire::message::{self, HoldingWire, ProviderInfo, Reply, Request, WireError};
 
-use super::store::DealState;
+use super::store::{DealState, RecordBounds};
 use crate::deal::DealId;
 
 /// Replies waiting to be written.
@@ -142,15 +142,14 @@ async fn answer(
             let Some(by) = session.keys().first().copied() else {
                 return Err(WireError::new(ErrorCode::Unauthorized, "no key was proven"));
             };
-            if !inner.config.allow.allows(&session.peer)
-                && inner.store.deals_of(&session.keys(), None, 1).is_empty()
-            {
+            let stranger = inner.store.deals_of(&session.keys(), None, 1).is_empty();
+            if stranger && !inner.config.allow.allows(&session.peer) {
                 return Err(WireError::new(ErrorCode::NotAllowed, "not a client of this provider"));
             }
             let worker = inner.clone();
             blocking(move || {
-                let limits = &worker.config.limits;
-                let kept = worker.store.records.put(worker.rules.as_ref(), limits, &key, value, by)?;
+                let bounds = RecordBounds::of(&worker.config, stranger);
+                let kept = worker.store.records.put(worker.rules.as_ref(), &bounds, &key, value, by)?;
                 Ok(Reply::Put { kept: kept.map(serde_bytes::ByteBuf::from) })
             })
             .await
@@ -295,27 +294,32 @@ async fn holdings(
     let worker = inner.clone();
     blocking(move || {
         let max = usize::from(max.clamp(1, HOLDINGS_MAX));
-        // One more than asked tells whether there is more.
-        let ids = worker.store.deals_of(&keys, after, max + 1);
         let mut list: Vec<HoldingWire> = Vec::new();
-        let mut next = None;
         let mut room = FRAME_PAYLOAD_BYTES_MAX - PAGE_SLACK_BYTES;
-        for id in ids {
-            let row = match worker.store.row(&id) {
-                Ok(row) => row,
-                // Ended since, or damaged: the others are told all the same.
-                Err(_) => continue,
-            };
-            let receipt = row.receipt.filter(|_| row.state == DealState::Stored);
-            let len = row.manifest.len() + row.proposal.len() + receipt.as_ref().map_or(0, |r| r.len()) + 128;
-            if list.len() >= max || len > room {
-                next = list.last().map(|h| h.deal);
-                break;
+        let mut cursor = after;
+        // Deals whose rows cannot be read fill no page: the walk goes on behind them.
+        loop {
+            let ids = worker.store.deals_of(&keys, cursor, max);
+            if ids.is_empty() {
+                return Ok(Reply::Holdings { list, next: None });
             }
-            room -= len;
-            list.push(HoldingWire { deal: id, manifest: row.manifest, proposal: row.proposal, receipt });
+            for id in ids {
+                let Ok(row) = worker.store.row(&id) else {
+                    cursor = Some(id);
+                    continue;
+                };
+                let receipt = row.receipt.filter(|_| row.state == DealState::Stored);
+                let receipt_len = receipt.as_ref().map_or(0, |r| r.len());
+                let len = row.manifest.len() + row.proposal.len() + receipt_len + 128;
+                if list.len() >= max || len > room {
+                    let next = list.last().map(|h| h.deal);
+                    return Ok(Reply::Holdings { list, next });
+                }
+                cursor = Some(id);
+                room -= len;
+                list.push(HoldingWire { deal: id, manifest: row.manifest, proposal: row.proposal, receipt });
+            }
         }
-        Ok(Reply::Holdings { list, next })
     })
     .await
 }

@@ -178,6 +178,8 @@ impl Provider {
         }
         self.inner.tasks.close();
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, self.inner.tasks.wait()).await;
+        node.give_back_incoming(CONTROL_PROTOCOL, control);
+        node.give_back_incoming(DATA_PROTOCOL, data);
         Ok(())
     }
 

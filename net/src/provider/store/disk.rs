@@ -1,7 +1,7 @@
 //! The few things that a provider does to a folder, each of them durable or told not to be.
 
 use std::fs::File;
-use std::io::{ErrorKind, Result, Write};
+use std::io::{ErrorKind, Read, Result, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -44,6 +44,16 @@ pub(super) fn write_atomic(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
         // What is left of it is deleted at the next start if not now.
         let _ = std::fs::remove_file(&tmp);
     })
+}
+
+/// Reads a file of at most so many bytes; a longer one is none that we wrote.
+pub(super) fn read_limited(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(std::io::Error::new(ErrorKind::InvalidData, format!("longer than {bytes_max} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Removes a file; not being there is what was wanted.

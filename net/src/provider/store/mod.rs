@@ -28,12 +28,15 @@ use crate::error::{ErrorCode, NetError};
 use crate::wire::message::WireError;
 
 pub(super) use incoming::{Begin, Incoming};
-pub(super) use records::Records;
+pub(super) use records::{RecordBounds, Records};
 pub(crate) use row::DealRow;
 pub use row::DealState;
 
 /// A tree cache of at most this size is kept for each slot.
 const TREE_BYTES_MAX: u64 = 1 << 20;
+const UPTIME_BYTES_MAX: usize = 64;
+
+use row::ROW_BYTES_MAX;
 
 type Outcome<T> = Result<T, WireError>;
 
@@ -133,6 +136,8 @@ pub struct StoreUsage {
     pub stored_bytes: u64,
     /// Bytes promised: stored or awaited.
     pub committed_bytes: u64,
+    /// Bytes of records.
+    pub records_bytes: u64,
     /// Deal files that cannot be read.
     pub damaged_rows: usize,
 }
@@ -190,8 +195,16 @@ impl Store {
         let mut index = Index::default();
         for name in disk::names(&self.deals)? {
             let Ok(id) = name.parse::<DealId>() else { continue };
-            let row = DealRow::decode(&std::fs::read(self.deals.join(&name))?);
-            match row.and_then(|row| entry_of(&row).map(|entry| (row, entry))) {
+            let bytes = match disk::read_limited(&self.deals.join(&name), ROW_BYTES_MAX as u64) {
+                Ok(bytes) => bytes,
+                // One bad place on the disk must not keep all other deals from being proven.
+                Err(e) => {
+                    tracing::error!(deal = %id, "the deal's row cannot be read: {e}");
+                    index.damaged_rows += 1;
+                    continue;
+                }
+            };
+            match DealRow::decode(&bytes).and_then(|row| entry_of(&row).map(|entry| (row, entry))) {
                 Ok((row, (found, entry))) if found == id => {
                     if row.state == DealState::Released {
                         self.delete_slot(&id)?;
@@ -231,7 +244,7 @@ impl Store {
 
     /// A deal's row.
     pub(super) fn row(&self, id: &DealId) -> Outcome<DealRow> {
-        let bytes = match std::fs::read(self.deals.join(id.to_string())) {
+        let bytes = match disk::read_limited(&self.deals.join(id.to_string()), ROW_BYTES_MAX as u64) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 return Err(WireError::new(ErrorCode::NotFound, "no such deal"));
@@ -270,6 +283,7 @@ impl Store {
             deals_stored: index.stored,
             stored_bytes: index.stored_bytes,
             committed_bytes: index.committed_bytes,
+            records_bytes: self.records.bytes(),
             damaged_rows: index.damaged_rows,
         }
     }
@@ -285,7 +299,7 @@ impl Store {
         let awaited = committed.saturating_sub(stored);
         let disk = disk::free_bytes(&self.root).unwrap_or(0);
         let disk = disk.saturating_sub(config.disk_reserve_bytes).saturating_sub(awaited);
-        config.capacity_bytes.saturating_sub(committed).min(disk)
+        config.capacity_bytes.saturating_sub(committed).saturating_sub(self.records.bytes()).min(disk)
     }
 
     /// Takes a deal whose terms are good: sets the space aside, writes the row, returns the answer to send. For a
@@ -515,8 +529,9 @@ impl Store {
 
     /// Seconds that the provider was up, over all its runs, as last written down.
     pub(super) fn uptime(&self) -> u64 {
-        let bytes = std::fs::read(self.root.join("uptime")).unwrap_or_default();
-        codec::decode::<Uptime>(&bytes, 64).map_or(0, |u| u.seconds)
+        let bytes =
+            disk::read_limited(&self.root.join("uptime"), UPTIME_BYTES_MAX as u64).unwrap_or_default();
+        codec::decode::<Uptime>(&bytes, UPTIME_BYTES_MAX).map_or(0, |u| u.seconds)
     }
 
     /// Writes the uptime down. Losing the last of it only lengthens a grace.

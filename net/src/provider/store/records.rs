@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 use super::{Outcome, Steps, disk, storage};
 use crate::codec;
 use crate::error::ErrorCode;
-use crate::provider::config::ProviderLimits;
+use crate::provider::config::ProviderConfig;
 use crate::record::{RECORD_BYTES_MAX, RecordKey, RecordRules, RecordVerdict};
 use crate::wire::message::WireError;
 
 const VERSION: u8 = 1;
 const FILE_BYTES_MAX: usize = RECORD_BYTES_MAX + 512;
+/// Who has no deal here shares this part of the records' bytes with all others who have none.
+const STRANGERS_SHARE: u64 = 4;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct File {
@@ -27,32 +29,77 @@ pub(crate) struct File {
     pub(crate) value: Vec<u8>,
 }
 
+/// What a put may use.
+pub(in crate::provider) struct RecordBounds {
+    records_max: usize,
+    records_per_key_max: usize,
+    bytes_max: u64,
+}
+
+impl RecordBounds {
+    /// For a client with deals, or for a stranger.
+    pub(in crate::provider) fn of(config: &ProviderConfig, stranger: bool) -> RecordBounds {
+        let bytes_max = config.records_bytes_max() / if stranger { STRANGERS_SHARE } else { 1 };
+        RecordBounds {
+            records_max: config.limits.records_max,
+            records_per_key_max: config.limits.records_per_key_max,
+            bytes_max,
+        }
+    }
+}
+
+/// What memory knows of a record.
+#[derive(Clone, Copy)]
+struct Known {
+    /// Who began it.
+    by: [u8; 32],
+    bytes: u64,
+}
+
+#[derive(Default)]
+struct Index {
+    records: HashMap<RecordKey, Known>,
+    bytes: u64,
+}
+
+impl Index {
+    fn insert(&mut self, key: RecordKey, known: Known) {
+        let before = self.records.insert(key, known).map_or(0, |old| old.bytes);
+        self.bytes = self.bytes.saturating_sub(before).saturating_add(known.bytes);
+    }
+}
+
 /// The records' folder. One put at a time: the comparison and the write belong together.
 pub(in crate::provider) struct Records {
     dir: PathBuf,
-    /// Who began which record.
-    begun_by: Mutex<HashMap<RecordKey, [u8; 32]>>,
+    index: Mutex<Index>,
     steps: Steps,
 }
 
 impl Records {
     pub(super) fn open(dir: PathBuf, steps: Steps) -> std::io::Result<Records> {
-        let mut begun_by = HashMap::new();
+        let mut index = Index::default();
         for name in disk::names(&dir)? {
             match read(&dir.join(&name)) {
                 Ok(Some(file)) if file_name(&file.key) == name => {
-                    begun_by.insert(file.key, file.by);
+                    let known = Known { by: file.by, bytes: file.value.len() as u64 };
+                    index.insert(file.key, known);
                 }
                 Ok(_) => tracing::warn!("a file that is no record: {name}"),
                 Err(e) => tracing::error!("damaged record {name}: {}", e.text),
             }
         }
-        Ok(Records { dir, begun_by: Mutex::new(begun_by), steps })
+        Ok(Records { dir, index: Mutex::new(index), steps })
     }
 
     /// How many there are.
     pub(in crate::provider) fn len(&self) -> usize {
-        self.begun_by.lock().len()
+        self.index.lock().records.len()
+    }
+
+    /// Bytes of all values.
+    pub(in crate::provider) fn bytes(&self) -> u64 {
+        self.index.lock().bytes
     }
 
     /// The highest value.
@@ -65,7 +112,7 @@ impl Records {
     pub(in crate::provider) fn put(
         &self,
         rules: &dyn RecordRules,
-        limits: &ProviderLimits,
+        bounds: &RecordBounds,
         key: &RecordKey,
         value: Vec<u8>,
         by: [u8; 32],
@@ -74,7 +121,7 @@ impl Records {
         if value.len() > RECORD_BYTES_MAX {
             return Err(WireError::new(ErrorCode::Malformed, "the record is too long"));
         }
-        let mut begun_by = self.begun_by.lock();
+        let mut index = self.index.lock();
         let path = self.dir.join(file_name(key));
         // A damaged file is as good as none: the owner has the true value and shows it again.
         let kept = read(&path).unwrap_or(None).filter(|file| file.key == *key);
@@ -86,16 +133,22 @@ impl Records {
             }
             RecordVerdict::Higher => {}
         }
-        let owner = match begun_by.get(key) {
-            Some(owner) => *owner,
+        let (owner, bytes_before) = match index.records.get(key) {
+            Some(known) => (known.by, known.bytes),
             None => {
-                let of_key = begun_by.values().filter(|owner| **owner == by).count();
-                if of_key >= limits.records_per_key_max || begun_by.len() >= limits.records_max {
+                let of_key = index.records.values().filter(|known| known.by == by).count();
+                if of_key >= bounds.records_per_key_max || index.records.len() >= bounds.records_max {
                     return Err(WireError::new(ErrorCode::Quota, "too many records"));
                 }
-                by
+                (by, 0)
             }
         };
+        let bytes = value.len() as u64;
+        let total = index.bytes.saturating_sub(bytes_before).saturating_add(bytes);
+        // A record that does not grow is taken even where the bounds have shrunk since.
+        if bytes > bytes_before && total > bounds.bytes_max {
+            return Err(WireError::new(ErrorCode::Quota, "the space for records is used up"));
+        }
         let file = File { by: owner, key: key.clone(), v: VERSION, value };
         let write = || -> std::io::Result<()> {
             self.steps.edge("record.before")?;
@@ -103,7 +156,7 @@ impl Records {
             self.steps.edge("record.after")
         };
         write().map_err(|e| storage(&e))?;
-        begun_by.insert(key.clone(), owner);
+        index.insert(key.clone(), Known { by: owner, bytes });
         Ok(None)
     }
 }
@@ -117,7 +170,7 @@ fn file_name(key: &RecordKey) -> String {
 }
 
 fn read(path: &Path) -> Outcome<Option<File>> {
-    let bytes = match std::fs::read(path) {
+    let bytes = match disk::read_limited(path, FILE_BYTES_MAX as u64) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(storage(&e)),

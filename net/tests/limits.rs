@@ -1,0 +1,130 @@
+//! What strangers, a damaged disk and a closing node may cause.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use common::{Running, Slot, client, config, key, loopback, session};
+use holdfast_net::client::PutOutcome;
+use holdfast_net::record::{RecordKey, RecordKind};
+use holdfast_net::wire::CONTROL_PROTOCOL;
+use holdfast_net::{ErrorCode, ProviderConfig};
+
+fn record(number: u64, len: usize) -> Vec<u8> {
+    let mut value = number.to_be_bytes().to_vec();
+    value.resize(len, 7);
+    value
+}
+
+fn head(name: u8) -> RecordKey {
+    RecordKey::new(RecordKind::Head, [name; 16])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_records_take_a_share_and_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut small = ProviderConfig::with_capacity(16 << 20);
+    small.disk_reserve_bytes = 0;
+    assert_eq!(small.records_bytes_max(), 1 << 20);
+    let running = Running::with(dir.path(), 7, loopback(), small, Arc::default()).await;
+    let client = client().await;
+    let session = session(&client, &running, &key(1)).await;
+    let free = session.info().await.unwrap().free;
+
+    // A quarter of what records may take, however many keys share it.
+    assert_eq!(session.put_record(&head(1), &record(1, 200 << 10)).await.unwrap(), PutOutcome::Stored);
+    let more = session.put_record(&head(2), &record(1, 100 << 10)).await.unwrap_err();
+    assert_eq!(more.code(), Some(ErrorCode::Quota), "{more}");
+    assert_eq!(session.info().await.unwrap().free, free - (200 << 10));
+
+    // Who has a deal is no stranger; a newer value takes the old one's place.
+    let slot = Slot::new(1_000, 1, &key(1), running.peer());
+    slot.store(&session).await;
+    assert_eq!(session.put_record(&head(2), &record(1, 300 << 10)).await.unwrap(), PutOutcome::Stored);
+    assert_eq!(session.put_record(&head(2), &record(2, 400 << 10)).await.unwrap(), PutOutcome::Stored);
+    assert_eq!(running.provider.status().store.records_bytes, 600 << 10);
+    assert_eq!(session.put_record(&head(3), &record(1, 420 << 10)).await.unwrap(), PutOutcome::Stored);
+    let full = session.put_record(&head(4), &record(1, 8 << 10)).await.unwrap_err();
+    assert_eq!(full.code(), Some(ErrorCode::Quota), "{full}");
+    // What does not grow is taken.
+    assert_eq!(session.put_record(&head(2), &record(3, 400 << 10)).await.unwrap(), PutOutcome::Stored);
+    running.stop().await;
+
+    let running = Running::with(dir.path(), 7, loopback(), config(), Arc::default()).await;
+    assert_eq!(running.provider.status().store.records_bytes, 1020 << 10);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_cannot_be_read_hide_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(dir.path()).await;
+    let client = client().await;
+    let live = session(&client, &running, &key(1)).await;
+    let mut deals = BTreeSet::new();
+    for n in 0..200u8 {
+        let slot = Slot::new(200, n, &key(1), running.peer());
+        live.propose(&slot.proposal, slot.manifest.as_bytes()).await.unwrap();
+        deals.insert(slot.proposal.deal_id());
+    }
+    // More of them than a page has, in one run; one of another kind each.
+    let damaged: Vec<_> = deals.iter().copied().take(140).collect();
+    for (n, id) in damaged.iter().enumerate() {
+        let path = dir.path().join("deals").join(id.to_string());
+        match n % 3 {
+            0 => std::fs::write(&path, b"garbage").unwrap(),
+            1 => std::fs::write(&path, vec![0; 8 << 20]).unwrap(),
+            _ => {
+                std::fs::remove_file(&path).unwrap();
+                std::fs::create_dir(&path).unwrap();
+            }
+        }
+    }
+    let readable: Vec<_> = deals.iter().copied().skip(140).collect();
+    let listed = async |session: &holdfast_net::Session| {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = session.holdings(after).await.unwrap();
+            found.extend(page.holdings.iter().map(|h| h.proposal.deal_id()));
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return found,
+            }
+        }
+    };
+    assert_eq!(listed(&live).await, readable);
+    running.stop().await;
+
+    // It starts all the same, says how many, and proves what it can.
+    let running = Running::start(dir.path()).await;
+    assert_eq!(running.provider.status().store.damaged_rows, damaged.len());
+    let again = session(&client, &running, &key(1)).await;
+    assert_eq!(listed(&again).await, readable);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closing_provider_is_never_taken_for_none() {
+    let client = client().await;
+    for round in 0..8u8 {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::with(dir.path(), round, loopback(), config(), Arc::default()).await;
+        let (peer, addr) = (running.peer(), running.addr());
+        client.connect(peer, vec![addr]).await.unwrap().info().await.unwrap();
+        let mut streams = client.node().streams();
+        let knocking = tokio::spawn(async move {
+            let mut held = Vec::new();
+            loop {
+                match streams.open_stream(peer, CONTROL_PROTOCOL).await {
+                    Ok(stream) => held.push(stream),
+                    Err(libp2p_stream::OpenStreamError::UnsupportedProtocol(_)) => return Err(held.len()),
+                    Err(_) => return Ok(()),
+                }
+            }
+        });
+        running.stop().await;
+        assert_eq!(knocking.await.unwrap(), Ok(()), "told that there is no such protocol");
+    }
+}
