@@ -278,6 +278,12 @@ impl ControlHandler for Handler {
             .ledger
             .add_provider(peer.to_bytes(), provider.addrs.clone(), now)
             .map_err(ControlError::internal)?;
+        if let Some(tags) = provider.tags {
+            self.engine
+                .ledger
+                .update_provider(&peer.to_bytes(), |row| row.tagged = tags)
+                .map_err(ControlError::internal)?;
+        }
         self.engine.peers.forget(&peer.to_bytes());
         self.engine.supervisor.poke_all();
         Ok(self.providers().await)

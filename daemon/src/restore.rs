@@ -195,7 +195,7 @@ async fn ask(
 pub fn providers(body: &HeadBody) -> Vec<ProviderAddr> {
     let named = body.providers.iter().filter_map(|p| {
         let peer = PeerId::from_bytes(&p.peer).ok()?;
-        Some(ProviderAddr { peer_id: peer.to_string(), addrs: p.addresses.clone() })
+        Some(ProviderAddr { peer_id: peer.to_string(), addrs: p.addresses.clone(), tags: None })
     });
     named.collect()
 }
@@ -326,3 +326,6 @@ fn holder(entry: &PlacementEntry) -> Holder {
         failed: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

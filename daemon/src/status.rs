@@ -1,6 +1,6 @@
 //! What `holdfast status` says: gathered from the ledger, the drive and the workers; never waits for the network.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use holdfast_fs::drive::types::{DriveUsage, PieceInfo};
 
@@ -153,6 +153,12 @@ fn redundancy(engine: &Engine, totals: &Totals) -> RedundancyReport {
     report
 }
 
+/// Where a provider belongs, from either source, once each.
+fn tags(row: &ProviderRow) -> Vec<String> {
+    let both = row.declared.each().chain(row.tagged.each());
+    both.map(|(kind, tag)| format!("{kind}={tag}")).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 fn provider(
     peer: &Peer,
     row: &ProviderRow,
@@ -178,6 +184,7 @@ fn provider(
         bytes: kept.1,
         last_audit_at: kept.2,
         last_audit_passed: kept.2.map(|at| row.fault_at.is_none_or(|f| f < at)),
+        tags: tags(row),
         reason: row.reason.clone(),
     }
 }

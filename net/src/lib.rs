@@ -61,6 +61,7 @@ pub mod provider;
 pub mod record;
 pub mod settlement;
 pub mod stripe;
+pub mod tags;
 pub mod wire;
 
 pub use client::{Client, ClientConfig, Session};

@@ -137,8 +137,12 @@ pub fn become_cheaper(ctx: &Context) -> Result<()> {
 /// Two newcomers take over what two providers lost.
 fn repaired(ctx: &Context, drive: &Drive, network: &Network, lost: &[usize]) -> Result<()> {
     for number in [6, 7] {
-        let added = drive.command_with(&["provider", "add", &network.addresses[number - 1]])?;
+        let place = format!("place-{number}");
+        let added =
+            drive.command_with(&["provider", "add", &network.addresses[number - 1], "--place", &place])?;
         ensure!(added.status.success(), "provider add: {}", added.stderr);
+        let told = drive.status()?["providers"].to_string();
+        ensure!(told.contains(&format!("place={place}")), "status does not tell the tag: {told}");
     }
     let start = Instant::now();
     let gone: Vec<String> = lost.iter().map(|number| network.peer(*number)).collect::<Result<_>>()?;

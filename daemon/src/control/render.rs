@@ -259,6 +259,9 @@ impl StatusReport {
                     size(p.bytes)
                 ),
             );
+            if !p.tags.is_empty() {
+                line(out, format_args!("      {}", p.tags.join(", ")));
+            }
             if let Some(reason) = &p.reason {
                 line(out, format_args!("      {reason}"));
             }

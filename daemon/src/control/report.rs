@@ -244,6 +244,9 @@ pub struct ProviderReport {
     pub last_audit_at: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_audit_passed: Option<bool>,
+    /// Where it belongs, as it says or the owner says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// Why it is in this state, in plain words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -7,44 +7,7 @@
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Serialize};
-
-/// The longest tag, in bytes.
-pub const TAG_BYTES_MAX: usize = 64;
-
-/// Where a provider belongs. An absent tag says nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Tags {
-    /// Who runs it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub operator: Option<String>,
-    /// Whose lines it hangs on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub network: Option<String>,
-    /// Where it stands.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub place: Option<String>,
-}
-
-impl Tags {
-    /// Whether nothing is said.
-    pub fn is_empty(&self) -> bool {
-        self.operator.is_none() && self.network.is_none() && self.place.is_none()
-    }
-
-    /// Whether every tag is short and can be shown on a line.
-    pub fn is_valid(&self) -> bool {
-        self.each().all(|(_, tag)| {
-            !tag.is_empty() && tag.len() <= TAG_BYTES_MAX && !tag.chars().any(char::is_control)
-        })
-    }
-
-    fn each(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let all = [("operator", &self.operator), ("network", &self.network), ("place", &self.place)];
-        all.into_iter().filter_map(|(kind, tag)| tag.as_deref().map(|tag| (kind, tag)))
-    }
-}
+pub use holdfast_net::tags::Tags;
 
 /// Numbers providers by domain: the same number, the same domain. `tags` are those of each provider, from all sources.
 pub fn group<'a>(tags: &[[&'a Tags; 2]]) -> Vec<usize> {
@@ -91,12 +54,5 @@ mod tests {
         // The owner says more than the provider, and the other way round.
         assert_eq!(group(&[[&other, &a], [&none, &b], [&c, &none]]), [0, 0, 0]);
         assert_eq!(group(&[[&none, &a], [&other, &none], [&c, &none], [&b, &none]]), [0, 1, 0, 0]);
-    }
-
-    #[test]
-    fn tags_are_short_and_plain() {
-        assert!(tags("a", "b", "").is_valid() && Tags::default().is_valid());
-        assert!(!tags(&"x".repeat(65), "", "").is_valid() && !tags("a\nb", "", "").is_valid());
-        assert!(!Tags { place: Some(String::new()), ..Tags::default() }.is_valid());
     }
 }

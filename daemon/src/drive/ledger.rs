@@ -294,11 +294,16 @@ impl Ledger {
             let s = row.slot_mut(slot).ok_or_else(|| LedgerError::UnknownSlot(hex(&id), slot))?;
             let (bytes, end) = entry(chain).map_err(LedgerError::Entry)?;
             holder.entry = chain.length;
-            (s.intent, s.lost, s.holder) = (None, None, Some(holder));
-            let rows = vec![
+            let deal = holder.deal.clone();
+            (s.intent, s.lost) = (None, None);
+            let before = s.holder.replace(holder).filter(|before| before.deal != deal);
+            // Whom it replaces has nothing to keep any more once a head names the new one.
+            let ended = before.map(|before| Release::of(&before, chain.length).row());
+            let mut rows = vec![
                 (key(LOG, &chain.length.to_be_bytes()), Some(bytes)),
                 (CHAIN.to_vec(), Some(encode(&end))),
             ];
+            rows.extend(ended);
             Ok((rows, Some(end)))
         })
     }

@@ -291,6 +291,8 @@ async fn open(home: &mut Home, unlocked: &Unlocked, vfs: VfsOptions) -> anyhow::
     for provider in &home.config().providers {
         let (peer, _) = provider.parts()?;
         ledger.add_provider(peer.to_bytes(), provider.addrs.clone(), env.clock.unix_seconds())?;
+        let tags = provider.tags.clone().unwrap_or_default();
+        ledger.update_provider(&peer.to_bytes(), |row| row.tagged = tags)?;
     }
     retriever.join(Sources { ledger: ledger.clone(), peers: peers.clone() });
     let head = HeadState::open(&ledger)?;

@@ -18,6 +18,7 @@ use holdfast_proofs::PieceCid;
 use super::place::short_id;
 use crate::drive::Engine;
 use crate::drive::clock::age;
+use crate::drive::domains::Tags;
 use crate::drive::ledger::{Holder, Peer, PieceId, ProviderState, Verdict};
 use crate::worker::{Context, Detail, Next, Worker};
 
@@ -210,11 +211,16 @@ impl AuditWorker {
             let heard = row.answers() && row.last_ok > 0 && engine.peers.heard_within(peer, lately);
             !matches!(row.state, ProviderState::Removed) && !heard
         });
-        let greeted: Vec<(Peer, Result<u64, String>)> = futures::stream::iter(quiet)
+        let greeted: Vec<(Peer, Result<(u64, Option<Tags>), String>)> = futures::stream::iter(quiet)
             .map(|(peer, _)| async move {
-                let greeting = async { engine.peers.session(&engine.ledger, &peer).await?.info().await };
+                let greeting = async {
+                    let session = engine.peers.session(&engine.ledger, &peer).await?;
+                    let now = session.info().await?.now;
+                    // An older one does not know the question, and says nothing of it.
+                    Ok::<_, NetError>((now, session.tags().await.ok()))
+                };
                 let said = match tokio::time::timeout(GREETING, greeting).await {
-                    Ok(answer) => answer.map(|info| info.now).map_err(|error| error.to_string()),
+                    Ok(answer) => answer.map_err(|error| error.to_string()),
                     Err(_) => Err("no answer in time".to_owned()),
                 };
                 (peer, said)
@@ -224,8 +230,11 @@ impl AuditWorker {
             .await;
         for (peer, said) in greeted {
             match said {
-                Ok(their_time) => {
+                Ok((their_time, tags)) => {
                     engine.provider_told_time(&peer, their_time);
+                    if let Some(tags) = tags {
+                        engine.ledger.update_provider(&peer, |row| row.declared = tags)?;
+                    }
                     engine.provider_answered(&peer)?;
                 }
                 Err(why) => {

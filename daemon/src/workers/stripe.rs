@@ -9,7 +9,7 @@
 //! Each arrow is committed rows; a crash repeats a step. One stripe is made at a time, and none while anything else is to be
 //! placed. What is surplus is decided under the ledger's own lock by what counts there and then; the grace only delays it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,10 @@ use crate::drive::ledger::{
 use crate::drive::stripe_plan::{self, Candidate, Seen, Todo};
 use crate::worker::{Context, Detail, Next, Worker};
 
-/// How often stripes are looked at.
+/// How often stripes are looked at while something is to be done about one.
 const LOOK: Duration = Duration::from_secs(5);
+/// And otherwise: a look counts every stripe of the drive.
+const LOOK_IDLE: Duration = Duration::from_secs(60);
 /// One provider's answer when a deal is ended.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Deals that are ended in one step.
@@ -50,7 +52,7 @@ impl StripeWorker {
         Self { engine, surplus: HashMap::new(), detail: Detail::default() }
     }
 
-    /// Looks after the stripes that there are. Returns how many are not as they should be.
+    /// Looks after the stripes that there are. Returns how many are not as they should be, or on their way to it.
     async fn tend(&mut self) -> anyhow::Result<u64> {
         let engine = &self.engine;
         let found = engine.blocking(|e| {
@@ -62,7 +64,7 @@ impl StripeWorker {
         let mut open = 0;
         let mut surplus = HashMap::new();
         for (id, todo, row) in found {
-            open += u64::from(todo != Todo::Nothing);
+            open += u64::from(todo != Todo::Nothing || open_slots(&row).next().is_some());
             match todo {
                 Todo::Nothing => {}
                 Todo::WantCopies => {
@@ -86,11 +88,22 @@ impl StripeWorker {
     async fn end_deals(&self) -> anyhow::Result<u64> {
         let engine = &self.engine;
         let mut due = engine.blocking(|e| e.ledger.releases()).await??;
+        // Who does not answer is told when it is back, or never: the deal ends by itself at last.
+        due.retain(|release| {
+            let row = engine.ledger.provider(&release.provider);
+            release.ends_at <= engine.deal_now()
+                || row.is_none_or(|row| row.answers() || matches!(row.state, ProviderState::Removed))
+        });
         let waiting = due.len() as u64;
         due.truncate(RELEASES);
+        let mut failing: HashSet<&Peer> = HashSet::new();
         for release in &due {
+            if failing.contains(&release.provider) {
+                continue;
+            }
             if let Err(error) = end_deal(engine, release).await {
-                // It is asked again; the deal ends by itself at last.
+                // It is asked again later; one that does not answer would keep the others waiting.
+                failing.insert(&release.provider);
                 tracing::debug!(error = %format!("{error:#}"), "a deal could not be ended");
             }
         }
@@ -112,10 +125,13 @@ impl StripeWorker {
         }
         let mut id = [0; 16];
         engine.env.rng.fill(&mut id);
+        let (started, len) = (Instant::now(), shape.shard_len());
         let cids = {
             let engine = engine.clone();
             unhurried(move || shards::make(&engine, id, &shape, &bytes)).await??
         };
+        let (stripe, data, took) = (short_id(&id), pieces.len(), started.elapsed());
+        tracing::info!(%stripe, data, parity, shard_bytes = len, ?took, "a stripe was coded");
         let stripe = StripeRow {
             parity,
             pieces: pieces.iter().map(|piece| StripePiece { id: piece.id, len: piece.len }).collect(),
@@ -154,7 +170,11 @@ impl Worker for StripeWorker {
             () = context.stopping().cancelled() => return Ok(Next::Idle),
         };
         self.detail = Detail { doing: String::new(), queue: open + ending, progress: None };
-        Ok(if made { Next::Again } else { Next::After(LOOK) })
+        let soon = open + ending > 0 || self.engine.policy.stripe_after_seconds < LOOK_IDLE.as_secs();
+        Ok(match made {
+            true => Next::Again,
+            false => Next::After(if soon { LOOK } else { LOOK_IDLE }),
+        })
     }
 
     async fn wait(&mut self) {
@@ -207,7 +227,7 @@ impl Engine {
     }
 
     /// Failure domains that can be given something now, or, for a stripe that is there, that keep a slot of it or may come back.
-    fn domains_for(&self, row: Option<&PieceRow>) -> usize {
+    pub(super) fn domains_for(&self, row: Option<&PieceRow>) -> usize {
         let now = self.now();
         let fits = |peer: &Peer, provider: &ProviderRow| match row {
             None => provider.answers() && provider.last_ok > 0 && !provider.is_barred(now),
@@ -219,7 +239,7 @@ impl Engine {
         let providers = self.ledger.providers();
         let fit: Vec<&Peer> =
             providers.iter().filter(|(peer, row)| fits(peer, row)).map(|(peer, _)| peer).collect();
-        let domains: std::collections::HashSet<usize> = self.ledger.domains(&fit).into_iter().collect();
+        let domains: HashSet<usize> = self.ledger.domains(&fit).into_iter().collect();
         domains.len()
     }
 
@@ -288,7 +308,7 @@ impl Engine {
                 && piece.commit_sequence != 0
                 && piece.commit_sequence <= published
                 && age(now, piece.created) >= policy.stripe_after_seconds
-                && ledger.stripe_of(&piece.id).is_none()
+                && !ledger.is_striped(&piece.id)
                 && rows.contains_key(&piece.id)
                 && ledger.counting_as(&piece.id, Form::Copies) >= wanted
         };

@@ -12,6 +12,7 @@ pub fn sample() -> StatusReport {
         bytes: 3 << 20,
         last_audit_at: Some(990),
         last_audit_passed: Some(connected),
+        tags: if n == 2 { vec!["operator=acme".into()] } else { Vec::new() },
         reason: (!connected)
             .then(|| "did not answer 3 audits; its 3 pieces were copied to ..efgh2".to_owned()),
     };
@@ -119,6 +120,7 @@ fn the_text_tells_the_story() {
         "given up",
         "newest 4",
         "1 with all 3 copies",
+        "operator=acme",
         "9.0 MiB with providers, 1.80 times the data; 4.0 MiB of it in 2 stripes, 1 of which lack slots",
     ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");

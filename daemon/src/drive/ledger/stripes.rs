@@ -12,9 +12,10 @@
 
 use holdfast_content::placement::{ChainEnd, STRIPE_ITSELF};
 
+use super::release::RELEASE;
 use super::{
     CHAIN, Form, Holder, LOG, Ledger, LedgerError, LogRow, PIECE, PieceId, PieceRow, Release, SlotRow,
-    StripeRow, encode, hex, key, release,
+    StripeRow, encode, hex, key,
 };
 
 /// What an entry says of a row: which slot, and who held it (nobody, where it is about a stripe itself).
@@ -42,14 +43,7 @@ impl Batch {
     fn entry(&mut self, said: Said<'_>, sign: &mut Sign<'_>) -> Result<(), LedgerError> {
         let number = self.chain.length;
         if let Some(holder) = said.holder {
-            let release = Release {
-                v: 1,
-                provider: holder.provider.clone(),
-                deal: holder.deal.clone(),
-                entry: number,
-                ends_at: holder.ends_at,
-            };
-            self.rows.push((key(release::RELEASE, &holder.deal), Some(encode(&release))));
+            self.rows.push(Release::of(holder, number).row());
         }
         let (bytes, end) = sign(said, &self.chain).map_err(LedgerError::Entry)?;
         self.rows.push((key(LOG, &number.to_be_bytes()), Some(bytes)));
@@ -188,5 +182,18 @@ impl Ledger {
         let state = self.state.read();
         let stripes = state.pieces.iter().filter(|(_, row)| row.stripe.is_some());
         stripes.map(|(id, row)| (*id, row.clone())).collect()
+    }
+}
+
+impl Release {
+    /// The holder's deal, which the log's entry of this number ends.
+    pub(super) fn of(holder: &Holder, entry: u64) -> Self {
+        let (provider, deal) = (holder.provider.clone(), holder.deal.clone());
+        Self { v: 1, provider, deal, entry, ends_at: holder.ends_at }
+    }
+
+    /// As it is kept.
+    pub(super) fn row(&self) -> LogRow {
+        (key(RELEASE, &self.deal), Some(encode(self)))
     }
 }

@@ -161,6 +161,11 @@ impl Ledger {
         state.losses(id, Form::Any, &|h| state.lives(h))
     }
 
+    /// Whether a stripe holds the piece, or is to.
+    pub fn is_striped(&self, id: &PieceId) -> bool {
+        self.state.read().striped.contains_key(id)
+    }
+
     /// The stripe that keeps a piece, and the piece's slot in it.
     pub fn stripe_of(&self, id: &PieceId) -> Option<(PieceId, PieceRow, u16)> {
         let state = self.state.read();

@@ -224,6 +224,22 @@ fn a_copy_that_arrives_late_is_refused() {
 }
 
 #[test]
+fn a_holder_that_was_replaced_is_told_once_a_head_says_so() {
+    let l = ledger(&Arc::new(Memory::default()));
+    l.set_holder(PIECE_A, 0, holder(b"a"), link).unwrap();
+    l.set_holder(PIECE_A, 0, Holder { deal: vec![2; 32], ..holder(b"b") }, link).unwrap();
+    l.set_published(1, BTreeSet::new());
+    assert_eq!(l.releases().unwrap(), vec![]);
+    l.set_published(2, BTreeSet::new());
+    let due = l.releases().unwrap();
+    assert_eq!((due.len(), due[0].provider.as_slice(), due[0].entry), (1, &b"a"[..], 1));
+    // The same deal again is no other holder.
+    l.set_holder(PIECE_A, 0, Holder { deal: vec![2; 32], ..holder(b"b") }, link).unwrap();
+    l.set_published(9, BTreeSet::new());
+    assert_eq!(l.releases().unwrap().len(), 1);
+}
+
+#[test]
 fn a_piece_is_in_one_stripe() {
     let l = striped(&Arc::new(Memory::default()));
     let one = |id, len| StripeRow { parity: 1, pieces: vec![StripePiece { id, len }], entry: 0 };
