@@ -4,6 +4,9 @@
 //! bench [--quick] [--dir DIR]        prints a Markdown table; takes some minutes
 //! ```
 //!
+//! The null file system (`null-fs`) forgets everything and costs what the way through the kernel costs; SQLite and restic
+//! take part where they are installed.
+//!
 //! Wall time depends on what else the machine does, so ratios to the bare disk stand beside the times, and CPU time (of
 //! the program, and of the file system's own process) beside both. "Staged" means: until the data survives a power cut;
 //! "Placed": until it survives the loss of this machine and of two providers.
@@ -85,6 +88,7 @@ fn run(ctx: &Context, sizes: &Sizes) -> Result<()> {
     let mut places =
         vec![Place { name: "native", dir: ctx.folder("native")?, pids: Vec::new(), drive: None }];
     places.extend(gocryptfs(ctx)?);
+    places.push(null_fs(ctx)?);
     let holdfast = Place {
         name: "Holdfast",
         dir: drive.mountpoint.clone(),
@@ -95,6 +99,12 @@ fn run(ctx: &Context, sizes: &Sizes) -> Result<()> {
 
     let mut table = Table::new(places.iter().map(|place| place.name).collect());
     for workload in Workload::ALL {
+        if let Some(program) =
+            workload.program().filter(|p| Command::new(p).arg("--version").output().is_err())
+        {
+            ctx.note(format!("no {program} here: its row is left out"));
+            continue;
+        }
         let mut row = Vec::new();
         for place in &places {
             let cost = one(*workload, place, &input, sizes)?;
@@ -104,6 +114,7 @@ fn run(ctx: &Context, sizes: &Sizes) -> Result<()> {
         table.add(workload.name(sizes), row);
     }
     println!("\n{table}");
+    println!("{}", beside(ctx, &places, sizes)?);
     println!("{}", placed(ctx, &drive, &network, &input, sizes)?);
     Ok(())
 }
@@ -118,6 +129,47 @@ fn one(workload: Workload, place: &Place, input: &workloads::Input, sizes: &Size
         workload.run(&dir, input, sizes)?;
         if workload.writes() { place.settle() } else { Ok(()) }
     })
+}
+
+/// The null file system: what the way through the kernel costs by itself.
+fn null_fs(ctx: &Context) -> Result<Place> {
+    let program = std::env::current_exe()?.with_file_name("null-fs");
+    let dir = ctx.folder("null")?;
+    ctx.registry.mount(&dir)?;
+    let mut command = Command::new(program);
+    let process = holdfast_tests::harness::Process::start(
+        command.arg(&dir),
+        &ctx.dir.join("null-fs.log"),
+        &ctx.registry,
+    )?;
+    let pid = process.pid();
+    std::mem::forget(process);
+    holdfast_tests::harness::wait_until("the null file system", Duration::from_secs(20), || {
+        Ok(std::fs::read_to_string("/proc/self/mountinfo")?.contains(&*dir.to_string_lossy()))
+    })?;
+    Ok(Place { name: "null FUSE", dir, pids: vec![pid], drive: None })
+}
+
+/// What a program that must not lose a write waits for, while somebody copies a large file.
+fn beside(ctx: &Context, places: &[Place], sizes: &Sizes) -> Result<String> {
+    let mut out = format!(
+        "| 4 KiB write with fsync beside a copy of {} MiB | writes | p50, ms | p99, ms | longest, ms |\n|---|---|---|---|---|\n",
+        sizes.copy_bytes >> 20
+    );
+    for place in places.iter().filter(|place| place.name != "null FUSE") {
+        place.settle()?;
+        let times = workloads::latencies(&place.dir.join("bench"), sizes.copy_bytes)?;
+        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize] * 1e3;
+        ctx.note(format!(
+            "{}: {} synced writes beside a copy, p99 {:.1} ms",
+            place.name,
+            times.len(),
+            at(0.99)
+        ));
+        let (p50, p99, most) = (at(0.5), at(0.99), at(1.0));
+        out += &format!("| {} | {} | {p50:.1} | {p99:.1} | {most:.1} |\n", place.name, times.len());
+    }
+    Ok(out)
 }
 
 fn gocryptfs(ctx: &Context) -> Result<Option<Place>> {

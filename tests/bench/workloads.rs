@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -24,6 +24,8 @@ pub struct Sizes {
     pub stream_bytes: u64,
     pub random_operations: usize,
     pub synced_writes: usize,
+    /// Of the copy beside which single writes are timed.
+    pub copy_bytes: u64,
 }
 
 impl Sizes {
@@ -34,6 +36,7 @@ impl Sizes {
             stream_bytes: 512 << 20,
             random_operations: 20_000,
             synced_writes: 1_000,
+            copy_bytes: 4 << 30,
         }
     }
 
@@ -44,6 +47,7 @@ impl Sizes {
             stream_bytes: 64 << 20,
             random_operations: 2_000,
             synced_writes: 100,
+            copy_bytes: 256 << 20,
         }
     }
 }
@@ -88,6 +92,8 @@ pub enum Workload {
     Untar,
     GitClone,
     GitStatus,
+    ListLong,
+    RemoveTree,
     SmallCreate,
     SmallStat,
     SmallRead,
@@ -98,6 +104,8 @@ pub enum Workload {
     RandomRead,
     RandomWrite,
     SyncedWrite,
+    Sqlite,
+    Restic,
 }
 
 impl Workload {
@@ -105,6 +113,8 @@ impl Workload {
         Workload::Untar,
         Workload::GitClone,
         Workload::GitStatus,
+        Workload::ListLong,
+        Workload::RemoveTree,
         Workload::SmallCreate,
         Workload::SmallStat,
         Workload::SmallRead,
@@ -115,7 +125,18 @@ impl Workload {
         Workload::RandomRead,
         Workload::RandomWrite,
         Workload::SyncedWrite,
+        Workload::Sqlite,
+        Workload::Restic,
     ];
+
+    /// The program that it takes, which may not be there.
+    pub fn program(self) -> Option<&'static str> {
+        match self {
+            Workload::Sqlite => Some("sqlite3"),
+            Workload::Restic => Some("restic"),
+            _ => None,
+        }
+    }
 
     pub fn name(self, sizes: &Sizes) -> String {
         let (small, mib) = (sizes.small_files, sizes.stream_bytes >> 20);
@@ -123,6 +144,8 @@ impl Workload {
             Workload::Untar => format!("untar {} files", sizes.tree_files),
             Workload::GitClone => "git clone of them".into(),
             Workload::GitStatus => "git status, 5 times".into(),
+            Workload::ListLong => "ls -lR of them".into(),
+            Workload::RemoveTree => "rm -r of them".into(),
             Workload::SmallCreate => format!("create {small} files of 4 KiB"),
             Workload::SmallStat => format!("stat {small} files"),
             Workload::SmallRead => format!("read {small} files"),
@@ -133,12 +156,14 @@ impl Workload {
             Workload::RandomRead => format!("{} random reads of 4 KiB", sizes.random_operations),
             Workload::RandomWrite => format!("{} random writes of 4 KiB", sizes.random_operations),
             Workload::SyncedWrite => format!("{} writes of 4 KiB, each with fsync", sizes.synced_writes),
+            Workload::Sqlite => format!("{} SQLite transactions, synchronous=FULL", sizes.synced_writes),
+            Workload::Restic => "restic backup of the tree into it".into(),
         }
     }
 
     pub fn writes(self) -> bool {
         use Workload::*;
-        !matches!(self, GitStatus | SmallStat | SmallRead | SequentialRead | RandomRead)
+        !matches!(self, GitStatus | ListLong | SmallStat | SmallRead | SequentialRead | RandomRead)
     }
 
     /// What must be there, and what must not be in the page cache.
@@ -167,6 +192,12 @@ impl Workload {
                 }
                 Ok(())
             }
+            Workload::ListLong => {
+                run_ok(Command::new("ls").arg("-lR").arg(dir.join("untar")), LONG).map(drop)
+            }
+            Workload::RemoveTree => {
+                run_ok(Command::new("rm").arg("-r").arg(dir.join("untar")), LONG).map(drop)
+            }
             Workload::SmallCreate => create_small(dir, sizes),
             Workload::SmallStat => {
                 each_small(dir, sizes, "", |path| Ok(path.symlink_metadata().map(drop)?))
@@ -188,6 +219,8 @@ impl Workload {
                 }
                 Ok(())
             }
+            Workload::Sqlite => sqlite(&dir.join("database"), sizes),
+            Workload::Restic => restic(&dir.join("restic"), input),
         }
     }
 }
@@ -195,6 +228,50 @@ impl Workload {
 pub fn untar(into: &Path, input: &Input) -> Result<()> {
     std::fs::create_dir_all(into)?;
     run_ok(Command::new("tar").arg("-xf").arg(&input.archive).arg("-C").arg(into), LONG).map(drop)
+}
+
+/// One transaction after the other, as a program makes them that may lose none.
+fn sqlite(path: &Path, sizes: &Sizes) -> Result<()> {
+    let mut script =
+        String::from("PRAGMA synchronous=FULL; CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT);\n");
+    for number in 0..sizes.synced_writes {
+        script += &format!("INSERT INTO t VALUES({number}, '{number:0>200}');\n");
+    }
+    let mut shell =
+        Command::new("sqlite3").arg("-bail").arg(path).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    shell.stdin.take().context("no input")?.write_all(script.as_bytes())?;
+    ensure!(shell.wait()?.success(), "sqlite3 failed");
+    Ok(())
+}
+
+fn restic(repository: &Path, input: &Input) -> Result<()> {
+    let restic = |words: &[&str]| {
+        let mut command = Command::new("restic");
+        command.env("RESTIC_PASSWORD", "only for the bench").arg("--no-cache").arg("-q");
+        run_ok(command.arg("-r").arg(repository).args(words), LONG)
+    };
+    restic(&["init"])?;
+    restic(&["backup", &input.repository.to_string_lossy()]).map(drop)
+}
+
+/// How long a 4 KiB write with fsync takes, each, in seconds and in order, while a file is copied beside it.
+pub fn latencies(dir: &Path, copy_bytes: u64) -> Result<Vec<f64>> {
+    let busy = dir.join("beside");
+    let file = File::create(dir.join("latency"))?;
+    let mut times = Vec::new();
+    std::thread::scope(|scope| -> Result<()> {
+        let copy = scope.spawn(|| write_random(&busy, copy_bytes));
+        while !copy.is_finished() || times.is_empty() {
+            let begun = std::time::Instant::now();
+            file.write_all_at(&[1; SMALL_FILE], (times.len() * SMALL_FILE) as u64)?;
+            file.sync_data()?;
+            times.push(begun.elapsed().as_secs_f64());
+        }
+        copy.join().map_err(|_| anyhow::anyhow!("the copy panicked"))?
+    })?;
+    std::fs::remove_file(&busy)?;
+    times.sort_by(f64::total_cmp);
+    Ok(times)
 }
 
 fn small(dir: &Path, number: usize) -> PathBuf {
