@@ -23,7 +23,7 @@ fn quickly() -> Value {
         "limits": {
             "audit_interval_seconds": 3,
             "seal_after_idle_seconds": 2,
-            "provider_silent_seconds_max": 20,
+            "provider_silent_seconds_max": 10,
             "stripe_after_seconds": 5,
             "surplus_grace_seconds": 3
         }
@@ -92,6 +92,13 @@ pub fn become_cheaper(ctx: &Context) -> Result<()> {
     let first = [1, 2, 3, 4, 5];
     let copies = stored(&network, &first)?;
     let start = Instant::now();
+    wait_until("a first stripe being made", STRIPED, || {
+        Ok(redundancy(&drive)?["stripes"].as_u64().is_some_and(|stripes| stripes > 0))
+    })
+    .with_context(|| told(&drive))?;
+    drive.kill()?;
+    drive.mount()?;
+    ctx.note("the daemon was killed while a stripe was being made");
     // Five slots for three pieces, and some small pieces that stay copies.
     let enough = data * 5 / 3 + data / 8;
     wait_until("copies becoming stripes", STRIPED, || {
@@ -130,6 +137,46 @@ pub fn become_cheaper(ctx: &Context) -> Result<()> {
     same(ctx, "two of five gone", &drive, &tree)?;
     repaired(ctx, &drive, &network, &lost)?;
     same(ctx, "repaired", &drive, &tree)?;
+    drive.unmount()?;
+    Ok(())
+}
+
+/// With fewer providers than a stripe has slots its pieces become copies again, and survive as much as before.
+pub fn become_copies_again(ctx: &Context) -> Result<()> {
+    let network = Network::start(ctx, 5)?;
+    let options =
+        InitOptions { providers: network.addresses.clone(), config: quickly(), ..InitOptions::default() };
+    let drive = Drive::init(ctx, "drive", &options)?;
+    drive.mount()?;
+    for part in 0..3 {
+        inputs::random_files(&drive.mountpoint.join(format!("data/{part}")), 4, 1 << 20, part)?;
+        drive.sync_wait(SYNC)?;
+    }
+    let tree = Tree::read(&drive.mountpoint)?;
+    wait_until("the copies being given up", STRIPED, || {
+        let r = redundancy(&drive)?;
+        Ok(r["stripes_full"] == 1 && r["striped_bytes"].as_u64().is_some_and(|bytes| bytes >= 12 << 20))
+    })
+    .with_context(|| told(&drive))?;
+    drive.unmount()?;
+    remove_tree(&drive.home)?;
+    let drive = restored(ctx, "restored", &drive.secrets, &network.addresses[1])?;
+    for number in [3, 5] {
+        network.kill(number)?;
+        remove_tree(&network.folder(number))?;
+    }
+    let start = Instant::now();
+    wait_until("three copies of everything", REPAIR, || {
+        let status = drive.status()?;
+        let noticed = status["providers"].as_array().into_iter().flatten();
+        let failed = noticed.filter(|provider| provider["state"] == "failed").count();
+        let r = &status["redundancy"];
+        Ok(failed == 2 && r["stripes"] == 0 && r["at_risk_bytes"] == 0 && r["striped_bytes"] == 0)
+    })
+    .with_context(|| told(&drive))?;
+    ctx.note(format!("copies again after {:.1} s: {}", start.elapsed().as_secs_f64(), redundancy(&drive)?));
+    same(ctx, "with three providers", &drive, &tree)?;
+    drive.sync_wait(SYNC)?;
     drive.unmount()?;
     Ok(())
 }

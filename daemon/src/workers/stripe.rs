@@ -30,7 +30,7 @@ use crate::drive::stripe_plan::{self, Candidate, Seen, Todo};
 use crate::worker::{Context, Detail, Next, Worker};
 
 /// How often stripes are looked at while something is to be done about one.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(2);
 /// And otherwise: a look counts every stripe of the drive.
 const LOOK_IDLE: Duration = Duration::from_secs(60);
 /// One provider's answer when a deal is ended.
