@@ -16,5 +16,6 @@ pub mod pin;
 pub mod place;
 pub mod publish;
 pub mod repair;
+pub mod retain;
 pub mod seal;
 pub mod stripe;

@@ -102,6 +102,8 @@ struct State {
     /// Entries with a lower sequence are named by the published head.
     log_published: u64,
     head_holders: BTreeSet<Peer>,
+    /// Pieces that went since the start: who listed the drive's pieces before does not bring them back.
+    given_up: BTreeSet<PieceId>,
 }
 
 impl State {
@@ -229,7 +231,7 @@ impl Ledger {
     /// Takes note of a finished piece that wants `slots` copies; known pieces are left as they are.
     pub fn add_piece(&self, id: PieceId, raw_len: u64, slots: u16) -> Result<(), LedgerError> {
         let _w = self.writer.lock();
-        if self.state.read().pieces.contains_key(&id) {
+        if self.knows(&id) {
             return Ok(());
         }
         self.put_piece(id, PieceRow::new(raw_len, slots), Vec::new(), None)

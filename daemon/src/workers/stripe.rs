@@ -3,7 +3,7 @@
 //! ```text
 //! make      k safe pieces ─► parity, piece CIDs (idle priority) ─► stripe row, "stripe" in the log ─► the place worker fills its slots
 //! surplus   enough by the published stripe alone, for the whole grace ─► "remove" in the log, rel/ rows
-//!                ─► a published head says so ─► the deals are ended ─► rel/ rows gone
+//!                ─► a published head says so ─► the retain worker ends the deals
 //! ```
 //!
 //! Each arrow is committed rows; a crash repeats a step. One stripe is made at a time, and none while anything else is to be
@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use holdfast_content::placement::{ChainEnd, PlacementAction, PlacementEntry, PlacementFacts, STRIPE_ITSELF};
-use holdfast_net::DealId;
 use holdfast_net::stripe::StripeShape;
 
 use super::place::{open_slots, proposal, shards, short_id, source};
@@ -24,7 +23,7 @@ use crate::drive::Engine;
 use crate::drive::clock::age;
 use crate::drive::events::Level;
 use crate::drive::ledger::{
-    Form, Holder, Peer, PieceId, PieceRow, ProviderRow, ProviderState, Release, Said, StripePiece, StripeRow,
+    Form, Holder, Peer, PieceId, PieceRow, ProviderRow, Said, StripePiece, StripeRow,
 };
 use crate::drive::stripe_plan::{self, Candidate, Seen, Todo};
 use crate::worker::{Context, Detail, Next, Worker};
@@ -33,23 +32,21 @@ use crate::worker::{Context, Detail, Next, Worker};
 const LOOK: Duration = Duration::from_secs(2);
 /// And otherwise: a look counts every stripe of the drive.
 const LOOK_IDLE: Duration = Duration::from_secs(60);
-/// One provider's answer when a deal is ended.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// Deals that are ended in one step.
-const RELEASES: usize = 64;
 
 /// See the module.
 pub struct StripeWorker {
     engine: Arc<Engine>,
     /// Since when something is surplus, by a clock that never jumps. Lost at a restart: the grace begins anew.
     surplus: HashMap<PieceId, Instant>,
+    /// Deals that waited to be ended at the last look.
+    releases: usize,
     detail: Detail,
 }
 
 impl StripeWorker {
     /// A worker over `engine`'s ledger.
     pub fn new(engine: Arc<Engine>) -> Self {
-        Self { engine, surplus: HashMap::new(), detail: Detail::default() }
+        Self { engine, surplus: HashMap::new(), releases: 0, detail: Detail::default() }
     }
 
     /// Looks after the stripes that there are. Returns how many are not as they should be, or on their way to it.
@@ -84,30 +81,14 @@ impl StripeWorker {
         Ok(open)
     }
 
-    /// Tells providers, and forgets, what a published head does not count any more.
-    async fn end_deals(&self) -> anyhow::Result<u64> {
-        let engine = &self.engine;
-        let mut due = engine.blocking(|e| e.ledger.releases()).await??;
-        // Who does not answer is told when it is back, or never: the deal ends by itself at last.
-        due.retain(|release| {
-            let row = engine.ledger.provider(&release.provider);
-            release.ends_at <= engine.deal_now()
-                || row.is_none_or(|row| row.answers() || matches!(row.state, ProviderState::Removed))
-        });
-        let waiting = due.len() as u64;
-        due.truncate(RELEASES);
-        let mut failing: HashSet<&Peer> = HashSet::new();
-        for release in &due {
-            if failing.contains(&release.provider) {
-                continue;
-            }
-            if let Err(error) = end_deal(engine, release).await {
-                // It is asked again later; one that does not answer would keep the others waiting.
-                failing.insert(&release.provider);
-                tracing::debug!(error = %format!("{error:#}"), "a deal could not be ended");
-            }
+    /// Deals wait to be ended that were not waiting before: the retain worker looks again, as soon as a head says so.
+    async fn tell_retain(&mut self) -> anyhow::Result<()> {
+        let waiting = self.engine.blocking(|e| e.ledger.releases()).await??.len();
+        if waiting > self.releases {
+            self.engine.supervisor.poke("retain");
         }
-        Ok(waiting)
+        self.releases = waiting;
+        Ok(())
     }
 
     /// Makes a stripe, if one can be filled and nothing else is to be placed.
@@ -164,13 +145,13 @@ impl Worker for StripeWorker {
             return Ok(Next::After(LOOK));
         }
         let open = self.tend().await?;
-        let ending = self.end_deals().await?;
+        self.tell_retain().await?;
         let made = tokio::select! {
             made = self.make(context) => made?,
             () = context.stopping().cancelled() => return Ok(Next::Idle),
         };
-        self.detail = Detail { doing: String::new(), queue: open + ending, progress: None };
-        let soon = open + ending > 0 || self.engine.policy.stripe_after_seconds < LOOK_IDLE.as_secs();
+        self.detail = Detail { doing: String::new(), queue: open, progress: None };
+        let soon = open > 0 || self.engine.policy.stripe_after_seconds < LOOK_IDLE.as_secs();
         Ok(match made {
             true => Next::Again,
             false => Next::After(if soon { LOOK } else { LOOK_IDLE }),
@@ -180,23 +161,6 @@ impl Worker for StripeWorker {
     async fn wait(&mut self) {
         tokio::time::sleep(LOOK).await;
     }
-}
-
-async fn end_deal(engine: &Arc<Engine>, release: &Release) -> anyhow::Result<()> {
-    let provider = engine.ledger.provider(&release.provider);
-    let gone = provider.is_none_or(|row| matches!(row.state, ProviderState::Removed))
-        || release.ends_at <= engine.deal_now();
-    if !gone {
-        let deal: [u8; 32] = release.deal.as_slice().try_into().context("deal id")?;
-        let telling = async {
-            let session = engine.peers.session(&engine.ledger, &release.provider).await?;
-            session.release(DealId(deal)).await
-        };
-        tokio::time::timeout(PATIENCE, telling).await??;
-    }
-    let deal = release.deal.clone();
-    engine.blocking(move |e| e.ledger.released(&deal)).await??;
-    Ok(())
 }
 
 impl Engine {

@@ -6,9 +6,13 @@
 use holdfast_content::placement::ChainEnd;
 use serde::{Deserialize, Serialize};
 
-use super::{CHAIN, Holder, LOG, Ledger, LedgerError, PIECE, Peer, PieceId, PieceRow, decode, encode, key};
+use super::{
+    CHAIN, Holder, LOG, Ledger, LedgerError, PIECE, Peer, PieceId, PieceRow, decode_versioned, encode, key,
+};
 
 pub(super) const RELEASE: &[u8] = b"rel/";
+/// The highest version of such a row.
+const RELEASE_VERSION_MAX: u8 = 1;
 
 /// A deal that is to be ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +32,12 @@ pub struct Release {
 }
 
 impl Ledger {
+    /// Whether a piece is here, or was.
+    pub(super) fn knows(&self, id: &PieceId) -> bool {
+        let state = self.state.read();
+        state.pieces.contains_key(id) || state.given_up.contains(id)
+    }
+
     /// Takes a piece out. `entry` signs that a slot's holder no longer counts: it gets the end of the chain that it follows.
     pub fn give_up(
         &self,
@@ -58,6 +68,7 @@ impl Ledger {
         self.rows.commit(rows)?;
         let mut state = self.state.write();
         state.forget(&id);
+        state.given_up.insert(id);
         state.chain = chain;
         drop(state);
         self.bump();
@@ -67,14 +78,18 @@ impl Ledger {
     /// Deals that are to be ended and may be: a published head covers them.
     pub fn releases(&self) -> Result<Vec<Release>, LedgerError> {
         let published = self.state.read().log_published;
-        let mut out = Vec::new();
-        for (key, value) in self.rows.scan(RELEASE)? {
-            let release: Release = decode(&key, &value)?;
-            if release.entry < published {
-                out.push(release);
-            }
-        }
-        Ok(out)
+        let mut all = self.releases_all()?;
+        all.retain(|release| release.entry < published);
+        Ok(all)
+    }
+
+    /// All deals that are to be ended.
+    pub fn releases_all(&self) -> Result<Vec<Release>, LedgerError> {
+        self.rows
+            .scan(RELEASE)?
+            .iter()
+            .map(|(key, value)| decode_versioned(key, value, RELEASE_VERSION_MAX))
+            .collect()
     }
 
     /// The provider knows it, or the deal is over.
