@@ -26,6 +26,7 @@ const OWN: &[Decoder] = &[
     ("daemon-status", |bytes| drop(serde_json::from_slice::<StatusReport>(bytes))),
     ("daemon-ledger-piece", |bytes| drop(ledger::decode_piece(b"row", bytes))),
     ("daemon-ledger-provider", |bytes| drop(ledger::decode_provider(b"row", bytes))),
+    ("daemon-ledger-release", |bytes| drop(ledger::decode_release(b"row", bytes))),
     ("daemon-published", |bytes| drop(serde_ipld_dagcbor::from_slice::<Published>(bytes))),
     ("daemon-head-value", head_value),
     ("daemon-secrets", secrets),

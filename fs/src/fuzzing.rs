@@ -3,6 +3,7 @@
 
 use crate::fuse::MountOptions;
 use crate::pieces::rows::{BlockRow, DagRow, DedupRow, PieceRow};
+use crate::retention::Condemned;
 use crate::rows::keys::{decode_inode, decode_pair};
 use crate::rows::{ChunkRow, EntryRow, ExtentRow, InodeRow, OrphanRow, XattrRow};
 use crate::seal::commit_row::CommitRow;
@@ -22,6 +23,9 @@ pub const DECODERS: &[(&str, fn(&[u8]))] = &[
     ("rows-piece", |bytes| same(bytes, PieceRow::decode(bytes).map(|row| row.encode()))),
     ("rows-dag", |bytes| same(bytes, DagRow::decode(bytes).map(|row| row.encode()))),
     ("rows-commit", commit),
+    ("rows-condemned", |bytes| {
+        same(bytes, Condemned::decode([0; 16], bytes).ok_or(()).map(|row| row.encode()))
+    }),
     ("vfs-acl", |bytes| same(bytes, Acl::decode(bytes).ok_or(()).map(|acl| acl.encode()))),
     ("fuse-options", options),
 ];

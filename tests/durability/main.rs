@@ -6,7 +6,6 @@
 mod chain;
 mod network;
 mod page;
-mod plot;
 
 use std::path::PathBuf;
 

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 
 use crate::chain::{Code, annual_loss, beyond, nines};
 use crate::network::{World, live};
-use crate::plot::{Axis, Chart};
+use holdfast_tests::plot::{Axis, Chart};
 
 const HOURS_A_YEAR: f64 = 365.25 * 24.0;
 /// What is compared: the default, and what a drive with more providers may choose.

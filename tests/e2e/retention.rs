@@ -91,6 +91,9 @@ pub fn room_comes_free(ctx: &Context) -> Result<()> {
     drive.mount()?;
     ensure_same("after a kill", &live.differences(&Tree::read(at)?))?;
     let (freed, moved) = prune_all(&drive)?;
+    let before_the_kill = |name: &str| first[name].as_u64().context("a figure");
+    let (freed, moved) =
+        (freed + before_the_kill("unneeded_bytes")?, moved + before_the_kill("moved_bytes")?);
     let after =
         (folder_bytes(&drive.home), folder_bytes(&drive.home.join("pieces")), kept_by_providers(&network));
     ctx.note(format!(

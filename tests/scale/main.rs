@@ -79,7 +79,11 @@ fn run(ctx: &Context, args: &Args) -> Result<()> {
 /// Row by row: what, its unit, its figure at each size, and the last over the first.
 fn rows(all: &[Figures]) -> Vec<(&'static str, Vec<f64>)> {
     let names = work::NAMES;
-    names.iter().enumerate().map(|(nth, name)| (*name, all.iter().map(|figures| figures.values[nth]).collect())).collect()
+    names
+        .iter()
+        .enumerate()
+        .map(|(nth, name)| (*name, all.iter().map(|figures| figures.values[nth]).collect()))
+        .collect()
 }
 
 fn table(all: &[Figures], sparse: &Sparse) -> String {
@@ -128,7 +132,8 @@ fn chart(all: &[Figures]) -> Chart {
         .filter(|(name, _)| per_file(name) && !name.contains("CPU"))
         .map(|(name, values)| {
             let first = values.first().copied().unwrap_or(1.0).max(f64::MIN_POSITIVE);
-            let points = all.iter().zip(&values).map(|(at, value)| (at.files as f64, value / first)).collect();
+            let points =
+                all.iter().zip(&values).map(|(at, value)| (at.files as f64, value / first)).collect();
             (name.split(',').next().unwrap_or(name).to_owned(), points)
         })
         .collect();

@@ -13,6 +13,7 @@ pub mod fetch;
 pub mod fixture;
 pub mod harness;
 pub mod ledger;
+pub mod plot;
 pub mod powercut;
 pub mod reference;
 pub mod search;

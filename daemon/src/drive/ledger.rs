@@ -133,6 +133,7 @@ pub struct Ledger {
 /// The highest versions of the rows that say one.
 const PIECE_VERSION_MAX: u8 = 2;
 const PROVIDER_VERSION_MAX: u8 = 1;
+const RELEASE_VERSION_MAX: u8 = 1;
 const PIECE: &[u8] = b"piece/";
 const PROVIDER: &[u8] = b"prov/";
 const LOG: &[u8] = b"log/";
@@ -182,6 +183,11 @@ pub(crate) fn decode_piece(key: &[u8], bytes: &[u8]) -> Result<PieceRow, LedgerE
         return Err(LedgerError::BadRow(key, "its parts do not fit each other".into()));
     }
     Ok(row)
+}
+
+/// A deal's that is to be ended.
+pub(crate) fn decode_release(key: &[u8], bytes: &[u8]) -> Result<Release, LedgerError> {
+    decode_versioned(key, bytes, RELEASE_VERSION_MAX)
 }
 
 /// A provider's row.

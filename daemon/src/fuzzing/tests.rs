@@ -1,8 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::control::{ControlError, ErrorKind, ProgressLine};
-use crate::drive::ledger::{PieceRow, ProviderRow, StripePiece, StripeRow};
+use crate::control::{ControlError, ErrorKind, KeepRequest, ProgressLine, RuleChange};
+use crate::drive::ledger::{PieceRow, ProviderRow, Release, StripePiece, StripeRow};
 use std::collections::BTreeSet;
 
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/seeds");
@@ -41,6 +41,9 @@ fn valid_values_are_seeds() {
         Request::Status {},
         Request::Sync { wait: true, timeout_seconds: Some(9) },
         Request::Unmount { lazy: false },
+        Request::Keep {
+            what: KeepRequest::Prune { rule: RuleChange { weekly: Some(4), ..RuleChange::default() } },
+        },
         Request::ProviderRemove { peer_id: peer.into() },
     ];
     for request in requests {
@@ -60,6 +63,9 @@ fn valid_values_are_seeds() {
     let stripe = PieceRow::striped(StripeRow { parity: 2, pieces, entry: 9 }, vec![vec![1; 40]; 5]).unwrap();
     seed("daemon-ledger-piece", &cbor(&stripe));
     seed("daemon-ledger-provider", &cbor(&ProviderRow::new(1_800_000_000)));
+    let release =
+        Release { v: 1, provider: vec![2; 38], deal: vec![3; 32], entry: 9, ends_at: 1_800_000_000 };
+    seed("daemon-ledger-release", &cbor(&release));
     seed("daemon-published", &cbor(&Published::default()));
     seed("daemon-head-value", &[1, 0, 2, 8, 8, 9]);
     seed("daemon-secrets", b"# comment\nwords: one two\npassphrase: a b\n");

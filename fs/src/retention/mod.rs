@@ -46,6 +46,22 @@ pub struct Condemned {
     pub sequence: u64,
 }
 
+impl Condemned {
+    /// Bytes at rest; the piece is the key.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut value = vec![GONE_VERSION];
+        value.extend_from_slice(&self.at.to_be_bytes());
+        value.extend_from_slice(&self.sequence.to_be_bytes());
+        value
+    }
+
+    pub(crate) fn decode(piece: PieceId, value: &[u8]) -> Option<Self> {
+        let (at, sequence) = value.strip_prefix(&[GONE_VERSION])?.split_first_chunk()?;
+        let (at, sequence) = (u64::from_be_bytes(*at), u64::from_be_bytes(sequence.try_into().ok()?));
+        Some(Self { piece, at, sequence })
+    }
+}
+
 /// What one look came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pruned {
@@ -133,10 +149,7 @@ impl Drive {
             }
             txn.delete(Table::Block, digest);
         }
-        let mut value = vec![GONE_VERSION];
-        value.extend_from_slice(&gone.at.to_be_bytes());
-        value.extend_from_slice(&gone.sequence.to_be_bytes());
-        txn.put(Table::Jobs, gone_key(gone.piece), value);
+        txn.put(Table::Jobs, gone_key(gone.piece), gone.encode());
         let lsn = store.commit(txn)?;
         store.sync(lsn)?;
         self.inner.parts.options.edges.hit("condemn.after");
@@ -149,14 +162,7 @@ impl Drive {
         let mut out = Vec::new();
         for (key, value) in self.jobs().scan(GONE)? {
             let piece = key.get(GONE.len()..).and_then(|id| id.try_into().ok()).ok_or_else(damaged)?;
-            let number = |at: usize| {
-                let bytes = value.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
-                bytes.map(u64::from_be_bytes).ok_or_else(damaged)
-            };
-            if value.first() != Some(&GONE_VERSION) || value.len() != 17 {
-                return Err(damaged());
-            }
-            out.push(Condemned { piece, at: number(1)?, sequence: number(9)? });
+            out.push(Condemned::decode(piece, &value).ok_or_else(damaged)?);
         }
         Ok(out)
     }

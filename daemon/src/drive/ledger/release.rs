@@ -7,12 +7,10 @@ use holdfast_content::placement::ChainEnd;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CHAIN, Holder, LOG, Ledger, LedgerError, PIECE, Peer, PieceId, PieceRow, decode_versioned, encode, key,
+    CHAIN, Holder, LOG, Ledger, LedgerError, PIECE, Peer, PieceId, PieceRow, decode_release, encode, key,
 };
 
 pub(super) const RELEASE: &[u8] = b"rel/";
-/// The highest version of such a row.
-const RELEASE_VERSION_MAX: u8 = 1;
 
 /// A deal that is to be ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,11 +83,7 @@ impl Ledger {
 
     /// All deals that are to be ended.
     pub fn releases_all(&self) -> Result<Vec<Release>, LedgerError> {
-        self.rows
-            .scan(RELEASE)?
-            .iter()
-            .map(|(key, value)| decode_versioned(key, value, RELEASE_VERSION_MAX))
-            .collect()
+        self.rows.scan(RELEASE)?.iter().map(|(key, value)| decode_release(key, value)).collect()
     }
 
     /// The provider knows it, or the deal is over.

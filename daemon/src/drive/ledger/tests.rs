@@ -281,3 +281,26 @@ fn a_stripe_row_whose_parts_do_not_fit_is_refused() {
         assert!(matches!(Ledger::open(rows.clone()), Err(LedgerError::BadRow(..))));
     }
 }
+
+#[test]
+fn what_is_given_up_is_told_once_a_head_says_so_and_does_not_come_back() {
+    let rows = Arc::new(Memory::default());
+    let l = ledger(&rows);
+    l.set_holder(PIECE_A, 0, holder(b"a"), link).unwrap();
+    l.set_holder(PIECE_A, 1, Holder { deal: vec![2; 32], ..holder(b"b") }, link).unwrap();
+    l.give_up(PIECE_A, |_, _, _, chain| link(chain)).unwrap();
+    l.give_up(PIECE_A, |_, _, _, chain| link(chain)).unwrap();
+    assert_eq!((l.piece(&PIECE_A), l.chain().length), (None, 4));
+    // Somebody had listed the drive's pieces before.
+    l.add_piece(PIECE_A, 100, 3).unwrap();
+    assert_eq!(l.piece(&PIECE_A), None);
+    let l = Ledger::open(rows).unwrap();
+    assert_eq!((l.piece(&PIECE_A), l.releases_all().unwrap().len()), (None, 2));
+    assert!(l.releases().unwrap().is_empty(), "no head says that they do not count");
+    l.set_published(3, BTreeSet::new());
+    let due = l.releases().unwrap();
+    assert_eq!((due.len(), due[0].provider.as_slice()), (1, &b"a"[..]));
+    l.released(&due[0].deal).unwrap();
+    l.set_published(4, BTreeSet::new());
+    assert_eq!(l.releases().unwrap().iter().map(|r| r.deal[0]).collect::<Vec<_>>(), [2]);
+}
