@@ -21,6 +21,7 @@ use crate::retrieve::NetRetriever;
 use crate::worker::Supervisor;
 
 pub mod clock;
+pub mod domains;
 pub mod events;
 pub mod head;
 pub mod ledger;
@@ -28,7 +29,9 @@ pub mod peers;
 pub mod policy;
 pub mod run;
 pub mod select;
+pub mod sending;
 pub mod slots;
+pub mod stripe_plan;
 
 pub use run::{mount_options, run, verify_unmounted};
 
@@ -82,6 +85,8 @@ pub struct Engine {
     pub sealing: tokio::sync::Mutex<()>,
     /// Bytes that providers took since the start: shows that the drive drains.
     pub sent_bytes: AtomicU64,
+    /// How fast that goes.
+    pub sending: sending::Sending,
     /// Somebody committed a row that others may want to see.
     pub wake: Notify,
     /// How long providers are silent, and what time they have.
@@ -136,6 +141,7 @@ impl Engine {
             restored: parts.restored,
             sealing: tokio::sync::Mutex::new(()),
             sent_bytes: AtomicU64::new(0),
+            sending: sending::Sending::default(),
             wake: Notify::new(),
             clocks: clock::Clocks::default(),
             place: Mutex::default(),
@@ -180,9 +186,16 @@ impl Engine {
         self.blocking(|e| {
             let mut added = 0;
             for piece in e.drive.pieces()? {
-                if e.ledger.piece(&piece.id).is_none() {
-                    e.ledger.add_piece(piece.id, piece.raw_len, e.policy.copies())?;
-                    added += 1;
+                match e.ledger.piece(&piece.id) {
+                    None => {
+                        e.ledger.add_piece(piece.id, piece.raw_len, e.policy.copies())?;
+                        added += 1;
+                    }
+                    // The owner asks for more than when it was made.
+                    Some(row) if !row.slots.is_empty() => {
+                        e.ledger.want_copies(piece.id, e.policy.copies())?
+                    }
+                    Some(_) => {}
                 }
             }
             anyhow::Ok(added)
@@ -196,7 +209,8 @@ impl Engine {
         let mut all = self.drive.pieces()?;
         let known: HashSet<[u8; 16]> = all.iter().map(|piece| piece.id).collect();
         let since = self.restored.as_ref().map_or(self.started_at, |restored| restored.at);
-        let remote = self.ledger.pieces().into_iter().filter(|(id, _)| !known.contains(id));
+        let remote = self.ledger.pieces().into_iter();
+        let remote = remote.filter(|(id, row)| row.stripe.is_none() && !known.contains(id));
         all.extend(remote.map(|(id, row)| PieceInfo {
             id,
             raw_len: row.raw_len,

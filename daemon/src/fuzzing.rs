@@ -9,7 +9,7 @@ use holdfast_proofs::{CommpHasher, PieceCid, PossessionProof};
 use crate::cli::args::parse_size;
 use crate::control::{Request, Response, StatusReport};
 use crate::drive::head::Published;
-use crate::drive::ledger::{self, PieceRow, ProviderRow, Release};
+use crate::drive::ledger;
 use crate::home::{Config, ProviderAddr, passphrase};
 use crate::process::ProcessRecord;
 use crate::records::{DriveRecords, HeadValue, head_key, keyring_key};
@@ -24,9 +24,9 @@ const OWN: &[Decoder] = &[
     ("daemon-request", |bytes| drop(serde_json::from_slice::<Request>(bytes))),
     ("daemon-response", |bytes| drop(serde_json::from_slice::<Response>(bytes))),
     ("daemon-status", |bytes| drop(serde_json::from_slice::<StatusReport>(bytes))),
-    ("daemon-ledger-piece", |bytes| drop(ledger::decode_versioned::<PieceRow>(b"row", bytes))),
-    ("daemon-ledger-provider", |bytes| drop(ledger::decode_versioned::<ProviderRow>(b"row", bytes))),
-    ("daemon-ledger-release", |bytes| drop(ledger::decode_versioned::<Release>(b"row", bytes))),
+    ("daemon-ledger-piece", |bytes| drop(ledger::decode_piece(b"row", bytes))),
+    ("daemon-ledger-provider", |bytes| drop(ledger::decode_provider(b"row", bytes))),
+    ("daemon-ledger-release", |bytes| drop(ledger::decode_release(b"row", bytes))),
     ("daemon-published", |bytes| drop(serde_ipld_dagcbor::from_slice::<Published>(bytes))),
     ("daemon-head-value", head_value),
     ("daemon-secrets", secrets),

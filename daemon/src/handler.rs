@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use holdfast_content::head::PROVIDERS_MAX;
 use tokio::sync::mpsc;
 
 use crate::control::{
@@ -264,12 +265,25 @@ impl ControlHandler for Handler {
     async fn provider_add(&self, provider: ProviderAddr) -> Answer<ProvidersReport> {
         let invalid = |e: &dyn std::fmt::Display| ControlError::new(ErrorKind::Invalid, e.to_string());
         let (peer, _) = provider.parts().map_err(|e| invalid(&e))?;
+        let known = self.engine.ledger.providers();
+        let there = known.iter().filter(|(_, row)| !matches!(row.state, ProviderState::Removed));
+        if !there.clone().any(|(known, _)| *known == peer.to_bytes()) && there.count() >= PROVIDERS_MAX {
+            return Err(invalid(&format!(
+                "a drive has at most {PROVIDERS_MAX} providers: its head names no more"
+            )));
+        }
         self.list.add(&provider).map_err(ControlError::internal)?;
         let now = self.engine.now();
         self.engine
             .ledger
             .add_provider(peer.to_bytes(), provider.addrs.clone(), now)
             .map_err(ControlError::internal)?;
+        if let Some(tags) = provider.tags {
+            self.engine
+                .ledger
+                .update_provider(&peer.to_bytes(), |row| row.tagged = tags)
+                .map_err(ControlError::internal)?;
+        }
         self.engine.peers.forget(&peer.to_bytes());
         self.engine.supervisor.poke_all();
         Ok(self.providers().await)

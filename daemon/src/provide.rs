@@ -23,6 +23,7 @@ use holdfast_net::{
     node::{Node, NodeConfig},
     provider::{Provider, ProviderConfig},
     settlement::NoSettlement,
+    tags::Tags,
 };
 use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,9 @@ pub(crate) struct FolderConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_bytes_max: Option<u64>,
     listen: Vec<String>,
+    /// Where it belongs, for its clients.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    tags: Tags,
 }
 
 /// Why a provider does not start.
@@ -63,6 +67,8 @@ pub enum ProvideError {
     InUse { dir: PathBuf, pid: u32 },
     #[error("`{0}` is not an address to listen at; one looks like /ip4/0.0.0.0/tcp/4001")]
     Address(String),
+    #[error("a tag has 1 to {} bytes, and no control characters", holdfast_net::tags::TAG_BYTES_MAX)]
+    Tags,
     #[error("cannot listen at {addrs}: {reason}")]
     Listen { addrs: String, reason: String, port_in_use: bool },
     #[error(transparent)]
@@ -97,6 +103,7 @@ impl Folder {
         capacity: Option<u64>,
         client_quota: Option<u64>,
         listen: &[String],
+        tags: &Tags,
     ) -> Result<Folder, ProvideError> {
         create_private_dir(dir)?;
         let dir = dir.canonicalize().map_err(|error| HomeError::io("open", dir, error))?;
@@ -111,7 +118,14 @@ impl Folder {
             capacity_bytes: CAPACITY_DEFAULT,
             client_bytes_max: None,
             listen: vec![LISTEN_DEFAULT.to_owned()],
+            tags: Tags::default(),
         });
+        if !tags.is_empty() {
+            config.tags = tags.clone();
+        }
+        if !config.tags.is_valid() {
+            return Err(ProvideError::Tags);
+        }
         config.capacity_bytes = capacity.unwrap_or(config.capacity_bytes);
         config.client_bytes_max = client_quota.or(config.client_bytes_max);
         if !listen.is_empty() {
@@ -165,6 +179,7 @@ pub async fn run(
     let bound = node.listeners();
     folder.keep_ports(&bound)?;
     let mut config = ProviderConfig::with_capacity(folder.config.capacity_bytes);
+    config.tags = folder.config.tags.clone();
     config.limits.key_bytes_max = folder.config.client_bytes_max.unwrap_or(config.limits.key_bytes_max);
     let (rules, settlement) = (Arc::new(DriveRecords), Arc::new(NoSettlement));
     let provider = Provider::open(&folder.dir, config, node.clone(), env, rules, settlement).await?;

@@ -9,7 +9,7 @@
 //! Promises: nothing unsigned is believed; how many providers answered is said; a provider can withhold a newer head but not
 //! invent one. Refuses to guess: with no head that verifies there is no drive to mount.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,13 +22,14 @@ use holdfast_content::placement::{Log, PlacementAction, PlacementEntry, Placemen
 use holdfast_content::retrieve::{Priority, Retriever};
 use holdfast_content::tree::{NodeSource, Physical, PhysicalRef, SourceError};
 use holdfast_net::client::{Client, ClientConfig};
+use holdfast_net::manifest::{Code, ManifestPiece};
 use holdfast_net::node::{Node, NodeConfig};
-use holdfast_net::{Env, PeerId, RecordKey, identity};
+use holdfast_net::{Env, PeerId, RecordKey, SignedManifest, identity};
 use serde_bytes::ByteBuf;
 
 use crate::control::ProgressSink;
-use crate::drive::ledger::{Holder, Imported, PieceId, PieceRow, ProviderRow};
-use crate::home::{ProviderAddr, Recovered};
+use crate::drive::ledger::{Holder, Imported, PieceId, PieceRow, ProviderRow, StripePiece, StripeRow};
+use crate::home::{ProviderAddr, Recovered, SURVIVE_LOSSES_MAX};
 use crate::records::{HeadValue, head_key, keyring_key};
 use crate::retrieve::NetRetriever;
 
@@ -83,19 +84,43 @@ pub async fn find(root: &RootKey, peers: &[ProviderAddr], progress: ProgressSink
     let generation = root.generation(keyring.current()?.number);
     let keys = generation.keys();
     let newest = newest(&client, &keys, peers).await?;
-    let copies = newest.body.tail.iter().map(|e| e.body().slot).max();
     let found = Found {
         recovered: Recovered { drive, generation, keyring: bytes },
         providers: providers(&newest.body),
         // With a checkpoint the tail shows only what changed since; the whole picture comes with the mount.
-        survive_losses: copies
-            .and_then(|c| u8::try_from(c).ok())
-            .filter(|_| newest.body.checkpoint.is_none()),
+        survive_losses: survived(&newest.body).filter(|_| newest.body.checkpoint.is_none()),
         answered: newest.answered,
         asked: newest.asked,
     };
     client.node().clone().shutdown().await;
     Ok(found)
+}
+
+/// The losses that what a head's tail names was made to survive.
+fn survived(body: &HeadBody) -> Option<u8> {
+    let stripes: BTreeSet<PieceId> = body
+        .tail
+        .iter()
+        .map(PlacementEntry::body)
+        .filter(|said| said.action == PlacementAction::Stripe)
+        .map(|said| said.piece)
+        .collect();
+    let copies = body
+        .tail
+        .iter()
+        .map(PlacementEntry::body)
+        .filter(|said| said.action == PlacementAction::Add && !stripes.contains(&said.piece));
+    copies.map(|said| said.slot).max().and_then(|slot| u8::try_from(slot).ok())
+}
+
+/// The policy that a drive's rows were made under: the widest copies, or the most parity.
+pub fn survive_losses(found: &Imported) -> u8 {
+    let of_row = |row: &PieceRow| match &row.stripe {
+        Some(stripe) => stripe.parity,
+        None => u16::try_from(row.slots.len()).unwrap_or(u16::MAX).saturating_sub(1),
+    };
+    let most = found.pieces.values().map(of_row).max().unwrap_or(0);
+    u8::try_from(most).unwrap_or(u8::MAX).min(SURVIVE_LOSSES_MAX)
 }
 
 /// The newest head that anybody known shows.
@@ -170,7 +195,7 @@ async fn ask(
 pub fn providers(body: &HeadBody) -> Vec<ProviderAddr> {
     let named = body.providers.iter().filter_map(|p| {
         let peer = PeerId::from_bytes(&p.peer).ok()?;
-        Some(ProviderAddr { peer_id: peer.to_string(), addrs: p.addresses.clone() })
+        Some(ProviderAddr { peer_id: peer.to_string(), addrs: p.addresses.clone(), tags: None })
     });
     named.collect()
 }
@@ -217,26 +242,35 @@ pub fn from_checkpoint(
 
 fn import(mut log: Log, body: &HeadBody, owner: [u8; 32], now: u64, copies: u16) -> anyhow::Result<Imported> {
     let mut found = Imported::default();
+    // What was removed since the checkpoint: older holders of the same slot do not count either.
+    let mut removed: BTreeMap<(PieceId, u16), u64> = BTreeMap::new();
     for entry in &body.tail {
         log.merge(entry.clone()).context("the head's placement log")?;
-        found.log.insert(entry.body().number, entry.bytes().to_vec());
+        let said = entry.body();
+        if said.action == PlacementAction::Remove {
+            removed.insert((said.piece, said.slot), said.number);
+        }
+        found.log.insert(said.number, entry.bytes().to_vec());
+    }
+    for entry in log.stripes() {
+        found.pieces.insert(entry.body().piece, stripe(entry, &owner)?);
     }
     // A slot that moved has an entry for each holder that it had: the newest one is in force.
     let mut newest: BTreeMap<(PieceId, u16), &PlacementEntry> = BTreeMap::new();
-    for (_, entry) in log.in_force() {
-        let slot = newest.entry((entry.body().piece, entry.body().slot)).or_insert(entry);
+    for (_, entry) in log.placed() {
+        let at = (entry.body().piece, entry.body().slot);
+        if removed.get(&at).is_some_and(|number| *number > entry.body().number) {
+            continue;
+        }
+        let slot = newest.entry(at).or_insert(entry);
         if entry.body().number > slot.body().number {
             *slot = entry;
         }
     }
-    // Where the newest one says "removed", the older holders do not count either.
     for ((piece, slot), entry) in newest {
-        if entry.body().action != PlacementAction::Add {
-            continue;
-        }
         let said = entry.body();
         let row = found.pieces.entry(piece).or_insert_with(|| PieceRow::new(said.raw_len, copies));
-        while row.slots.len() <= usize::from(slot) {
+        while row.stripe.is_none() && row.slots.len() <= usize::from(slot) {
             row.slots.push(Default::default());
         }
         if let Some(place) = row.slot_mut(slot) {
@@ -244,12 +278,38 @@ fn import(mut log: Log, body: &HeadBody, owner: [u8; 32], now: u64, copies: u16)
             place.holder = Some(holder(entry));
         }
     }
+    // Pieces that only a stripe keeps.
+    let striped: Vec<StripePiece> =
+        found.pieces.values().filter_map(|row| row.stripe.as_ref()).flat_map(|s| s.pieces.clone()).collect();
+    for piece in striped {
+        found.pieces.entry(piece.id).or_insert_with(|| PieceRow::new(piece.len, 0));
+    }
     for p in &body.providers {
         let row = ProviderRow { addrs: p.addresses.clone(), ..ProviderRow::new(now) };
         found.providers.insert(ByteBuf::into_vec(p.peer.clone()), row);
     }
     found.chain = log.chain_end(&owner);
     Ok(found)
+}
+
+/// A stripe as its declaration has it. The owner signed both the entry and the manifest in it.
+fn stripe(entry: &PlacementEntry, owner: &[u8; 32]) -> anyhow::Result<PieceRow> {
+    let said = entry.body();
+    let signed = SignedManifest::from_bytes(&said.receipt).context("a stripe's manifest")?;
+    let manifest = signed.manifest();
+    let (Code::ReedSolomon { parity, .. }, true) =
+        (&manifest.code, manifest.id == said.piece && &manifest.signer == owner)
+    else {
+        bail!("a stripe is declared by a manifest that is not its own");
+    };
+    let piece = |piece: &ManifestPiece| StripePiece { id: piece.id, len: piece.raw_len };
+    let row = StripeRow {
+        parity: *parity,
+        pieces: manifest.pieces.iter().map(piece).collect(),
+        entry: said.number,
+    };
+    let cids = manifest.slots.iter().map(|slot| slot.piece_cid.to_bytes()).collect();
+    PieceRow::striped(row, cids).context("a stripe that is none")
 }
 
 fn holder(entry: &PlacementEntry) -> Holder {
@@ -266,3 +326,6 @@ fn holder(entry: &PlacementEntry) -> Holder {
         failed: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,8 @@
 //!
 //! Owns the order in which holders are asked. Promises: what it returns hashes to the wanted CID; a holder that is late is
 //! joined by the next one (a hedge) before the reader notices, one that sends other bytes is reported and passed over;
-//! the deadline holds whatever the network does. Refuses to retry beyond the deadline: the reader decides.
+//! the deadline holds whatever the network does. A slot of a stripe that is out of reach is decoded from the others (`decode`).
+//! Refuses to retry beyond the deadline: the reader decides.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use holdfast_content::block::{Block, BlockAt};
 use holdfast_content::retrieve::{FetchError, Priority, Retriever};
@@ -21,6 +23,10 @@ use tokio::runtime::Handle;
 use crate::drive::ledger::{Holder, Ledger, PieceId};
 use crate::drive::peers::Peers;
 use crate::drive::slots;
+
+mod decode;
+
+use decode::Striped;
 
 /// A hedge starts after this many times the holder's usual latency, within the two bounds below.
 const HEDGE_FACTOR: u32 = 3;
@@ -104,9 +110,9 @@ impl NetRetriever {
         priority: Priority,
         until: Instant,
     ) -> Vec<(usize, Result<Block, FetchError>)> {
-        let mut holders = order(sources, &piece);
+        let mut ways = order(sources, &piece);
         let mut group = Group { missing: wants, done: Vec::new(), worst: FetchError::NotFound };
-        let mut running = FuturesUnordered::new();
+        let mut running: FuturesUnordered<BoxFuture<'_, Outcome>> = FuturesUnordered::new();
         let mut hedge_at = Instant::now();
         while !group.missing.is_empty() {
             let now = Instant::now();
@@ -115,18 +121,36 @@ impl NetRetriever {
                 break;
             }
             if (running.is_empty() || now >= hedge_at)
-                && let Some((slot, holder)) = holders.pop_front()
+                && let Some(way) = ways.pop_front()
             {
-                hedge_at = now + hedge_after(sources, &holder);
-                running.push(self.ask(sources, piece, slot, holder, group.missing.clone(), priority, until));
+                let wants = group.missing.clone();
+                match way {
+                    Way::Slot { id, slot, holder } => {
+                        hedge_at = now + hedge_after(sources, &holder);
+                        let asking = self.ask(sources, id, slot, holder, wants, priority, until);
+                        running.push(Box::pin(async move { Outcome::Answer(asking.await) }));
+                    }
+                    Way::Decoded(at) => {
+                        hedge_at = now + HEDGE_MAX;
+                        let decoding = self.decode(sources, at, wants, priority, until);
+                        running.push(Box::pin(async move {
+                            let (blocks, worst) = decoding.await;
+                            Outcome::Decoded(blocks, worst)
+                        }));
+                    }
+                }
             }
             if running.is_empty() {
                 break;
             }
-            let wake = if holders.is_empty() { until } else { hedge_at.min(until) };
+            let wake = if ways.is_empty() { until } else { hedge_at.min(until) };
             tokio::select! {
-                Some(answer) = running.next() => {
-                    if !self.take(sources, &mut group, answer) {
+                Some(outcome) = running.next() => {
+                    let clean = match outcome {
+                        Outcome::Answer(answer) => self.take(sources, &mut group, answer),
+                        Outcome::Decoded(blocks, worst) => group.decoded(blocks, worst),
+                    };
+                    if !clean {
                         hedge_at = Instant::now();
                     }
                 }
@@ -220,6 +244,20 @@ impl Retriever for NetRetriever {
     }
 }
 
+/// How blocks may be had.
+enum Way {
+    /// From somebody who keeps the whole piece: a copy, or the piece's slot of a stripe.
+    Slot { id: PieceId, slot: u16, holder: Holder },
+    /// From the other slots of its stripe.
+    Decoded(Striped),
+}
+
+/// What a way led to.
+enum Outcome {
+    Answer(Answer),
+    Decoded(Vec<(usize, Block)>, FetchError),
+}
+
 struct Answer {
     piece: PieceId,
     slot: u16,
@@ -245,6 +283,17 @@ impl Group {
         }
     }
 
+    /// Blocks that came out of a stripe. `false`: the next way should be tried without waiting.
+    fn decoded(&mut self, blocks: Vec<(usize, Block)>, worst: FetchError) -> bool {
+        for (n, block) in blocks {
+            self.got(n, block);
+        }
+        if !self.missing.is_empty() {
+            self.worst = worst;
+        }
+        self.missing.is_empty()
+    }
+
     fn finish(mut self) -> Vec<(usize, Result<Block, FetchError>)> {
         let worst = self.worst;
         self.done.extend(self.missing.into_iter().map(|(n, _)| (n, Err(worst))));
@@ -261,17 +310,32 @@ fn unmask(seed: &mask::SlotSeed, want: &BlockAt, masked: Bytes) -> Option<Block>
     Block::verify(want.cid, Bytes::from(plain)).ok()
 }
 
-/// Holders of a piece, the best first; those that are known to have lost it are left out, silent ones come last.
-fn order(sources: &Sources, piece: &PieceId) -> VecDeque<(u16, Holder)> {
-    let Some(row) = sources.ledger.piece(piece) else { return VecDeque::new() };
-    let mut all: Vec<(u16, Holder)> =
-        row.holders().filter(|(_, h)| h.failed.is_none()).map(|(n, h)| (n, h.clone())).collect();
-    all.sort_by_cached_key(|(_, h)| {
-        let answers = sources.ledger.provider(&h.provider).is_some_and(|p| p.answers());
+/// Ways to a piece, the best first: who keeps the whole of it and answers, then decoding, then those that are silent. Who is
+/// known to have lost it is left out.
+fn order(sources: &Sources, piece: &PieceId) -> VecDeque<Way> {
+    let mut all: Vec<(PieceId, u16, Holder)> = Vec::new();
+    if let Some(row) = sources.ledger.piece(piece) {
+        all.extend(row.holders().map(|(slot, h)| (*piece, slot, h.clone())));
+    }
+    let striped = sources.ledger.stripe_of(piece);
+    if let Some((stripe, row, slot)) = &striped
+        && let Some(holder) = row.slots.get(usize::from(*slot)).and_then(|s| s.holder.clone())
+    {
+        all.push((*stripe, *slot, holder));
+    }
+    all.retain(|(_, _, h)| h.failed.is_none());
+    let answers = |h: &Holder| sources.ledger.provider(&h.provider).is_some_and(|p| p.answers());
+    all.sort_by_cached_key(|(_, _, h)| {
         let (failed, latency) = sources.peers.rank(&h.provider);
-        (!answers, failed, latency)
+        (!answers(h), failed, latency)
     });
-    all.into()
+    let silent = all.iter().position(|(_, _, h)| !answers(h)).unwrap_or(all.len());
+    let mut ways: VecDeque<Way> =
+        all.into_iter().map(|(id, slot, holder)| Way::Slot { id, slot, holder }).collect();
+    if let Some((stripe, row, slot)) = striped {
+        ways.insert(silent, Way::Decoded(Striped { stripe, row, slot }));
+    }
+    ways
 }
 
 fn hedge_after(sources: &Sources, holder: &Holder) -> Duration {

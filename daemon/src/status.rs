@@ -1,15 +1,18 @@
 //! What `holdfast status` says: gathered from the ledger, the drive and the workers; never waits for the network.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use holdfast_fs::drive::types::{DriveUsage, PieceInfo};
 
 use crate::control::{
     Amount, CommitReport, CommitsReport, DriveState, DurabilityReport, PiecesReport, PolicyReport,
-    ProviderReport, ProviderState as Shown, STATUS_SCHEMA, Safety, StatusReport, StorageReport,
+    ProviderReport, ProviderState as Shown, RedundancyReport, STATUS_SCHEMA, Safety, StatusReport,
+    StorageReport,
 };
 use crate::drive::Engine;
-use crate::drive::ledger::{Ledger, Peer, PieceId, PieceRow, ProviderRow, ProviderState, Seconds};
+use crate::drive::ledger::{Form, Ledger, Peer, PieceId, PieceRow, ProviderRow, ProviderState, Seconds};
+
+use crate::workers::place::open_slots;
 
 /// Where one piece stands, for the totals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +64,8 @@ pub struct Totals {
     pub survives: Option<usize>,
     /// When the oldest piece that is not safe was finished.
     pub oldest_unsafe: Option<Seconds>,
+    /// Fewest losses that a piece survives of those that are below the policy.
+    pub at_risk_survives: Option<usize>,
 }
 
 fn add(amount: &mut Amount, bytes: u64) {
@@ -90,6 +95,8 @@ pub fn totals(engine: &Engine, pieces: &[PieceInfo], usage: &DriveUsage) -> Tota
         add(rung, piece.raw_len);
         if matches!(at, Standing::Packed | Standing::Below) {
             t.oldest_unsafe = Some(t.oldest_unsafe.map_or(piece.created, |o| o.min(piece.created)));
+            let survives = counting.saturating_sub(1);
+            t.at_risk_survives = Some(t.at_risk_survives.map_or(survives, |s| s.min(survives)));
         }
         count(&mut t.pieces, ledger, piece, wanted);
         if reached {
@@ -112,6 +119,44 @@ fn count(report: &mut PiecesReport, ledger: &Ledger, piece: &PieceInfo, wanted: 
     } else {
         report.lost += 1;
     }
+}
+
+/// What the pieces' safety costs and lacks. `totals` has what is at risk.
+fn redundancy(engine: &Engine, totals: &Totals) -> RedundancyReport {
+    let (ledger, wanted) = (&engine.ledger, usize::from(engine.policy.copies()));
+    let mut report = RedundancyReport::default();
+    for (id, row) in ledger.pieces() {
+        let kept = row.holders().filter(|(_, h)| h.failed.is_none());
+        let stored: u64 = kept.map(|(slot, _)| row.slot_len(slot)).sum();
+        report.stored_bytes = report.stored_bytes.saturating_add(stored);
+        let live = ledger.live_copies(&id);
+        if let Some(stripe) = &row.stripe {
+            report.stripes += 1;
+            report.stripes_full += u64::from(live > usize::from(stripe.parity));
+        } else if row.slots.is_empty() {
+            report.striped_bytes = report.striped_bytes.saturating_add(row.raw_len);
+        }
+        // A piece's copies are not made while its stripe is enough.
+        if live < wanted && ledger.counting_as(&id, Form::Stripe) < wanted {
+            let open: u64 = open_slots(&row).map(|slot| row.slot_len(slot)).sum();
+            report.to_place_bytes = report.to_place_bytes.saturating_add(open);
+        }
+    }
+    let bytes = totals.pieces.bytes;
+    report.expansion = (bytes > 0 && report.stored_bytes > 0)
+        .then(|| (report.stored_bytes as f64 / bytes as f64 * 100.0).round() / 100.0);
+    report.at_risk_bytes = totals.durability.packed.bytes + totals.durability.placed_below_policy.bytes;
+    report.at_risk_survives = totals.at_risk_survives.map(|n| n as u64);
+    let rate = engine.sending.bytes_per_second();
+    report.safe_in_seconds =
+        (report.to_place_bytes > 0 && rate > 0).then(|| report.to_place_bytes.div_ceil(rate));
+    report
+}
+
+/// Where a provider belongs, from either source, once each.
+fn tags(row: &ProviderRow) -> Vec<String> {
+    let both = row.declared.each().chain(row.tagged.each());
+    both.map(|(kind, tag)| format!("{kind}={tag}")).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn provider(
@@ -139,6 +184,7 @@ fn provider(
         bytes: kept.1,
         last_audit_at: kept.2,
         last_audit_passed: kept.2.map(|at| row.fault_at.is_none_or(|f| f < at)),
+        tags: tags(row),
         reason: row.reason.clone(),
     }
 }
@@ -147,10 +193,10 @@ fn provider(
 fn kept(pieces: &[(PieceId, PieceRow)]) -> HashMap<Peer, (u64, u64, Option<u64>)> {
     let mut all: HashMap<Peer, (u64, u64, Option<u64>)> = HashMap::new();
     for (_, row) in pieces {
-        for (_, h) in row.holders().filter(|(_, h)| h.failed.is_none()) {
+        for (slot, h) in row.holders().filter(|(_, h)| h.failed.is_none()) {
             let entry = all.entry(h.provider.clone()).or_default();
             entry.0 += 1;
-            entry.1 = entry.1.saturating_add(row.raw_len);
+            entry.1 = entry.1.saturating_add(row.slot_len(slot));
             entry.2 = entry.2.max((h.proven_at > 0).then_some(h.proven_at));
         }
     }
@@ -180,6 +226,7 @@ pub fn gather(engine: &Engine) -> anyhow::Result<StatusReport> {
     let pieces = engine.all_pieces()?;
     let dirty = engine.drive.dirty()?;
     let totals = totals(engine, &pieces, &usage);
+    let redundancy = redundancy(engine, &totals);
     let mut durability = totals.durability;
     let now = engine.now();
     let dirty_age = dirty.oldest_change_age.map(|a| a.as_secs());
@@ -211,6 +258,7 @@ pub fn gather(engine: &Engine) -> anyhow::Result<StatusReport> {
         durability,
         commits,
         pieces: totals.pieces,
+        redundancy,
         providers: providers(engine),
         workers: engine.supervisor.reports(),
         storage: StorageReport {
@@ -244,6 +292,7 @@ pub fn unreadable(engine: &Engine, reason: String) -> StatusReport {
         durability: DurabilityReport::default(),
         commits: CommitsReport::default(),
         pieces: PiecesReport::default(),
+        redundancy: RedundancyReport::default(),
         providers: providers(engine),
         workers: engine.supervisor.reports(),
         storage: StorageReport::default(),

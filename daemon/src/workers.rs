@@ -4,7 +4,8 @@
 //! seal ──commit row──► place ──placement rows──► publish ──head──►  (Placed)
 //!                        ▲                                │
 //!                        └──────verdict rows── audit ◄────┘      evict: drops local copies of what is safe
-//!                                                                        pin: brings back what shall stay
+//!                        ▲                                               pin: brings back what shall stay
+//!                        └──────stripe rows── stripe: makes stripes of copies
 //! ```
 //!
 //! Nobody calls anybody: each looks at rows, does one bounded step, commits rows.
@@ -17,3 +18,4 @@ pub mod publish;
 pub mod repair;
 pub mod retain;
 pub mod seal;
+pub mod stripe;

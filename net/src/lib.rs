@@ -40,6 +40,7 @@
 //!
 //! DealProposal{..}.sign(&SigningKey) -> SignedProposal{deal_id(), verify(), to_bytes(), from_bytes()}
 //! Manifest{..}.sign(&SigningKey) -> SignedManifest      mask::slot_seed(..) -> SlotSeed   mask::apply(seed, off, buf)
+//! stripe::encode(data, parity) -> parity shards         stripe::rebuild(k, m, have, want) -> lost shards
 //! ```
 //!
 //! [`Settlement`]: settlement::Settlement
@@ -59,6 +60,8 @@ pub mod node;
 pub mod provider;
 pub mod record;
 pub mod settlement;
+pub mod stripe;
+pub mod tags;
 pub mod wire;
 
 pub use client::{Client, ClientConfig, Session};

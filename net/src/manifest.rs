@@ -4,12 +4,15 @@
 //! which code, with which raw lengths and slot piece CIDs; never where the slots lie. For now the one code is
 //! replicas; the code's tag leaves the room for stripes.
 
+use std::collections::BTreeSet;
+
 use cid::Cid;
 use ed25519_dalek::{Signer, SigningKey};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError, check_version};
 use crate::deal::{message, verify_key_signature};
+use crate::stripe::{StripeError, StripeShape};
 
 /// Version of the manifest.
 pub const MANIFEST_VERSION: u8 = 1;
@@ -30,7 +33,7 @@ pub enum Code {
     /// Each slot is the whole piece (masked apart).
     #[serde(rename = "replicas")]
     Replicas,
-    /// Reed-Solomon: `data` pieces and `parity` slots more. In the format from the first day; not made yet.
+    /// Reed-Solomon: `data` pieces and `parity` slots more ([`crate::stripe`]).
     #[serde(rename = "rs")]
     ReedSolomon {
         /// Data slots.
@@ -100,6 +103,31 @@ impl Manifest {
         }
     }
 
+    /// A stripe over `pieces`, masked: their slots first, then the parity. `slots` are the piece CIDs of all of them.
+    pub fn stripe(
+        id: [u8; 16],
+        pieces: Vec<ManifestPiece>,
+        parity: u16,
+        slots: Vec<Cid>,
+        signer: [u8; 32],
+    ) -> Result<Manifest, StripeError> {
+        let shape = StripeShape::new(pieces.iter().map(|piece| piece.raw_len).collect(), parity)?;
+        let slots = slots
+            .into_iter()
+            .zip(0u16..)
+            .map(|(piece_cid, slot)| ManifestSlot { piece_cid, raw_len: shape.slot_len(slot) })
+            .collect();
+        let code = Code::ReedSolomon { data: shape.data(), parity, shard_len: shape.shard_len() };
+        let (version, suite) = (MANIFEST_VERSION, SUITE_MASKED);
+        Ok(Manifest { version, suite, id, code, pieces, slots, signer })
+    }
+
+    /// The stripe's shape, if it is one.
+    pub fn shape(&self) -> Option<StripeShape> {
+        let Code::ReedSolomon { parity, .. } = self.code else { return None };
+        StripeShape::new(self.pieces.iter().map(|piece| piece.raw_len).collect(), parity).ok()
+    }
+
     pub(crate) fn validate(&self) -> Result<(), CodecError> {
         check_version(self.version, MANIFEST_VERSION)?;
         if self.suite != SUITE_MASKED && self.suite != SUITE_PLAIN {
@@ -117,12 +145,18 @@ impl Manifest {
                     return Err(CodecError::Inconsistent("a replica that differs from its piece"));
                 }
             }
-            Code::ReedSolomon { data, parity, .. } => {
-                if data == 0
-                    || self.pieces.len() != usize::from(data)
-                    || self.slots.len() != usize::from(data) + usize::from(parity)
-                {
+            Code::ReedSolomon { data, shard_len, .. } => {
+                let shape = self.shape().ok_or(CodecError::Inconsistent("the code's counts"))?;
+                if shape.data() != data || self.slots.len() != usize::from(shape.slots()) {
                     return Err(CodecError::Inconsistent("the code's counts"));
+                }
+                let fits = |(slot, n): (&ManifestSlot, u16)| slot.raw_len == shape.slot_len(n);
+                if shape.shard_len() != shard_len || !self.slots.iter().zip(0u16..).all(fits) {
+                    return Err(CodecError::Inconsistent("the lengths of a stripe's slots"));
+                }
+                let ids: BTreeSet<&[u8; 16]> = self.pieces.iter().map(|piece| &piece.id).collect();
+                if ids.len() != self.pieces.len() {
+                    return Err(CodecError::Inconsistent("a piece twice in a stripe"));
                 }
             }
         }
@@ -232,10 +266,30 @@ mod tests {
         let mut newer = manifest();
         newer.version = 2;
         assert_eq!(newer.sign(&signing_key(4)).unwrap_err(), CodecError::Newer { found: 2, known: 1 });
-        let mut stripe = manifest();
-        stripe.code = Code::ReedSolomon { data: 1, parity: 2, shard_len: 1024 };
-        assert!(stripe.clone().sign(&signing_key(4)).is_ok());
-        stripe.code = Code::ReedSolomon { data: 2, parity: 2, shard_len: 1024 };
-        assert!(stripe.sign(&signing_key(4)).is_err());
+    }
+
+    #[test]
+    fn stripes_say_what_their_slots_are() {
+        let signer = signing_key(4).verifying_key().to_bytes();
+        let piece = |n: u8, raw_len| ManifestPiece { id: [n; 16], raw_len };
+        let pieces = vec![piece(1, 1 << 20), piece(2, 1000)];
+        let cids = vec![piece_cid(1), piece_cid(2), piece_cid(3)];
+        let stripe = Manifest::stripe([5; 16], pieces, 1, cids, signer).unwrap();
+        assert_eq!(stripe.slots.iter().map(|s| s.raw_len).collect::<Vec<_>>(), [1 << 20, 1000, 1 << 20]);
+        let signed = stripe.clone().sign(&signing_key(4)).unwrap();
+        assert_eq!(SignedManifest::from_bytes(signed.as_bytes()).unwrap(), signed);
+        let broken: [fn(&mut Manifest); 6] = [
+            |m| m.code = Code::ReedSolomon { data: 2, parity: 2, shard_len: 1 << 20 },
+            |m| m.code = Code::ReedSolomon { data: 1, parity: 2, shard_len: 1 << 20 },
+            |m| m.code = Code::ReedSolomon { data: 2, parity: 1, shard_len: 1 << 21 },
+            |m| m.slots[1].raw_len = 1 << 20,
+            |m| m.pieces[1].id = [1; 16],
+            |m| m.pieces.clear(),
+        ];
+        for breaks in broken {
+            let mut manifest = stripe.clone();
+            breaks(&mut manifest);
+            assert!(manifest.sign(&signing_key(4)).is_err());
+        }
     }
 }

@@ -24,6 +24,7 @@ mod roundtrip;
 mod small;
 mod snapshots;
 mod stranger;
+mod stripes;
 mod writers;
 
 use std::path::{Path, PathBuf};
@@ -92,6 +93,8 @@ const TESTS: &[Test] = &[
     test("two_of_five_providers_are_lost", FUSE, 600, providers::two_of_five_lost),
     test("a_provider_that_flips_bits_is_replaced", FUSE, 600, providers::flipped_bits),
     test("silent_and_lying_providers_cost_bounded_time", FUSE, 600, providers::gone_bad),
+    test("copies_become_stripes_and_are_repaired", FUSE, 600, stripes::become_cheaper),
+    test("a_stripe_without_providers_becomes_copies_again", FUSE, 400, stripes::become_copies_again),
     test("a_quota_smaller_than_the_data", FUSE, 900, quota::smaller_than_the_data),
     test("what_is_pinned_stays_here", FUSE, 300, quota::pinned),
     test("snapshots_show_what_was_and_give_it_back", FUSE, 300, snapshots::past_and_back),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use holdfast_net::tags::Tags;
 
 use crate::home::ProviderAddr;
 
@@ -89,9 +90,12 @@ pub struct InitArgs {
     /// Use the providers of this local network
     #[arg(long, value_name = "DIR")]
     pub local_network: Option<PathBuf>,
-    /// Survive the loss of any M providers: every piece is kept M+1 times
+    /// Survive the loss of any M providers: M+1 copies at first, stripes with M parity slots later
     #[arg(long, value_name = "M", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=9))]
     pub survive: u8,
+    /// Data slots of a stripe, at most; with 0 everything is kept as copies
+    #[arg(long, value_name = "K", default_value_t = 8, value_parser = clap::value_parser!(u16).range(0..=20))]
+    pub stripe: u16,
 }
 
 #[derive(Debug, Args)]
@@ -256,6 +260,11 @@ pub enum ProviderCommand {
         /// Addresses, as `holdfast provide` prints them
         #[arg(required = true, value_name = "ADDRESS")]
         addresses: Vec<ProviderAddr>,
+        #[command(flatten)]
+        tags: TagArgs,
+        /// Forget the tags that were given before
+        #[arg(long, conflicts_with_all = ["operator", "network", "place"])]
+        untagged: bool,
     },
     /// Use this provider no longer; what it holds is copied to others
     Remove {
@@ -264,6 +273,27 @@ pub enum ProviderCommand {
     },
     /// Show the providers
     List,
+}
+
+/// Whatever has an equal tag is taken to fail together.
+#[derive(Debug, Args)]
+pub struct TagArgs {
+    /// Who runs it
+    #[arg(long, value_name = "NAME")]
+    pub operator: Option<String>,
+    /// Whose lines it hangs on
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
+    /// Where it stands: a building, a town, a country
+    #[arg(long, value_name = "NAME")]
+    pub place: Option<String>,
+}
+
+impl TagArgs {
+    /// All three, as they were given.
+    pub fn tags(&self) -> Tags {
+        Tags { operator: self.operator.clone(), network: self.network.clone(), place: self.place.clone() }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -281,6 +311,8 @@ pub struct ProvideArgs {
     /// [default: what the folder was last given, else /ip4/0.0.0.0/tcp/0; port 0 draws one and keeps it]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Vec<String>,
+    #[command(flatten)]
+    pub tags: TagArgs,
     /// Return when it listens; the provider goes on in the background
     #[arg(long, hide = true, value_name = "FD")]
     pub ready_fd: Option<i32>,

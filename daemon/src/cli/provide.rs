@@ -35,7 +35,8 @@ pub fn run(json: bool, args: &ProvideArgs) -> Outcome {
 
 fn serve(json: bool, args: &ProvideArgs, ready: &ReadyPipe) -> Outcome {
     create_private_dir(&args.dir)?;
-    let folder = provide::Folder::open(&args.dir, args.capacity, args.client_quota, &args.listen)?;
+    let folder =
+        provide::Folder::open(&args.dir, args.capacity, args.client_quota, &args.listen, &args.tags.tags())?;
     log::to_file(&args.dir.join(LOG_FILE))?;
     let announce = |started: &Started| {
         if ready.has_parent() {

@@ -9,14 +9,23 @@ use crate::{
     control::{Client, ClientError, ProvidersReport, Request, render::short_peer},
     home::{Home, ProviderAddr},
 };
+use holdfast_net::tags::TAG_BYTES_MAX;
 
 pub fn run(cli: &Cli, args: &ProviderArgs) -> Outcome {
     let mut home = Home::open(&cli.home_path())?;
     let report = match &args.command {
         ProviderCommand::List => ask(&home, &Request::ProviderList {})?,
-        ProviderCommand::Add { addresses } => {
+        ProviderCommand::Add { addresses, tags, untagged } => {
+            let tags = tags.tags();
+            if !tags.is_valid() {
+                let text = format!("a tag has 1 to {TAG_BYTES_MAX} bytes, and no control characters");
+                return Err(Failure::new(Exit::Usage, text));
+            }
+            let said = (*untagged || !tags.is_empty()).then_some(tags);
+            let addresses: Vec<ProviderAddr> =
+                addresses.iter().map(|a| ProviderAddr { tags: said.clone(), ..a.clone() }).collect();
             let mut last = None;
-            for provider in addresses {
+            for provider in &addresses {
                 last = ask(&home, &Request::ProviderAdd { provider: provider.clone() })?;
                 if last.is_none() {
                     change(&mut home, |list| ProviderAddr::merge(list, addresses.iter().cloned()))?;

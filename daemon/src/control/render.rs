@@ -86,6 +86,7 @@ impl StatusReport {
         let mut out = String::new();
         self.head(&mut out);
         self.ladder(&mut out);
+        self.redundancy_lines(&mut out);
         self.provider_lines(&mut out);
         self.worker_lines(&mut out);
         self.story(&mut out);
@@ -188,6 +189,41 @@ impl StatusReport {
         );
     }
 
+    fn redundancy_lines(&self, out: &mut String) {
+        let r = &self.redundancy;
+        if let Some(expansion) = r.expansion {
+            let stripes = match r.stripes {
+                0 => "all of it as copies".to_owned(),
+                n if n == r.stripes_full => {
+                    format!("{} of it in {}", size(r.striped_bytes), count(n, "stripe"))
+                }
+                n => format!(
+                    "{} of it in {}, {} of which lack slots",
+                    size(r.striped_bytes),
+                    count(n, "stripe"),
+                    n - r.stripes_full
+                ),
+            };
+            let stored = size(r.stored_bytes);
+            line(
+                out,
+                format_args!("stored      {stored} with providers, {expansion:.2} times the data; {stripes}"),
+            );
+        }
+        if r.at_risk_bytes > 0 {
+            let survives = match r.at_risk_survives {
+                Some(0) | None => "some of it no loss of a provider".to_owned(),
+                Some(n) => format!("all of it the loss of {}", count(n, "provider")),
+            };
+            let when = match r.safe_in_seconds {
+                Some(seconds) => format!("safe in about {}", age(seconds.max(1))),
+                None => "when it will be safe is not known yet".to_owned(),
+            };
+            let (risk, to_place) = (size(r.at_risk_bytes), size(r.to_place_bytes));
+            line(out, format_args!("at risk     {risk} ({survives}); {to_place} to be placed, {when}"));
+        }
+    }
+
     fn provider_lines(&self, out: &mut String) {
         line(out, format_args!("\nproviders"));
         if self.providers.is_empty() {
@@ -223,6 +259,9 @@ impl StatusReport {
                     size(p.bytes)
                 ),
             );
+            if !p.tags.is_empty() {
+                line(out, format_args!("      {}", p.tags.join(", ")));
+            }
             if let Some(reason) = &p.reason {
                 line(out, format_args!("      {reason}"));
             }

@@ -37,6 +37,8 @@ pub struct StatusReport {
     pub durability: DurabilityReport,
     pub commits: CommitsReport,
     pub pieces: PiecesReport,
+    #[serde(default)]
+    pub redundancy: RedundancyReport,
     pub providers: Vec<ProviderReport>,
     pub workers: Vec<WorkerReport>,
     pub storage: StorageReport,
@@ -192,6 +194,29 @@ pub struct PiecesReport {
     pub local: u64,
 }
 
+/// What the safety of the pieces costs, and what it lacks.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RedundancyReport {
+    /// Bytes that providers keep of what is in pieces.
+    pub stored_bytes: u64,
+    /// The same for each byte of the pieces; absent while nobody keeps anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expansion: Option<f64>,
+    /// Stripes, and of them those with all their slots at live providers.
+    pub stripes: u64,
+    pub stripes_full: u64,
+    /// Bytes of pieces that stripes keep, without copies beside them.
+    pub striped_bytes: u64,
+    /// Bytes of pieces that survive fewer losses than the policy asks for, and the fewest losses that any of it survives.
+    pub at_risk_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_risk_survives: Option<u64>,
+    /// Bytes that have to be placed until nothing is at risk, and how long that takes at the rate of the last minutes.
+    pub to_place_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safe_in_seconds: Option<u64>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProviderState {
@@ -219,6 +244,9 @@ pub struct ProviderReport {
     pub last_audit_at: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_audit_passed: Option<bool>,
+    /// Where it belongs, as it says or the owner says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// Why it is in this state, in plain words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

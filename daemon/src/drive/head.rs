@@ -3,10 +3,13 @@
 //! Owns the published head's row. Promises: sequences only go up, also over restarts and restores; what is published names
 //! only pieces of which at least one copy was confirmed. Refuses to go on when providers keep a higher head by another device.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use holdfast_content::commit::PlaceBody;
-use holdfast_content::head::{HeadBody, HeadRecord, ProviderAddresses, TAIL_ENTRIES_MAX};
+use holdfast_content::head::{
+    ADDRESS_BYTES_MAX, ADDRESSES_MAX, HeadBody, HeadRecord, PROVIDERS_MAX, ProviderAddresses,
+    TAIL_ENTRIES_MAX,
+};
 use holdfast_content::placement::{ChainEnd, PlacementEntry};
 use holdfast_content::tree::PhysicalRef;
 use holdfast_fs::drive::types::CommitInfo;
@@ -14,7 +17,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::ledger::{Ledger, ProviderState};
+use super::ledger::{Ledger, Peer, ProviderState};
 use super::{Engine, ledger::Seconds};
 use crate::control::CommitReport;
 use crate::records::HeadValue;
@@ -22,6 +25,8 @@ use crate::records::HeadValue;
 /// A record stays valid so long without its owner; providers keep it on disk in any case.
 const VALID_SECONDS: u64 = 10 * 365 * 24 * 3600;
 const NOTE: &str = "head";
+/// Of the 512 KiB that providers take: a tail of 400 entries has about 280.
+const PROVIDERS_BYTES_MAX: usize = 128 << 10;
 
 /// The note beside the published head, and the head itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +118,45 @@ impl HeadState {
     }
 }
 
+/// The providers that a head names: those with the most slots first, as many as fit. What a restore cannot dial it cannot read.
+fn named(ledger: &Ledger) -> Vec<ProviderAddresses> {
+    let mut slots: HashMap<Peer, usize> = HashMap::new();
+    for (_, row) in ledger.pieces() {
+        for (_, holder) in row.holders().filter(|(_, h)| h.failed.is_none()) {
+            *slots.entry(holder.provider.clone()).or_default() += 1;
+        }
+    }
+    let mut all = ledger.providers();
+    all.retain(|(_, row)| !matches!(row.state, ProviderState::Removed));
+    all.sort_by_cached_key(|(peer, row)| {
+        let kept = slots.get(peer).copied().unwrap_or(0);
+        (std::cmp::Reverse(kept), !row.answers(), peer.clone())
+    });
+    if all.len() > PROVIDERS_MAX {
+        tracing::warn!(
+            all = all.len(),
+            "a head names {PROVIDERS_MAX} providers only: those that keep the most"
+        );
+    }
+    let mut room = PROVIDERS_BYTES_MAX;
+    let mut named = Vec::new();
+    for (peer, row) in all.into_iter().take(PROVIDERS_MAX) {
+        let mut addresses = row.addrs;
+        addresses.retain(|address| address.len() <= ADDRESS_BYTES_MAX);
+        addresses.truncate(ADDRESSES_MAX);
+        let bytes =
+            |addresses: &[String]| addresses.iter().map(|a| a.len() + 4).sum::<usize>() + peer.len() + 32;
+        // Where it is tight one address has to do.
+        if bytes(&addresses) > room {
+            addresses.truncate(1);
+        }
+        let Some(left) = room.checked_sub(bytes(&addresses)) else { continue };
+        room = left;
+        named.push(ProviderAddresses { peer: ByteBuf::from(peer), addresses });
+    }
+    named
+}
+
 /// The entries that a head's tail needs: of each slot the newest one, since an older holder no longer counts.
 pub fn tail(log: &[(u64, Vec<u8>)]) -> anyhow::Result<Vec<PlacementEntry>> {
     let mut entries = Vec::new();
@@ -142,11 +186,7 @@ impl Engine {
         let author = self.keys.placement_signing().verifying_key().to_bytes();
         let checkpoint_chains =
             checkpoint.as_ref().map(|c| BTreeMap::from([(author, c.covers)])).unwrap_or_default();
-        let providers = self.ledger.providers().into_iter();
-        let providers = providers
-            .filter(|(_, row)| !matches!(row.state, ProviderState::Removed))
-            .map(|(peer, row)| ProviderAddresses { peer: ByteBuf::from(peer), addresses: row.addrs })
-            .collect();
+        let providers = named(&self.ledger);
         let sequence = before.sequence.saturating_add(1);
         let term = before.term.max(1);
         let body = HeadBody {
@@ -179,5 +219,41 @@ impl Engine {
             taken_over: false,
         };
         Ok(published)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger::{Holder, MemoryRows};
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_head_names_as_many_providers_as_it_may_and_the_holders_first() -> anyhow::Result<()> {
+        let ledger = Ledger::open(Arc::new(MemoryRows::default()))?;
+        let long =
+            |n: u16| (0..16).map(|a| format!("/dns4/{n}.{a}.{}/tcp/1", "x".repeat(300 * (a % 2)))).collect();
+        for n in 0..600u16 {
+            ledger.add_provider(n.to_be_bytes().to_vec(), long(n), 1)?;
+        }
+        ledger.add_piece([1; 16], 9, 1)?;
+        let last = 599u16.to_be_bytes().to_vec();
+        let holder = Holder {
+            provider: last.clone(),
+            deal: vec![1; 32],
+            entry: 0,
+            confirmed_at: 1,
+            proven_at: 1,
+            ends_at: 9,
+            failed: None,
+        };
+        ledger.set_holder([1; 16], 0, holder, |end| Ok((vec![], *end)))?;
+        let named = named(&ledger);
+        assert_eq!(named.len(), PROVIDERS_MAX);
+        assert_eq!(named[0].peer.as_slice(), last);
+        assert!(named.iter().all(|p| !p.addresses.is_empty() && p.addresses.iter().all(|a| a.len() <= 256)));
+        let bytes: usize = named.iter().flat_map(|p| &p.addresses).map(String::len).sum();
+        assert!(bytes < PROVIDERS_BYTES_MAX);
+        Ok(())
     }
 }

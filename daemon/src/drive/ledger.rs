@@ -9,7 +9,8 @@
 //! Refuses: to forget a holder without a row that says why, and to hold any secret (seeds are derived on use).
 //!
 //! ```text
-//!   piece/<piece id, 16>   PieceRow      raw length, the slots, an intent for each slot that is being placed
+//!   piece/<piece id, 16>   PieceRow      raw length, the slots, an intent for each slot that is being placed;
+//!                                        or a stripe under its id: which pieces, and the slots
 //!   prov/<peer id>         ProviderRow   addresses, what was seen of it
 //!   log/<number, u64 BE>   bytes         one signed placement entry (fs/format/content.md)
 //!   chain                  ChainEnd      what the next entry follows
@@ -17,7 +18,7 @@
 //!   note/<name>            bytes         the head as it was published (head.rs)
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use holdfast_content::placement::ChainEnd;
@@ -29,12 +30,16 @@ use tokio::sync::watch;
 mod memory;
 mod release;
 mod rows;
+mod stripes;
+mod survival;
 #[cfg(test)]
 mod tests;
 
 pub use memory::MemoryRows;
 pub use release::Release;
-pub use rows::{Holder, Intent, Lost, PieceRow, ProviderRow, ProviderState, SlotRow};
+pub use rows::{Holder, Intent, Lost, PieceRow, ProviderRow, ProviderState, SlotRow, StripePiece, StripeRow};
+pub use stripes::{Said, Sign};
+pub use survival::Form;
 
 /// A piece's random name.
 pub type PieceId = [u8; 16];
@@ -79,11 +84,19 @@ pub enum LedgerError {
     /// The change would put two slots of one piece on one provider.
     #[error("provider already keeps a slot of piece {0}")]
     SameProvider(String),
+    /// The slot was given up meanwhile.
+    #[error("piece {0} has no slot {1} any more")]
+    UnknownSlot(String, u16),
+    /// The stripe does not fit what is there.
+    #[error("stripe {0} cannot be made: {1}")]
+    Stripe(String, String),
 }
 
 #[derive(Default)]
 struct State {
     pieces: BTreeMap<PieceId, PieceRow>,
+    /// Which stripe a piece is in, and its slot there: what the stripes' rows say, the other way round.
+    striped: HashMap<PieceId, (PieceId, u16)>,
     providers: BTreeMap<Peer, ProviderRow>,
     chain: ChainEnd,
     /// Entries with a lower sequence are named by the published head.
@@ -91,6 +104,21 @@ struct State {
     head_holders: BTreeSet<Peer>,
     /// Pieces that went since the start: who listed the drive's pieces before does not bring them back.
     given_up: BTreeSet<PieceId>,
+}
+
+impl State {
+    fn put(&mut self, id: PieceId, row: PieceRow) {
+        if let Some(stripe) = &row.stripe {
+            self.striped.extend(stripe.pieces.iter().zip(0u16..).map(|(piece, slot)| (piece.id, (id, slot))));
+        }
+        self.pieces.insert(id, row);
+    }
+
+    fn forget(&mut self, id: &PieceId) {
+        if self.pieces.remove(id).is_some_and(|row| row.stripe.is_some()) {
+            self.striped.retain(|_, (stripe, _)| stripe != id);
+        }
+    }
 }
 
 /// The ledger; cheap to clone handles of it are made with `Arc`.
@@ -102,8 +130,10 @@ pub struct Ledger {
     version: watch::Sender<u64>,
 }
 
-/// The version of rows that say one.
-const ROW_VERSION: u8 = 1;
+/// The highest versions of the rows that say one.
+const PIECE_VERSION_MAX: u8 = 2;
+const PROVIDER_VERSION_MAX: u8 = 1;
+const RELEASE_VERSION_MAX: u8 = 1;
 const PIECE: &[u8] = b"piece/";
 const PROVIDER: &[u8] = b"prov/";
 const LOG: &[u8] = b"log/";
@@ -125,9 +155,10 @@ fn decode<T: for<'a> Deserialize<'a>>(key: &[u8], bytes: &[u8]) -> Result<T, Led
 }
 
 /// Rows that say their version. What a newer program added to a row would be lost at its next change.
-pub(crate) fn decode_versioned<T: for<'a> Deserialize<'a>>(
+fn decode_versioned<T: for<'a> Deserialize<'a>>(
     key: &[u8],
     bytes: &[u8],
+    known: u8,
 ) -> Result<T, LedgerError> {
     #[derive(Deserialize)]
     struct VersionOnly {
@@ -136,12 +167,32 @@ pub(crate) fn decode_versioned<T: for<'a> Deserialize<'a>>(
     let VersionOnly { v: found } = decode(key, bytes)?;
     match found {
         0 => Err(LedgerError::BadRow(data_encoding::HEXLOWER.encode(key), "version 0".into())),
-        found if found > ROW_VERSION => {
+        found if found > known => {
             let row = data_encoding::HEXLOWER.encode(key);
-            Err(LedgerError::Newer { row, found, known: ROW_VERSION })
+            Err(LedgerError::Newer { row, found, known })
         }
         _ => decode(key, bytes),
     }
+}
+
+/// A piece's or a stripe's row.
+pub(crate) fn decode_piece(key: &[u8], bytes: &[u8]) -> Result<PieceRow, LedgerError> {
+    let row: PieceRow = decode_versioned(key, bytes, PIECE_VERSION_MAX)?;
+    if !row.is_sound() {
+        let key = data_encoding::HEXLOWER.encode(key);
+        return Err(LedgerError::BadRow(key, "its parts do not fit each other".into()));
+    }
+    Ok(row)
+}
+
+/// A deal's that is to be ended.
+pub(crate) fn decode_release(key: &[u8], bytes: &[u8]) -> Result<Release, LedgerError> {
+    decode_versioned(key, bytes, RELEASE_VERSION_MAX)
+}
+
+/// A provider's row.
+pub(crate) fn decode_provider(key: &[u8], bytes: &[u8]) -> Result<ProviderRow, LedgerError> {
+    decode_versioned(key, bytes, PROVIDER_VERSION_MAX)
 }
 
 fn hex(id: &PieceId) -> String {
@@ -155,11 +206,11 @@ impl Ledger {
         for (k, v) in rows.scan(PIECE)? {
             let id = k.get(PIECE.len()..).and_then(|s| PieceId::try_from(s).ok());
             let id = id.ok_or_else(|| LedgerError::BadRow("piece key".into(), "length".into()))?;
-            state.pieces.insert(id, decode_versioned(&k, &v)?);
+            state.put(id, decode_piece(&k, &v)?);
         }
         for (k, v) in rows.scan(PROVIDER)? {
             let peer = k.get(PROVIDER.len()..).unwrap_or_default().to_vec();
-            state.providers.insert(peer, decode_versioned(&k, &v)?);
+            state.providers.insert(peer, decode_provider(&k, &v)?);
         }
         if let Some((k, v)) = rows.scan(CHAIN)?.first() {
             state.chain = decode(k, v)?;
@@ -220,9 +271,7 @@ impl Ledger {
             {
                 return Err(LedgerError::SameProvider(hex(&id)));
             }
-            if let Some(s) = row.slot_mut(slot) {
-                s.intent = intent;
-            }
+            row.slot_mut(slot).ok_or_else(|| LedgerError::UnknownSlot(hex(&id), slot))?.intent = intent;
             Ok(Vec::new())
         })
     }
@@ -250,17 +299,19 @@ impl Ledger {
             if row.holders().any(|(n, h)| n != slot && h.provider == holder.provider && h.failed.is_none()) {
                 return Err(LedgerError::SameProvider(hex(&id)));
             }
+            let s = row.slot_mut(slot).ok_or_else(|| LedgerError::UnknownSlot(hex(&id), slot))?;
             let (bytes, end) = entry(chain).map_err(LedgerError::Entry)?;
             holder.entry = chain.length;
-            if let Some(s) = row.slot_mut(slot) {
-                s.intent = None;
-                s.lost = None;
-                s.holder = Some(holder);
-            }
-            let rows = vec![
+            let deal = holder.deal.clone();
+            (s.intent, s.lost) = (None, None);
+            let before = s.holder.replace(holder).filter(|before| before.deal != deal);
+            // Whom it replaces has nothing to keep any more once a head names the new one.
+            let ended = before.map(|before| Release::of(&before, chain.length).row());
+            let mut rows = vec![
                 (key(LOG, &chain.length.to_be_bytes()), Some(bytes)),
                 (CHAIN.to_vec(), Some(encode(&end))),
             ];
+            rows.extend(ended);
             Ok((rows, Some(end)))
         })
     }
@@ -323,7 +374,7 @@ impl Ledger {
         rows.push((key(PIECE, &id), Some(encode(&row))));
         self.rows.commit(rows)?;
         let mut state = self.state.write();
-        state.pieces.insert(id, row);
+        state.put(id, row);
         if let Some(end) = end {
             state.chain = end;
         }
@@ -416,7 +467,9 @@ impl Ledger {
         rows.push((CHAIN.to_vec(), Some(encode(&found.chain))));
         self.rows.commit(rows)?;
         let mut state = self.state.write();
-        state.pieces.extend(found.pieces);
+        for (id, row) in found.pieces {
+            state.put(id, row);
+        }
         state.providers.extend(found.providers);
         state.chain = found.chain;
         drop(state);
@@ -454,44 +507,10 @@ impl Ledger {
             .filter(|p| state.providers.get(*p).is_some_and(ProviderRow::answers))
             .count()
     }
-
-    /// Copies of `id` that count: confirmed, named by the published head, with a provider that answers;
-    /// and the oldest of their last proofs, if all that keep it (and are not known to have lost it) are among them.
-    pub fn counting(&self, id: &PieceId) -> (usize, Option<Seconds>) {
-        let state = self.state.read();
-        let Some(row) = state.pieces.get(id) else { return (0, None) };
-        let well = row.holders().filter(|(_, h)| {
-            h.failed.is_none()
-                && h.proven_at > 0
-                && h.entry < state.log_published
-                && state.providers.get(&h.provider).is_some_and(ProviderRow::answers)
-        });
-        let times: Vec<Seconds> = well.map(|(_, h)| h.proven_at).collect();
-        let keepers = row.holders().filter(|(_, h)| h.failed.is_none()).count();
-        let oldest = times.iter().min().copied().filter(|_| times.len() == keepers);
-        (times.len(), oldest)
-    }
-
-    /// Copies that somebody keeps and did not lose, of all pieces.
-    pub fn copies(&self) -> u64 {
-        let state = self.state.read();
-        let kept = |row: &PieceRow| row.holders().filter(|(_, h)| h.failed.is_none()).count() as u64;
-        state.pieces.values().map(kept).sum()
-    }
-
-    /// Copies of `id` with a live provider, whether the head names them yet or not.
-    pub fn live_copies(&self, id: &PieceId) -> usize {
-        let state = self.state.read();
-        let Some(row) = state.pieces.get(id) else { return 0 };
-        let live = |h: &Holder| {
-            h.failed.is_none() && state.providers.get(&h.provider).is_some_and(ProviderRow::answers)
-        };
-        row.holders().filter(|(_, h)| live(h)).count()
-    }
 }
 
 /// What a head says of the placements, to be taken over by an empty ledger.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Imported {
     /// The pieces and who keeps them.
     pub pieces: BTreeMap<PieceId, PieceRow>,

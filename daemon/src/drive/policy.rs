@@ -12,6 +12,12 @@ pub const DEAL_SECONDS: u64 = 180 * 24 * 3600;
 pub struct Policy {
     /// The drive survives the loss of any so many providers; one more copy than that is placed.
     pub survive_losses: u8,
+    /// Stripes have at most so many data slots; 0 or 1: no stripes are made.
+    pub stripe_data_max: u16,
+    /// A piece stays copies for so long before it goes into a stripe.
+    pub stripe_after_seconds: u64,
+    /// What is surplus, after pieces became a stripe or a stripe copies, is kept for so long.
+    pub surplus_grace_seconds: u64,
     /// A change is sealed once nothing was written for so long. 60 s from idle to Placed leave most of it to the uplink.
     pub seal_idle_seconds: u64,
     /// A drive that is never idle is sealed this often: Placed within 5 min, as the design promises, leaves 4 for the uplink.
@@ -52,6 +58,9 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             survive_losses: 2,
+            stripe_data_max: 8,
+            stripe_after_seconds: 900,
+            surplus_grace_seconds: 3600,
             seal_idle_seconds: 10,
             seal_age_seconds_max: 60,
             seal_bytes_max: 256 << 20,
@@ -79,6 +88,9 @@ impl Policy {
         let limits = &config.limits;
         Self {
             survive_losses: config.policy.survive_losses,
+            stripe_data_max: config.policy.stripe_data_max,
+            stripe_after_seconds: limits.stripe_after_seconds,
+            surplus_grace_seconds: limits.surplus_grace_seconds,
             seal_idle_seconds: limits.seal_after_idle_seconds,
             seal_age_seconds_max: limits.seal_after_seconds_max,
             audit_interval_seconds: limits.audit_interval_seconds,

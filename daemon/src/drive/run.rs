@@ -22,13 +22,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::head::{HeadState, Published};
-use super::ledger::{Ledger, MemoryRows, ProviderState};
+use super::ledger::{Imported, Ledger, MemoryRows, ProviderState};
 use super::peers::Peers;
 use super::policy::Policy;
 use super::{Engine, Parts};
 use crate::control::{self, ControlError, ErrorKind, RestoredReport, UnmountReport, VerifyReport};
 use crate::handler::{Handler, ProviderList, UnmountRequest};
-use crate::home::{Home, ProviderAddr, SURVIVE_LOSSES_MAX, Unlocked};
+use crate::home::{Home, ProviderAddr, Unlocked};
 use crate::restore::{self, Newest};
 use crate::retrieve::{NetRetriever, Sources};
 use crate::run::RunOptions;
@@ -121,6 +121,7 @@ fn start_workers(engine: &Arc<Engine>, keyring: Vec<u8>) {
     s.spawn(workers::repair::RepairWorker::new(engine.clone()));
     s.spawn(workers::evict::EvictWorker::new(engine.clone()));
     s.spawn(workers::pin::PinWorker::new(engine.clone()));
+    s.spawn(workers::stripe::StripeWorker::new(engine.clone()));
     s.spawn(workers::retain::RetainWorker::new(engine.clone()));
 }
 
@@ -251,12 +252,10 @@ async fn open(home: &mut Home, unlocked: &Unlocked, vfs: VfsOptions) -> anyhow::
     } else {
         None
     };
-    if let Some(newest) = &newest {
-        let tail = restore::from_tail(&keys, &newest.body, env.clock.unix_seconds(), policy.copies())?;
-        let ledger = Ledger::open(Arc::new(MemoryRows::default()))?;
-        ledger.import(tail)?;
-        retriever.join(Sources { ledger: Arc::new(ledger), peers: peers.clone() });
-    }
+    let imported = match &newest {
+        Some(newest) => Some(placements(&newest.body, &keys, &retriever, &peers, &policy, &env).await?),
+        None => None,
+    };
     let point = newest
         .as_ref()
         .map(|n| RestorePoint { commit: n.body.commit.clone(), location_root: n.body.location.clone() });
@@ -275,8 +274,10 @@ async fn open(home: &mut Home, unlocked: &Unlocked, vfs: VfsOptions) -> anyhow::
         .await??
     };
     let ledger = Arc::new(Ledger::open(Arc::new(JobRows(drive.jobs())))?);
-    let restored = match newest {
-        Some(newest) => Some(adopt(home, &ledger, &keys, &retriever, &policy, newest, &env).await?),
+    let restored = match newest.zip(imported) {
+        Some((newest, imported)) => {
+            Some(adopt(home, &ledger, &keys, &retriever, newest, imported, &env).await?)
+        }
         None => None,
     };
     if restored.is_none() {
@@ -291,6 +292,8 @@ async fn open(home: &mut Home, unlocked: &Unlocked, vfs: VfsOptions) -> anyhow::
     for provider in &home.config().providers {
         let (peer, _) = provider.parts()?;
         ledger.add_provider(peer.to_bytes(), provider.addrs.clone(), env.clock.unix_seconds())?;
+        let tags = provider.tags.clone().unwrap_or_default();
+        ledger.update_provider(&peer.to_bytes(), |row| row.tagged = tags)?;
     }
     retriever.join(Sources { ledger: ledger.clone(), peers: peers.clone() });
     let head = HeadState::open(&ledger)?;
@@ -312,6 +315,7 @@ async fn open(home: &mut Home, unlocked: &Unlocked, vfs: VfsOptions) -> anyhow::
     let engine = Arc::new(Engine::new(parts));
     engine.forgive_silence()?;
     engine.recall_read_only()?;
+    workers::place::shards::sweep(&engine)?;
     tell_recovery(&engine);
     Ok(engine)
 }
@@ -333,26 +337,45 @@ fn tell_recovery(engine: &Engine) {
     }
 }
 
+/// Where everything lies, by a head: its tail leads to the checkpoint, and both together to every slot. From then on
+/// `retriever` reads the whole drive, the commit itself included.
+async fn placements(
+    body: &HeadBody,
+    keys: &Arc<holdfast_content::keys::DriveKeys>,
+    retriever: &Arc<NetRetriever>,
+    peers: &Arc<Peers>,
+    policy: &Policy,
+    env: &Env,
+) -> anyhow::Result<Imported> {
+    let (now, copies) = (env.clock.unix_seconds(), policy.copies());
+    let join = |found: Imported| {
+        let ledger = Ledger::open(Arc::new(MemoryRows::default()))?;
+        ledger.import(found)?;
+        retriever.join(Sources { ledger: Arc::new(ledger), peers: peers.clone() });
+        anyhow::Ok(())
+    };
+    join(restore::from_tail(keys, body, now, copies)?)?;
+    let (keys, body) = (keys.clone(), body.clone());
+    let reader = retriever.clone();
+    let whole =
+        tokio::task::spawn_blocking(move || restore::from_checkpoint(&keys, &body, &reader, now, copies))
+            .await??;
+    join(whole.clone())?;
+    Ok(whole)
+}
+
 /// The restored head's placements and the head itself become rows; then the restore is no longer pending.
 async fn adopt(
     home: &mut Home,
     ledger: &Arc<Ledger>,
     keys: &Arc<holdfast_content::keys::DriveKeys>,
     retriever: &Arc<NetRetriever>,
-    policy: &Policy,
     newest: Newest,
+    imported: Imported,
     env: &Env,
 ) -> anyhow::Result<RestoredReport> {
     let now = env.clock.unix_seconds();
-    let imported = {
-        let (keys, body, retriever, copies) =
-            (keys.clone(), newest.body.clone(), retriever.clone(), policy.copies());
-        tokio::task::spawn_blocking(move || restore::from_checkpoint(&keys, &body, &retriever, now, copies))
-            .await??
-    };
-    // The widest piece shows how many copies the drive was made with.
-    let widest = imported.pieces.values().map(|row| row.slots.len()).max().unwrap_or(0);
-    let survive = u8::try_from(widest.saturating_sub(1)).unwrap_or(u8::MAX).min(SURVIVE_LOSSES_MAX);
+    let survive = restore::survive_losses(&imported);
     if survive > home.config().policy.survive_losses {
         home.change_config(|config| config.policy.survive_losses = survive)?;
     }

@@ -13,12 +13,14 @@ pub struct Candidate {
     pub kept_bytes: u64,
     /// Slots on their way to it now.
     pub in_flight: usize,
+    /// It is one failure domain with a provider of another slot.
+    pub together: bool,
 }
 
 /// The best provider for slot `slot` of `piece`, or `None` when nobody is fit.
 ///
-/// Never one that keeps, or is being asked for, another slot of the piece; never one that is silent; one that was
-/// caught only after its time. Among the rest the one with the least to do, then the one that keeps the least, so
+/// Never one that keeps, or is being asked for, another slot of the piece, or fails together with one that does; never one
+/// that is silent; one that was caught only after its time. Among the rest the one with the least to do, then the one that keeps the least, so
 /// that a drive spreads by itself; the peer id breaks ties, so that the rule is a function.
 pub fn choose(candidates: &[Candidate], piece: &PieceRow, slot: u16, now: Seconds) -> Option<Peer> {
     let taken = |peer: &Peer| {
@@ -32,7 +34,7 @@ pub fn choose(candidates: &[Candidate], piece: &PieceRow, slot: u16, now: Second
     candidates
         .iter()
         .filter(|c| matches!(c.row.state, ProviderState::Active) && !c.row.is_barred(now))
-        .filter(|c| !taken(&c.peer))
+        .filter(|c| !c.together && !taken(&c.peer))
         .min_by_key(|c| (c.in_flight, c.kept_bytes, c.peer.clone()))
         .map(|c| c.peer.clone())
 }
@@ -43,7 +45,7 @@ mod tests {
     use super::*;
 
     fn candidate(name: &str, kept_bytes: u64) -> Candidate {
-        Candidate { peer: name.into(), row: ProviderRow::new(0), kept_bytes, in_flight: 0 }
+        Candidate { peer: name.into(), row: ProviderRow::new(0), kept_bytes, in_flight: 0, together: false }
     }
 
     fn kept_by(name: &str) -> Option<Holder> {
@@ -85,6 +87,8 @@ mod tests {
         let mut caught = candidate("b", 0);
         caught.row.barred_until = 100;
         let piece = PieceRow::new(10, 3);
+        let same_house = Candidate { together: true, ..candidate("c", 0) };
+        assert_eq!(choose(&[same_house], &piece, 0, 50), None);
         assert_eq!(choose(&[silent.clone(), caught.clone()], &piece, 0, 50), None);
         assert_eq!(choose(&[silent, caught.clone()], &piece, 0, 100), Some(b"b".to_vec()));
         // Caught under a clock that was years ahead, and was set right since.

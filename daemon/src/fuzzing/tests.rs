@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::{ControlError, ErrorKind, KeepRequest, ProgressLine, RuleChange};
+use crate::drive::ledger::{PieceRow, ProviderRow, Release, StripePiece, StripeRow};
 use std::collections::BTreeSet;
 
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/seeds");
@@ -58,6 +59,9 @@ fn valid_values_are_seeds() {
     }
     seed("daemon-status", &serde_json::to_vec(&crate::control::render::tests::sample()).unwrap());
     seed("daemon-ledger-piece", &cbor(&PieceRow::new(1 << 20, 3)));
+    let pieces = [1, 2, 3].map(|n| StripePiece { id: [n; 16], len: 1000 * u64::from(n) }).to_vec();
+    let stripe = PieceRow::striped(StripeRow { parity: 2, pieces, entry: 9 }, vec![vec![1; 40]; 5]).unwrap();
+    seed("daemon-ledger-piece", &cbor(&stripe));
     seed("daemon-ledger-provider", &cbor(&ProviderRow::new(1_800_000_000)));
     let release =
         Release { v: 1, provider: vec![2; 38], deal: vec![3; 32], entry: 9, ends_at: 1_800_000_000 };

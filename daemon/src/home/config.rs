@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use holdfast_fs::drive::DriveOptions;
+use holdfast_net::stripe::STRIPE_DATA_MAX;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -44,15 +45,17 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
-    /// Survive the loss of any this many providers; every piece has one copy more.
+    /// Survive the loss of any this many providers.
     pub survive_losses: u8,
+    /// Data slots of a stripe, at most; with 0 or 1 everything is kept as copies.
+    pub stripe_data_max: u16,
     /// Which commits stay as snapshots.
     pub retention: Retention,
 }
 
 impl Default for Policy {
     fn default() -> Policy {
-        Policy { survive_losses: 2, retention: Retention::default() }
+        Policy { survive_losses: 2, stripe_data_max: 8, retention: Retention::default() }
     }
 }
 
@@ -100,6 +103,10 @@ pub struct Limits {
     pub audit_interval_seconds: u64,
     /// A provider that is silent for longer, while others answer, is given up and its copies are placed with others.
     pub provider_silent_seconds_max: u64,
+    /// Pieces older than this go into stripes.
+    pub stripe_after_seconds: u64,
+    /// Copies that a stripe makes surplus (or the other way round) are given up after this long.
+    pub surplus_grace_seconds: u64,
 }
 
 impl Default for Limits {
@@ -112,6 +119,8 @@ impl Default for Limits {
             seal_after_seconds_max: 120,
             audit_interval_seconds: 600,
             provider_silent_seconds_max: 180,
+            stripe_after_seconds: 900,
+            surplus_grace_seconds: 3600,
         }
     }
 }
@@ -153,6 +162,10 @@ impl Config {
         let config: Config = serde_json::from_slice(bytes).map_err(damaged)?;
         if config.policy.survive_losses > SURVIVE_LOSSES_MAX {
             let reason = format!("survive_losses is above {SURVIVE_LOSSES_MAX}");
+            return Err(HomeError::Damaged { path: path.to_owned(), reason });
+        }
+        if config.policy.stripe_data_max > STRIPE_DATA_MAX {
+            let reason = format!("stripe_data_max is above {STRIPE_DATA_MAX}");
             return Err(HomeError::Damaged { path: path.to_owned(), reason });
         }
         let quota = config.limits.quota_bytes;

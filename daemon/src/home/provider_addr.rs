@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use holdfast_net::tags::Tags;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -14,6 +15,9 @@ pub struct ProviderAddr {
     pub peer_id: String,
     /// Without the final `/p2p/...`.
     pub addrs: Vec<String>,
+    /// Where the owner says that it belongs; absent where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Tags>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +40,7 @@ impl ProviderAddr {
         };
         let mut plain: Vec<String> = addrs.iter().map(plain).collect();
         plain.truncate(ADDRS_MAX);
-        ProviderAddr { peer_id: peer.to_string(), addrs: plain }
+        ProviderAddr { peer_id: peer.to_string(), addrs: plain, tags: None }
     }
 
     /// Its parts as libp2p knows them. It cannot fail for a value that was parsed or deserialized.
@@ -66,6 +70,10 @@ impl ProviderAddr {
                     );
                     addrs.truncate(ADDRS_MAX);
                     known.addrs = addrs;
+                    // Saying nothing leaves what was said.
+                    if let Some(tags) = new.tags {
+                        known.tags = Some(tags).filter(|tags| !tags.is_empty());
+                    }
                 }
             }
         }
@@ -106,9 +114,14 @@ impl<'de> Deserialize<'de> for ProviderAddr {
         struct Raw {
             peer_id: String,
             addrs: Vec<String>,
+            #[serde(default)]
+            tags: Option<Tags>,
         }
         let raw = Raw::deserialize(deserializer)?;
-        let provider = ProviderAddr { peer_id: raw.peer_id, addrs: raw.addrs };
+        let provider = ProviderAddr { peer_id: raw.peer_id, addrs: raw.addrs, tags: raw.tags };
+        if provider.tags.as_ref().is_some_and(|tags| !tags.is_valid()) {
+            return Err(serde::de::Error::custom("a tag is empty, too long, or cannot be shown"));
+        }
         provider.parts().map_err(serde::de::Error::custom)?;
         Ok(provider)
     }
@@ -142,8 +155,12 @@ mod tests {
         let a: ProviderAddr = format!("/ip4/127.0.0.1/tcp/1/p2p/{PEER}").parse().unwrap();
         let b: ProviderAddr = format!("/ip4/127.0.0.1/tcp/2/p2p/{PEER}").parse().unwrap();
         let mut list = vec![a.clone()];
-        ProviderAddr::merge(&mut list, [b, a]);
+        let tags = Some(Tags { place: Some("oslo".into()), ..Tags::default() });
+        ProviderAddr::merge(&mut list, [ProviderAddr { tags: tags.clone(), ..b }, a.clone()]);
         assert_eq!(list.len(), 1);
+        assert_eq!(list[0].tags, tags, "saying nothing leaves what was said");
         assert_eq!(list[0].addrs, ["/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2"]);
+        ProviderAddr::merge(&mut list, [ProviderAddr { tags: Some(Tags::default()), ..a }]);
+        assert_eq!(list[0].tags, None);
     }
 }

@@ -1,12 +1,13 @@
 //! The audit worker: challenges every copy on a schedule and writes verdicts.
 //!
 //! Needs no copy of the data: the slot's piece CID and the deal are enough. A wrong proof, a refusal or "I do not have it"
-//! fails the copy at once; silence fails nothing, it makes the provider stop counting, and lost after a time. What a series of
-//! challenges shows is derived in proofs/SOUNDNESS.md.
+//! fails the copy at once; silence fails nothing, it makes the provider stop counting, and lost after a time. "Busy" is
+//! neither: the challenge is due again, and a provider that is too busy for too long is treated as one that refuses. Challenges
+//! keep a distance from each other, whatever was suspected. What a series of them shows is derived in proofs/SOUNDNESS.md.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -17,6 +18,7 @@ use holdfast_proofs::PieceCid;
 use super::place::short_id;
 use crate::drive::Engine;
 use crate::drive::clock::age;
+use crate::drive::domains::Tags;
 use crate::drive::ledger::{Holder, Peer, PieceId, ProviderState, Verdict};
 use crate::worker::{Context, Detail, Next, Worker};
 
@@ -31,6 +33,41 @@ const GREETING: Duration = Duration::from_secs(10);
 /// How often a silent provider is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// `holdfast verify` asks so many in a second.
+const EVERYTHING_PER_SECOND_MAX: u64 = 200;
+/// Who has proven nothing for so many intervals, but is busy each time, refuses.
+const BUSY_INTERVALS_MAX: u64 = 6;
+/// And for so many seconds at least: a restart or a scrub of a large disk is no fault.
+const BUSY_SECONDS_MIN: u64 = 3600;
+
+/// The distance between challenges, of all providers together.
+pub(crate) struct Pace {
+    next: parking_lot::Mutex<Instant>,
+    distance: Duration,
+}
+
+impl Pace {
+    /// At most so many in a second.
+    pub(crate) fn new(per_second_max: u64) -> Self {
+        let distance = Duration::from_millis(1000u64.div_ceil(per_second_max.max(1)));
+        Self { next: parking_lot::Mutex::new(Instant::now()), distance }
+    }
+
+    /// Returns when the next challenge may be sent.
+    pub(crate) async fn step(&self) {
+        let at = self.take(Instant::now());
+        tokio::time::sleep_until(at.into()).await;
+    }
+
+    /// The next free time from `now` on.
+    fn take(&self, now: Instant) -> Instant {
+        let mut next = self.next.lock();
+        let at = (*next).max(now);
+        *next = at + self.distance;
+        at
+    }
+}
+
 /// One challenge to be sent.
 #[derive(Clone)]
 struct Due {
@@ -43,6 +80,7 @@ struct Due {
 /// See the module.
 pub struct AuditWorker {
     engine: Arc<Engine>,
+    pace: Arc<Pace>,
     detail: Detail,
 }
 
@@ -51,12 +89,15 @@ struct Heard {
     peer: Peer,
     verdicts: Vec<Verdict>,
     silent: Option<String>,
+    /// It answered, but not to the challenge.
+    busy: bool,
 }
 
 impl AuditWorker {
     /// A worker over `engine`'s ledger.
     pub fn new(engine: Arc<Engine>) -> Self {
-        Self { engine, detail: Detail::default() }
+        let pace = Arc::new(Pace::new(engine.policy.audits_per_second_max));
+        Self { engine, pace, detail: Detail::default() }
     }
 
     /// What is due now, by provider: suspicions first, then the oldest proofs. A silent provider is asked one thing.
@@ -96,7 +137,7 @@ impl AuditWorker {
         let verdicts: Vec<Verdict> = heard.iter().flat_map(|h| h.verdicts.clone()).collect();
         engine.ledger.record_verdicts(&verdicts)?;
         for h in heard {
-            if h.verdicts.iter().any(|v| v.fault.is_none()) {
+            if h.busy || h.verdicts.iter().any(|v| v.fault.is_none()) {
                 engine.provider_answered(&h.peer)?;
             }
             for v in &h.verdicts {
@@ -134,14 +175,14 @@ impl Worker for AuditWorker {
         }
         let engine = &self.engine;
         let asking = futures::stream::iter(due)
-            .map(|(peer, list)| challenge_all(engine, peer, list))
+            .map(|(peer, list)| challenge_all(engine, &self.pace, peer, list))
             .buffer_unordered(PROVIDERS_AT_ONCE)
             .collect::<Vec<Heard>>();
         let heard = tokio::select! {
             heard = asking => heard,
             () = context.stopping().cancelled() => return Ok(Next::Idle),
         };
-        let all_answered = heard.iter().all(|h| h.silent.is_none());
+        let all_answered = heard.iter().all(|h| h.silent.is_none() && !h.busy);
         self.commit(heard)?;
         Ok(if all_answered { Next::Again } else { Next::After(RETRY) })
     }
@@ -170,11 +211,16 @@ impl AuditWorker {
             let heard = row.answers() && row.last_ok > 0 && engine.peers.heard_within(peer, lately);
             !matches!(row.state, ProviderState::Removed) && !heard
         });
-        let greeted: Vec<(Peer, Result<u64, String>)> = futures::stream::iter(quiet)
+        let greeted: Vec<(Peer, Result<(u64, Option<Tags>), String>)> = futures::stream::iter(quiet)
             .map(|(peer, _)| async move {
-                let greeting = async { engine.peers.session(&engine.ledger, &peer).await?.info().await };
+                let greeting = async {
+                    let session = engine.peers.session(&engine.ledger, &peer).await?;
+                    let now = session.info().await?.now;
+                    // An older one does not know the question, and says nothing of it.
+                    Ok::<_, NetError>((now, session.tags().await.ok()))
+                };
                 let said = match tokio::time::timeout(GREETING, greeting).await {
-                    Ok(answer) => answer.map(|info| info.now).map_err(|error| error.to_string()),
+                    Ok(answer) => answer.map_err(|error| error.to_string()),
                     Err(_) => Err("no answer in time".to_owned()),
                 };
                 (peer, said)
@@ -184,8 +230,11 @@ impl AuditWorker {
             .await;
         for (peer, said) in greeted {
             match said {
-                Ok(their_time) => {
+                Ok((their_time, tags)) => {
                     engine.provider_told_time(&peer, their_time);
+                    if let Some(tags) = tags {
+                        engine.ledger.update_provider(&peer, |row| row.declared = tags)?;
+                    }
                     engine.provider_answered(&peer)?;
                 }
                 Err(why) => {
@@ -198,16 +247,28 @@ impl AuditWorker {
     }
 }
 
-/// One provider's challenges, one after the other; the first silence ends them.
-async fn challenge_all(engine: &Engine, peer: Peer, list: Vec<Due>) -> Heard {
-    let mut heard = Heard { peer, verdicts: Vec::new(), silent: None };
+/// One provider's challenges, one after the other; the first silence, or "busy", ends them.
+async fn challenge_all(engine: &Engine, pace: &Pace, peer: Peer, list: Vec<Due>) -> Heard {
+    let mut heard = Heard { peer, verdicts: Vec::new(), silent: None, busy: false };
     for due in list {
-        match challenge(engine, &due).await {
-            Ok(()) => heard.verdicts.push(verdict(engine, &due, None)),
-            Err(error) if error.is_fault_of_provider() => {
-                heard.verdicts.push(verdict(engine, &due, Some(fault_text(&error))));
+        pace.step().await;
+        let error = match challenge(engine, &due).await {
+            Ok(()) => {
+                heard.verdicts.push(verdict(engine, &due, None));
+                continue;
             }
-            Err(error) => {
+            Err(error) => error,
+        };
+        let overdue = age(engine.now(), due.holder.proven_at);
+        match blame(&error, overdue, engine.audit_interval()) {
+            Blame::Fault(text) => heard.verdicts.push(verdict(engine, &due, Some(text))),
+            Blame::Busy => {
+                heard.busy = true;
+                break;
+            }
+            // Our own doing says nothing of the provider.
+            Blame::Nobody => tracing::warn!(%error, "a challenge could not be asked"),
+            Blame::Silence => {
                 engine.peers.note(&heard.peer, None);
                 heard.silent = Some(error.to_string());
                 break;
@@ -215,6 +276,35 @@ async fn challenge_all(engine: &Engine, peer: Peer, list: Vec<Due>) -> Heard {
         }
     }
     heard
+}
+
+/// What an unanswered challenge says of its provider.
+#[derive(Debug, PartialEq, Eq)]
+enum Blame {
+    /// The copy is not there, as a person reads it.
+    Fault(String),
+    /// It answers, and will be asked again.
+    Busy,
+    /// Nothing was heard.
+    Silence,
+    /// Nothing: it was never asked.
+    Nobody,
+}
+
+/// `overdue`: seconds since its last proof.
+fn blame(error: &NetError, overdue: u64, interval: u64) -> Blame {
+    let patience = interval.saturating_mul(BUSY_INTERVALS_MAX).max(BUSY_SECONDS_MIN);
+    match error {
+        error if error.is_fault_of_provider() => Blame::Fault(fault_text(error)),
+        NetError::Refused { code, .. } if code.is_retryable() => {
+            match overdue > patience && overdue != u64::MAX {
+                true => Blame::Fault("it was too busy for a challenge for too long".to_owned()),
+                false => Blame::Busy,
+            }
+        }
+        NetError::Invalid(_) | NetError::Local(_) | NetError::Closed => Blame::Nobody,
+        _ => Blame::Silence,
+    }
 }
 
 async fn challenge(engine: &Engine, due: &Due) -> Result<(), NetError> {
@@ -258,8 +348,10 @@ impl Engine {
             }
         }
         let asked: usize = by_peer.values().map(Vec::len).sum();
+        // Somebody waits for these.
+        let pace = Pace::new(EVERYTHING_PER_SECOND_MAX);
         let heard: Vec<Heard> = futures::stream::iter(by_peer)
-            .map(|(peer, list)| challenge_all(self, peer, list))
+            .map(|(peer, list)| challenge_all(self, &pace, peer, list))
             .buffer_unordered(PROVIDERS_AT_ONCE)
             .collect()
             .await;
@@ -267,6 +359,9 @@ impl Engine {
         let mut problems = Vec::new();
         for h in &heard {
             let short = crate::drive::peers::peer_short(&h.peer);
+            if h.busy {
+                problems.push(format!("provider {short} is too busy to be challenged"));
+            }
             problems.extend(h.silent.iter().map(|why| format!("provider {short} does not answer: {why}")));
             problems.extend(h.verdicts.iter().filter_map(|v| {
                 v.fault.as_ref().map(|f| format!("provider {short}, piece {}: {f}", short_id(&v.piece)))
@@ -274,5 +369,44 @@ impl Engine {
         }
         AuditWorker::new(self.clone()).commit(heard)?;
         Ok((asked as u64, passed as u64, problems))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_net::ErrorCode;
+
+    fn refused(code: ErrorCode) -> NetError {
+        NetError::Refused { code, message: String::new() }
+    }
+
+    #[test]
+    fn busy_is_no_silence_and_our_own_mistakes_are_nobodys() {
+        let blame = |error: NetError, overdue| super::blame(&error, overdue, 600);
+        assert_eq!(blame(refused(ErrorCode::Busy), 700), Blame::Busy);
+        assert_eq!(blame(refused(ErrorCode::ShuttingDown), 3600), Blame::Busy);
+        assert!(matches!(blame(refused(ErrorCode::Busy), 3601), Blame::Fault(_)), "for ever is refusing");
+        assert_eq!(
+            blame(refused(ErrorCode::Busy), u64::MAX),
+            Blame::Busy,
+            "a proof from the future shows nothing"
+        );
+        assert!(matches!(blame(refused(ErrorCode::NotFound), 1), Blame::Fault(_)));
+        assert!(matches!(blame(NetError::Protocol("wrong".into()), 1), Blame::Fault(_)));
+        assert_eq!(blame(NetError::Invalid("deal id".into()), 1), Blame::Nobody);
+        assert_eq!(blame(NetError::Timeout(PATIENCE), 1), Blame::Silence);
+        assert_eq!(blame(refused(ErrorCode::Unauthorized), 1), Blame::Silence);
+    }
+
+    #[test]
+    fn challenges_keep_their_distance() {
+        let pace = Pace::new(4);
+        let start = Instant::now() + Duration::from_secs(1);
+        let took: Vec<Duration> = (0..9).map(|_| pace.take(start) - start).collect();
+        assert_eq!(took.last(), Some(&Duration::from_secs(2)));
+        let later = start + Duration::from_secs(60);
+        let took: Vec<Duration> = (0..5).map(|_| pace.take(later) - later).collect();
+        assert_eq!(took.last(), Some(&Duration::from_secs(1)), "a pause saves nothing up");
     }
 }

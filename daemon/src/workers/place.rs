@@ -8,27 +8,29 @@
 //!
 //! A crash anywhere repeats at most one step: the intent keeps the signed proposal, and asking again with the same bytes
 //! gives the same deal, the same receipt. Repair is the same work: a slot whose holder failed is a slot without a holder.
-//! Small pieces have lanes of their own, so that they do not wait behind large ones.
+//! Small pieces have lanes of their own, so that they do not wait behind large ones. A stripe that is being made of pieces
+//! which are safe already comes after everything else, and alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use holdfast_net::deal::{DEAL_SUITE, DEAL_VERSION, manifest_digest};
-use holdfast_net::{DealProposal, ErrorCode, Manifest, NetError, SignedProposal};
+use holdfast_net::{ErrorCode, NetError};
 use tokio::task::JoinSet;
 
 use crate::drive::Engine;
 use crate::drive::events::Level;
-use crate::drive::ledger::{Holder, Intent, Peer, PieceId, PieceRow};
+use crate::drive::ledger::{Form, Holder, Intent, Peer, PieceId, PieceRow, SlotRow};
 use crate::drive::peers::peer_short;
 use crate::drive::select::{Candidate, choose};
 use crate::drive::slots::{self, MaskedSlot, PieceBytes};
 use crate::worker::{Context, Detail, Next, Progress, Worker};
 
 pub(crate) mod confirm;
+pub(crate) mod proposal;
+pub(crate) mod shards;
 pub(crate) mod source;
 
 pub use confirm::short_id;
@@ -74,27 +76,46 @@ impl PlaceWorker {
         }
     }
 
-    /// Pieces that lack a live copy, those nearest to loss first, then the smallest.
-    fn wanting(&self) -> Vec<(PieceId, PieceRow)> {
+    /// Pieces and stripes that lack a live slot, those nearest to loss first, then the smallest; what only becomes cheaper last.
+    fn wanting(&self) -> Vec<Wanting> {
         let ledger = &self.engine.ledger;
-        let mut all: Vec<_> =
-            ledger.pieces().into_iter().filter(|(_, row)| open_slots(row).next().is_some()).collect();
-        all.sort_by_cached_key(|(id, row)| {
-            let live = ledger.live_copies(id);
+        let wanted = usize::from(self.engine.policy.copies());
+        let open = ledger.pieces().into_iter().filter(|(_, row)| open_slots(row).next().is_some());
+        // Copies are not made of what a stripe keeps as well as the policy asks.
+        let needed =
+            open.filter(|(id, row)| row.stripe.is_some() || ledger.counting_as(id, Form::Stripe) < wanted);
+        let mut all: Vec<Wanting> =
+            needed.map(|(id, row)| Wanting { id, spare: self.is_spare(&row), row }).collect();
+        all.sort_by_cached_key(|w| {
+            let live = ledger.live_copies(&w.id);
             // A piece that never had a copy is new; one that lost copies is nearer to loss than its number says.
-            (row.raw_len > SMALL_BYTES_MAX, live, row.raw_len)
+            (w.spare, w.row.raw_len > SMALL_BYTES_MAX, live, w.row.raw_len)
         });
         all
     }
 
-    fn start(&mut self, wanting: &[(PieceId, PieceRow)]) {
+    /// A stripe whose pieces are safe without it.
+    fn is_spare(&self, row: &PieceRow) -> bool {
+        let wanted = usize::from(self.engine.policy.copies());
+        row.stripe.as_ref().is_some_and(|stripe| {
+            let safe = |id: &PieceId| self.engine.ledger.counting_as(id, Form::Copies) >= wanted;
+            stripe.pieces.iter().all(|piece| safe(&piece.id))
+        })
+    }
+
+    fn start(&mut self, wanting: &[Wanting]) {
         let now = Instant::now();
         self.later.retain(|_, at| *at > now);
         let large_max = self.engine.policy.place_parallel.div_ceil(3).max(1);
-        for (id, row) in wanting {
+        let urgent = wanting.iter().any(|w| !w.spare && !self.later.contains_key(&w.id));
+        for Wanting { id, row, spare } in wanting {
             let small = row.raw_len <= SMALL_BYTES_MAX;
             let same = self.busy.values().filter(|len| (**len <= SMALL_BYTES_MAX) == small).count();
-            let free = if small { same < SMALL_LANES } else { same < large_max };
+            let free = match spare {
+                true => self.busy.is_empty() && !urgent,
+                false if small => same < SMALL_LANES,
+                false => same < large_max,
+            };
             if !free || self.busy.contains_key(id) || self.later.contains_key(id) {
                 continue;
             }
@@ -125,8 +146,16 @@ impl PlaceWorker {
     }
 }
 
+/// A piece or a stripe with open slots.
+struct Wanting {
+    id: PieceId,
+    row: PieceRow,
+    /// Its data is safe without them.
+    spare: bool,
+}
+
 /// Slots that nobody keeps yet, and those whose holder is to be replaced.
-fn open_slots(row: &PieceRow) -> impl Iterator<Item = u16> {
+pub(crate) fn open_slots(row: &PieceRow) -> impl Iterator<Item = u16> {
     row.slots.iter().zip(0u16..).filter_map(|(s, n)| (s.holder.is_none() || s.lost.is_some()).then_some(n))
 }
 
@@ -142,6 +171,8 @@ impl Worker for PlaceWorker {
 
     async fn work(&mut self, context: &Context) -> anyhow::Result<Next> {
         self.engine.adopt_pieces().await?;
+        let sent = self.engine.sent_bytes.load(Ordering::Relaxed);
+        self.engine.sending.sample(sent, !self.busy.is_empty());
         let wanting = self.wanting();
         self.start(&wanting);
         self.describe(wanting.len());
@@ -158,7 +189,7 @@ impl Worker for PlaceWorker {
             done = self.running.join_next() => match done {
                 Some(Ok(id)) => {
                     self.busy.remove(&id);
-                    if self.wanting().iter().any(|(w, _)| *w == id) {
+                    if self.wanting().iter().any(|w| w.id == id) {
                         self.later.insert(id, Instant::now() + LOOK);
                     }
                 }
@@ -191,10 +222,30 @@ async fn place_piece(
     if claims.is_empty() {
         return Ok(());
     }
-    let piece = source::open(engine, id, &row).await?;
-    let cids = ensure_cids(engine, id, &row, piece.clone()).await?;
-    let placing = claims.into_iter().map(|c| place_slot(engine, lanes, id, c, piece.clone(), &cids));
-    futures::future::join_all(placing).await.into_iter().collect()
+    let mut sources: BTreeMap<u16, Arc<dyn PieceBytes>> = BTreeMap::new();
+    let mut cids = Vec::new();
+    if row.stripe.is_some() {
+        let slots: Vec<u16> = claims.iter().map(|claim| claim.slot).collect();
+        sources = shards::open(engine, id, &row, &slots).await?;
+    } else {
+        let piece = source::open(engine, id, &row).await?;
+        cids = ensure_cids(engine, id, &row, piece.clone()).await?;
+        sources.extend(claims.iter().map(|claim| (claim.slot, piece.clone())));
+    }
+    if cids.is_empty() {
+        let cid = |s: &SlotRow| s.cid.as_ref().and_then(|cid| cid::Cid::try_from(cid.as_slice()).ok());
+        cids = row.slots.iter().filter_map(cid).collect();
+    }
+    let placing = claims.into_iter().filter_map(|claim| {
+        let bytes = sources.get(&claim.slot)?.clone();
+        Some(place_slot(engine, lanes, id, claim, bytes, &cids))
+    });
+    let done = futures::future::join_all(placing).await;
+    if let Some(after) = engine.ledger.piece(&id).filter(|row| row.stripe.is_some()) {
+        let open: Vec<u16> = open_slots(&after).collect();
+        sources.keys().filter(|slot| !open.contains(slot)).for_each(|slot| shards::forget(engine, id, *slot));
+    }
+    done.into_iter().collect()
 }
 
 struct Claim {
@@ -218,11 +269,17 @@ fn claim(engine: &Engine, lanes: &Arc<parking_lot::Mutex<Lanes>>, id: PieceId, s
     let earlier = row.slots.get(usize::from(slot)).and_then(|s| s.intent.clone());
     let mut kept: HashMap<Peer, u64> = HashMap::new();
     for (_, piece) in engine.ledger.pieces() {
-        for (_, h) in piece.holders().filter(|(_, h)| h.failed.is_none()) {
-            *kept.entry(h.provider.clone()).or_default() += piece.raw_len;
+        for (slot, h) in piece.holders().filter(|(_, h)| h.failed.is_none()) {
+            *kept.entry(h.provider.clone()).or_default() += piece.slot_len(slot);
         }
     }
     state.refused.retain(|_, at| at.elapsed() < REFUSED);
+    let others = others(&row, slot);
+    let together = |peer: &Peer| {
+        let all: Vec<&Peer> = others.iter().copied().chain([peer]).collect();
+        let domains = engine.ledger.domains(&all);
+        domains.split_last().is_some_and(|(own, others)| others.contains(own))
+    };
     let candidates: Vec<Candidate> = engine
         .ledger
         .providers()
@@ -231,6 +288,7 @@ fn claim(engine: &Engine, lanes: &Arc<parking_lot::Mutex<Lanes>>, id: PieceId, s
         .map(|(peer, row)| Candidate {
             kept_bytes: kept.get(&peer).copied().unwrap_or(0),
             in_flight: state.in_flight.get(&peer).copied().unwrap_or(0),
+            together: together(&peer),
             peer,
             row,
         })
@@ -245,6 +303,17 @@ fn claim(engine: &Engine, lanes: &Arc<parking_lot::Mutex<Lanes>>, id: PieceId, s
     }
     *state.in_flight.entry(peer.clone()).or_default() += 1;
     Some(Claim { slot, peer, lanes: lanes.clone() })
+}
+
+/// Who keeps another slot, or is asked to.
+fn others(row: &PieceRow, slot: u16) -> Vec<&Peer> {
+    let slots = row.slots.iter().zip(0u16..).filter(|(_, n)| *n != slot);
+    slots
+        .flat_map(|(s, _)| {
+            let holder = s.holder.as_ref().filter(|h| h.failed.is_none()).map(|h| &h.provider);
+            holder.into_iter().chain(s.intent.as_ref().map(|intent| &intent.provider))
+        })
+        .collect()
 }
 
 /// The piece CIDs of all slots, hashed once and kept.
@@ -282,7 +351,7 @@ async fn place_slot(
     piece: Arc<dyn PieceBytes>,
     cids: &[cid::Cid],
 ) -> anyhow::Result<()> {
-    let proposal = proposal(engine, id, &claim, piece.len(), cids)?;
+    let proposal = proposal::proposal(engine, id, &claim, piece.len(), cids)?;
     match deal(engine, id, &claim, &proposal, piece).await {
         Ok(placed) => {
             engine.provider_answered(&claim.peer)?;
@@ -315,57 +384,6 @@ async fn place_slot(
     }
 }
 
-struct Proposal {
-    signed: SignedProposal,
-    manifest: Vec<u8>,
-}
-
-/// The deal that the intent names, or a new one, committed before it is sent.
-fn proposal(
-    engine: &Engine,
-    id: PieceId,
-    claim: &Claim,
-    raw_len: u64,
-    cids: &[cid::Cid],
-) -> anyhow::Result<Proposal> {
-    let key = engine.peers.key_for(&claim.peer);
-    let client = key.verifying_key().to_bytes();
-    let manifest = Manifest::replicas(id, raw_len, cids.to_vec(), client).sign(&key)?;
-    let row = engine.ledger.piece(&id);
-    let intent =
-        row.as_ref().and_then(|r| r.slots.get(usize::from(claim.slot))).and_then(|s| s.intent.clone());
-    if let Some(intent) = intent.filter(|i| i.provider == claim.peer && !i.proposal.is_empty())
-        && let Ok(signed) = SignedProposal::from_bytes(&intent.proposal)
-        && signed.proposal().manifest == manifest_digest(manifest.as_bytes())
-    {
-        return Ok(Proposal { signed, manifest: manifest.as_bytes().to_vec() });
-    }
-    let piece_cid =
-        *cids.get(usize::from(claim.slot)).ok_or_else(|| anyhow::anyhow!("slot without a piece CID"))?;
-    let mut nonce = [0; 16];
-    engine.env.rng.fill(&mut nonce);
-    let now = engine.deal_now();
-    let signed = DealProposal {
-        version: DEAL_VERSION,
-        suite: DEAL_SUITE,
-        client,
-        provider: claim.peer.clone(),
-        piece_cid,
-        raw_len,
-        manifest: manifest_digest(manifest.as_bytes()),
-        start: now,
-        end: now.saturating_add(engine.policy.deal_seconds),
-        price: Vec::new(),
-        settlement: 0,
-        settlement_data: Vec::new(),
-        nonce,
-    }
-    .sign(&key)?;
-    let intent = Intent { provider: claim.peer.clone(), proposal: signed.to_bytes(), since: now };
-    engine.ledger.set_intent(id, claim.slot, Some(intent))?;
-    Ok(Proposal { signed, manifest: manifest.as_bytes().to_vec() })
-}
-
 /// What a finished deal leaves for the placement row.
 pub(crate) struct Placed {
     holder: Holder,
@@ -378,7 +396,7 @@ async fn deal(
     engine: &Arc<Engine>,
     id: PieceId,
     claim: &Claim,
-    proposal: &Proposal,
+    proposal: &proposal::Proposal,
     piece: Arc<dyn PieceBytes>,
 ) -> Result<Placed, NetError> {
     let session = engine.peers.session(&engine.ledger, &claim.peer).await?;

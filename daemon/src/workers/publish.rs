@@ -4,7 +4,7 @@
 //! when every piece that it needs has a confirmed copy, and a copy counts only once a published head names it. *Should*: heads
 //! follow placements within a second or two, and not more often.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +14,7 @@ use futures::StreamExt;
 use holdfast_content::block::BlockAt;
 use holdfast_content::commit::PlaceBody;
 use holdfast_content::keys::{DriveName, TreeDomain};
-use holdfast_content::placement::{
-    PlacementAction, PlacementEntry, PlacementTree, checkpoint_delete, checkpoint_put,
-};
+use holdfast_content::placement::{PlacementAction, PlacementEntry, PlacementTree, checkpoint_put};
 use holdfast_content::tree::{Edit, NodeSource, Physical, PhysicalRef, SourceError};
 use holdfast_fs::drive::types::CommitInfo;
 use holdfast_net::NetError;
@@ -241,32 +239,33 @@ impl NodeSource<Physical> for Blocks<'_> {
 fn write_checkpoint(engine: &Engine, base: Option<&CheckpointRow>) -> anyhow::Result<CheckpointRow> {
     let from = base.map_or(0, |b| b.covers.length);
     let covers = engine.ledger.chain();
-    let mut edits: std::collections::BTreeMap<Vec<u8>, Edit> = std::collections::BTreeMap::new();
-    let mut newest: std::collections::BTreeMap<([u8; 16], u16), PlacementEntry> =
-        std::collections::BTreeMap::new();
-    // Which holders the older checkpoint names for the slots that changed: those rows go.
-    for (_, bytes) in engine.ledger.log_from(0)? {
+    let mut newest: BTreeMap<([u8; 16], u16), PlacementEntry> = BTreeMap::new();
+    for (_, bytes) in engine.ledger.log_from(from)? {
         let entry = PlacementEntry::verify(&bytes)?;
-        let slot = (entry.body().piece, entry.body().slot);
-        let number = entry.body().number;
-        if let Some(old) = newest.insert(slot, entry)
-            && number >= from
-        {
-            let delete = checkpoint_delete(&old.slot_at());
-            edits.insert(delete.key.to_vec(), delete);
-        }
-    }
-    for entry in newest.values().filter(|e| e.body().number >= from) {
-        // There is no adder but the owner, so that what the owner removed need not be told any more.
-        let edit = match entry.body().action {
-            PlacementAction::Add => checkpoint_put(entry),
-            PlacementAction::Remove => checkpoint_delete(&entry.slot_at()),
-        };
-        edits.insert(edit.key.to_vec(), edit);
+        newest.insert((entry.body().piece, entry.body().slot), entry);
     }
     let tree = PlacementTree::new(engine.keys.tree(TreeDomain::Placement), 64);
     let root = base.map(CheckpointRow::root);
     let source = Blocks(engine);
+    let mut edits: BTreeMap<Vec<u8>, Edit> = BTreeMap::new();
+    for ((piece, slot), entry) in &newest {
+        // Whom the older checkpoint names for a slot that changed: those rows go. A restored home has them nowhere else.
+        if let Some(root) = &root {
+            let from = [&piece[..], &slot.to_be_bytes()].concat();
+            for row in tree.iter(&source, root, &from, None)? {
+                let row = row?;
+                if !row.key.starts_with(&from) {
+                    break;
+                }
+                edits.insert(row.key.to_vec(), Edit::delete(row.key));
+            }
+        }
+        // There is no adder but the owner, so that what the owner removed need not be told any more.
+        if entry.body().action != PlacementAction::Remove {
+            let put = checkpoint_put(entry);
+            edits.insert(put.key.to_vec(), put);
+        }
+    }
     let (piece, root) = engine.drive.put_checkpoint_piece(|sink| {
         tree.apply(&source, root.as_ref(), edits.into_values(), sink)
             .map(|applied| applied.root)

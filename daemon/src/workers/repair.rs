@@ -4,6 +4,7 @@
 //! too long (not long at all where it was the last but one) or was taken out, or when its deal is about to end. The old holder stays in the row until the new one is confirmed,
 //! so that a copy which is merely about to be replaced still counts and still serves.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use async_trait::async_trait;
 
 use crate::drive::Engine;
 use crate::drive::events::Level;
-use crate::drive::ledger::{Holder, Lost, PieceId, ProviderState};
+use crate::drive::ledger::{Form, Holder, Lost, Peer, PieceId, PieceRow, ProviderState};
 use crate::drive::peers::peer_short;
 use crate::worker::{Context, Detail, Next, Worker};
 
@@ -55,13 +56,42 @@ impl RepairWorker {
         (left < engine.policy.deal_seconds / 3).then(|| format!("provider {short} keeps until its deal ends"))
     }
 
+    /// Slots in a failure domain that keeps an earlier one, if there are domains that could take them: tags became known later.
+    fn crowded(&self, row: &PieceRow) -> Vec<u16> {
+        let held: Vec<(u16, &Peer)> =
+            row.holders().filter(|(_, h)| h.failed.is_none()).map(|(n, h)| (n, &h.provider)).collect();
+        let domains = self.engine.ledger.domains(&held.iter().map(|(_, peer)| *peer).collect::<Vec<_>>());
+        let mut used = HashSet::new();
+        let crowded: Vec<u16> = held
+            .iter()
+            .zip(domains)
+            .filter(|(_, domain)| !used.insert(*domain))
+            .map(|((n, _), _)| *n)
+            .collect();
+        match crowded.is_empty() || self.engine.domains_for(Some(row)) <= used.len() {
+            true => Vec::new(),
+            false => crowded,
+        }
+    }
+
     fn look(&self) -> (Vec<(PieceId, u16, Option<String>)>, u64) {
         let mut changes = Vec::new();
         let mut open = 0;
+        let wanted = usize::from(self.engine.policy.copies());
         for (id, row) in self.engine.ledger.pieces() {
+            // Surplus copies are not replaced.
+            if row.stripe.is_none() && self.engine.ledger.counting_as(&id, Form::Stripe) >= wanted {
+                continue;
+            }
+            let crowded = self.crowded(&row);
             for (slot, n) in row.slots.iter().zip(0u16..) {
                 let Some(holder) = &slot.holder else { continue };
-                let why = self.why(&id, holder);
+                let why = self.why(&id, holder).or_else(|| {
+                    let short = peer_short(&holder.provider);
+                    crowded
+                        .contains(&n)
+                        .then(|| format!("provider {short} keeps, which fails together with another"))
+                });
                 open += u64::from(why.is_some());
                 if why.is_some() != slot.lost.is_some() {
                     changes.push((id, n, why));

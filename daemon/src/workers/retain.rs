@@ -8,6 +8,7 @@
 //! Each arrow is a committed row; a crash repeats a step. A piece is condemned by the drive alone, in the transaction that looks at what is reached. For
 //! 30 days after this machine took the drive over nothing is dropped and nothing is given up: the other machine may have what this one does not know of.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::control::PruneReport;
 use crate::drive::Engine;
 use crate::drive::clock::age;
 use crate::drive::events::Level;
-use crate::drive::ledger::{Holder, Ledger, LedgerError, PieceId, PieceRow, ProviderState, Release};
+use crate::drive::ledger::{Holder, Ledger, LedgerError, Peer, PieceId, PieceRow, ProviderState, Release};
 use crate::worker::{Context, Detail, Next, Worker};
 
 /// How often commits are looked at.
@@ -107,10 +108,19 @@ impl Worker for RetainWorker {
         self.engine.blocking(give_up_due).await??;
         let releases = self.engine.blocking(|e| e.ledger.releases()).await??;
         let mut waiting = 0;
+        // Who does not answer keeps nobody waiting: it is told when it is back, or never, and the deal ends by itself at last.
+        let mut failing: HashSet<&Peer> = HashSet::new();
         for release in &releases {
+            let row = self.engine.ledger.provider(&release.provider);
+            let silent =
+                row.is_some_and(|row| !row.answers() && !matches!(row.state, ProviderState::Removed));
+            if (silent && release.ends_at > self.engine.now()) || failing.contains(&release.provider) {
+                waiting += 1;
+                continue;
+            }
             if let Err(error) = self.release(release).await {
-                // It is asked again; the deal ends by itself at last.
                 tracing::debug!(error = %format!("{error:#}"), "a copy could not be given up");
+                failing.insert(&release.provider);
                 waiting += 1;
             }
         }

@@ -18,7 +18,10 @@ use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
 
 const WHAT: &str = "placement entry";
+/// Slots that were added or removed.
 const VERSION: u64 = 1;
+/// Stripes that were declared: a program that knows none of them says so.
+const VERSION_STRIPE: u64 = 2;
 const SUITE: u64 = 1;
 const SIGNING_DOMAIN: &[u8] = b"holdfast-placement:";
 /// No entry is larger: a receipt with both signatures is a few hundred bytes.
@@ -27,6 +30,8 @@ pub const ENTRY_BYTES_MAX: usize = 8 << 10;
 const FIELD_BYTES_MAX: usize = 128;
 /// No receipt is longer.
 pub const RECEIPT_BYTES_MAX: usize = 4 << 10;
+/// The slot's number in an entry about a stripe itself: no manifest has so many slots.
+pub const STRIPE_ITSELF: u16 = u16::MAX;
 
 /// The checkpoint: keys from [`crate::keys::TreeDomain::Placement`].
 pub type PlacementTree = Tree<Physical>;
@@ -40,6 +45,9 @@ pub enum PlacementAction {
     /// It is no longer counted. Only the owner says so.
     #[serde(rename = "remove")]
     Remove,
+    /// There is a stripe of this id, and `receipt` is its signed manifest. Only the owner says so.
+    #[serde(rename = "stripe")]
+    Stripe,
 }
 
 /// What an entry says.
@@ -140,7 +148,7 @@ impl PlacementEntry {
     /// Signs the next entry of an author's chain.
     pub fn sign(facts: PlacementFacts, after: &ChainEnd, author: &SigningKey) -> Result<Self, FormatError> {
         let body = PlacementBody {
-            version: VERSION,
+            version: version_of(facts.action),
             suite: SUITE,
             action: facts.action,
             piece: facts.piece,
@@ -208,7 +216,7 @@ impl PlacementBody {
     /// Reads what is signed; `check` comes after the signature.
     pub(crate) fn decode(body: &[u8]) -> Result<Self, FormatError> {
         let found = dagcbor::peek_version(WHAT, body)?;
-        dagcbor::check_version(WHAT, found.version, VERSION)?;
+        dagcbor::check_version(WHAT, found.version, VERSION_STRIPE)?;
         dagcbor::check_version(WHAT, found.suite, SUITE)?;
         dagcbor::decode(WHAT, body, ENTRY_BYTES_MAX)
     }
@@ -222,7 +230,26 @@ impl PlacementBody {
         if (self.number == 0) != (self.prev == [0; 32]) || self.number == u64::MAX {
             return Err(FormatError::malformed(WHAT, "its place in the chain"));
         }
-        Ok(())
+        if self.version != version_of(self.action) {
+            return Err(FormatError::malformed(WHAT, "a version that its action does not have"));
+        }
+        let itself = self.slot == STRIPE_ITSELF && fields.iter().all(|field| field.is_empty());
+        match self.action {
+            PlacementAction::Stripe if !itself || self.receipt.is_empty() => {
+                Err(FormatError::malformed(WHAT, "a stripe with a holder, or without a manifest"))
+            }
+            PlacementAction::Add if self.slot == STRIPE_ITSELF => {
+                Err(FormatError::malformed(WHAT, "the number of its slot"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn version_of(action: PlacementAction) -> u64 {
+    match action {
+        PlacementAction::Add | PlacementAction::Remove => VERSION,
+        PlacementAction::Stripe => VERSION_STRIPE,
     }
 }
 
@@ -236,8 +263,8 @@ pub enum LogError {
     /// The author is not the owner and has no capability.
     #[error("the author may not place slots of this drive")]
     UnknownAuthor,
-    /// Only the owner removes.
-    #[error("only the owner may remove a placement")]
+    /// Only the owner removes, and declares stripes.
+    #[error("only the owner may remove a placement or declare a stripe")]
     NotOwner,
     /// The author's entry before is missing: merge again when it is there.
     #[error("the author's chain is at {have}, the entry is number {found}")]
@@ -289,7 +316,7 @@ impl Log {
         if !is_owner && !self.adders.contains(&body.author) {
             return Err(LogError::UnknownAuthor);
         }
-        if !is_owner && body.action == PlacementAction::Remove {
+        if !is_owner && body.action != PlacementAction::Add {
             return Err(LogError::NotOwner);
         }
         let end = self.chains.get(&body.author).copied().unwrap_or_default();
@@ -329,6 +356,11 @@ impl Log {
     /// The slots that are placed, in order.
     pub fn placed(&self) -> impl Iterator<Item = (&SlotAt, &PlacementEntry)> {
         self.in_force.iter().filter(|(_, entry)| entry.body.action == PlacementAction::Add)
+    }
+
+    /// The stripes that are declared.
+    pub fn stripes(&self) -> impl Iterator<Item = &PlacementEntry> {
+        self.in_force.values().filter(|entry| entry.body.action == PlacementAction::Stripe)
     }
 
     /// Every entry in force, removals that must be remembered included: what a checkpoint holds.

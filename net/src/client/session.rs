@@ -21,6 +21,7 @@ use crate::identity::verify_by_peer;
 use crate::manifest::SignedManifest;
 use crate::node::Node;
 use crate::record::{RECORD_BYTES_MAX, RecordKey};
+use crate::tags::Tags;
 use crate::wire::limits::HOLDINGS_MAX;
 use crate::wire::message::{
     self, AUDIT_BODY_BYTES_MAX, AuditBody, AuditRequest, DataRequest, HoldingWire, Lane as LaneKind,
@@ -222,6 +223,14 @@ impl Session {
         match self.call(Request::Info {}).await? {
             Reply::Info(info) => Ok(info),
             _ => Err(unexpected("info")),
+        }
+    }
+
+    /// Where the provider says that it belongs. One of an older version does not know the question.
+    pub async fn tags(&self) -> Result<Tags, NetError> {
+        match self.call(Request::Tags {}).await? {
+            Reply::Tags(tags) if tags.is_valid() => Ok(tags),
+            _ => Err(unexpected("tags")),
         }
     }
 

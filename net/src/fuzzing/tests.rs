@@ -4,7 +4,7 @@ use super::*;
 use crate::deal::tests::{piece_cid, provider_key, signing_key};
 use crate::deal::{DealProposal, SignedAnswer};
 use crate::error::ErrorCode;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, ManifestPiece};
 use crate::record::RecordKind;
 use crate::wire::frame::{Frame, FrameKind};
 
@@ -93,6 +93,10 @@ fn deals() {
     seed("net-manifest", &codec::encode(&manifest));
     let manifest = manifest.sign(&client).unwrap();
     seed("net-manifest", manifest.as_bytes());
+    let pieces = [7, 8].map(|n| ManifestPiece { id: [n; 16], raw_len: 1 << 20 }).to_vec();
+    let cids = vec![piece_cid(1), piece_cid(2), piece_cid(3)];
+    let stripe = Manifest::stripe([6; 16], pieces, 1, cids, body.client).unwrap();
+    seed("net-manifest", &codec::encode(&stripe));
     let answer = SignedAnswer::sign(answer, &provider_key(2)).unwrap();
     let row = DealRow::taken(&signed, manifest.as_bytes().to_vec(), answer.to_bytes());
     seed("net-deal-row", &row.encode());

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use libp2p::PeerId;
 
+use crate::tags::Tags;
+
 /// Whose deals are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Allow {
@@ -34,6 +36,8 @@ pub struct ProviderConfig {
     pub price: Vec<u8>,
     /// Whose deals are taken.
     pub allow: Allow,
+    /// Where it says that it belongs.
+    pub tags: Tags,
     /// Bounds on everything that others can cause.
     pub limits: ProviderLimits,
 }
@@ -46,6 +50,7 @@ impl ProviderConfig {
             disk_reserve_bytes: 256 << 20,
             price: Vec::new(),
             allow: Allow::Anyone,
+            tags: Tags::default(),
             limits: ProviderLimits::default(),
         }
     }

@@ -163,6 +163,7 @@ async fn answer(
             .await
         }
         Request::Release { deal } => release(inner, session, deal).await,
+        Request::Tags {} => Ok(Reply::Tags(inner.config.tags.clone())),
     }
 }
 

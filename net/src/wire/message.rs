@@ -9,6 +9,7 @@ use crate::codec::{self, CodecError};
 use crate::deal::{ByteRange, DealId};
 use crate::error::{ErrorCode, NetError};
 use crate::record::RecordKey;
+use crate::tags::Tags;
 
 /// Opens data streams of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -119,6 +120,8 @@ pub enum Request {
         /// Which.
         deal: DealId,
     },
+    /// Where do you belong?
+    Tags {},
 }
 
 /// An audit's question.
@@ -267,6 +270,8 @@ pub enum Reply {
         /// The highest that is kept.
         value: Option<serde_bytes::ByteBuf>,
     },
+    /// To tags.
+    Tags(Tags),
     /// A push may begin here (in a `go` frame).
     Go {
         /// First byte wanted.

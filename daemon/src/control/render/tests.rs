@@ -12,6 +12,7 @@ pub fn sample() -> StatusReport {
         bytes: 3 << 20,
         last_audit_at: Some(990),
         last_audit_passed: Some(connected),
+        tags: if n == 2 { vec!["operator=acme".into()] } else { Vec::new() },
         reason: (!connected)
             .then(|| "did not answer 3 audits; its 3 pieces were copied to ..efgh2".to_owned()),
     };
@@ -38,6 +39,14 @@ pub fn sample() -> StatusReport {
             published_with: 4,
         },
         pieces: PiecesReport { total: 1, bytes: 5 << 20, full: 1, ..Default::default() },
+        redundancy: RedundancyReport {
+            stored_bytes: 9 << 20,
+            expansion: Some(1.8),
+            stripes: 2,
+            stripes_full: 1,
+            striped_bytes: 4 << 20,
+            ..Default::default()
+        },
         providers: vec![
             provider(1, ProviderState::Failed, false),
             provider(2, ProviderState::Ok, true),
@@ -111,9 +120,30 @@ fn the_text_tells_the_story() {
         "given up",
         "newest 4",
         "1 with all 3 copies",
+        "operator=acme",
+        "9.0 MiB with providers, 1.80 times the data; 4.0 MiB of it in 2 stripes, 1 of which lack slots",
     ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
     }
+}
+
+#[test]
+fn what_is_at_risk_is_told_with_the_time_it_takes() {
+    let mut status = sample();
+    assert!(!status.render().contains("at risk"));
+    status.redundancy.at_risk_bytes = 5 << 20;
+    status.redundancy.at_risk_survives = Some(1);
+    status.redundancy.to_place_bytes = 2 << 20;
+    status.redundancy.safe_in_seconds = Some(90);
+    let text = status.render();
+    assert!(
+        text.contains("5.0 MiB (all of it the loss of 1 provider); 2.0 MiB to be placed, safe in about 90 s"),
+        "{text}"
+    );
+    status.redundancy.at_risk_survives = Some(0);
+    status.redundancy.safe_in_seconds = None;
+    let text = status.render();
+    assert!(text.contains("some of it no loss of a provider") && text.contains("not known yet"), "{text}");
 }
 
 #[test]

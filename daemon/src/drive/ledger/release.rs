@@ -7,10 +7,10 @@ use holdfast_content::placement::ChainEnd;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CHAIN, Holder, LOG, Ledger, LedgerError, PIECE, Peer, PieceId, PieceRow, decode_versioned, encode, key,
+    CHAIN, Holder, LOG, Ledger, LedgerError, PIECE, Peer, PieceId, PieceRow, decode_release, encode, key,
 };
 
-const RELEASE: &[u8] = b"rel/";
+pub(super) const RELEASE: &[u8] = b"rel/";
 
 /// A deal that is to be ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ impl Ledger {
         rows.push((CHAIN.to_vec(), Some(encode(&chain))));
         self.rows.commit(rows)?;
         let mut state = self.state.write();
-        state.pieces.remove(&id);
+        state.forget(&id);
         state.given_up.insert(id);
         state.chain = chain;
         drop(state);
@@ -83,7 +83,7 @@ impl Ledger {
 
     /// All deals that are to be ended.
     pub fn releases_all(&self) -> Result<Vec<Release>, LedgerError> {
-        self.rows.scan(RELEASE)?.iter().map(|(key, value)| decode_versioned(key, value)).collect()
+        self.rows.scan(RELEASE)?.iter().map(|(key, value)| decode_release(key, value)).collect()
     }
 
     /// The provider knows it, or the deal is over.

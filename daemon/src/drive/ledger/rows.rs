@@ -1,20 +1,50 @@
 //! The ledger's rows, as they stand at rest (canonical DAG-CBOR).
 
+use holdfast_net::stripe::StripeShape;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::{Peer, Seconds};
+use super::{Peer, PieceId, Seconds};
 use crate::drive::clock::age;
+use crate::drive::domains::Tags;
 
-/// One piece and its slots.
+/// Rows of pieces with copies; a stripe's are one higher, so that a program that knows no stripes says so.
+const PIECE_VERSION: u8 = 1;
+const STRIPE_VERSION: u8 = 2;
+
+/// One piece and its slots, or a stripe and its slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PieceRow {
     /// Version of this row.
     pub v: u8,
-    /// Bytes of the piece, and so of every slot of it.
+    /// Bytes of the piece, and so of every slot of it; of a stripe, the length of its shards.
     pub raw_len: u64,
-    /// One element for each copy that the policy wants.
+    /// One element for each copy that the policy wants (none while a stripe keeps the piece), or for each slot of the stripe.
     pub slots: Vec<SlotRow>,
+    /// What a stripe is made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stripe: Option<StripeRow>,
+}
+
+/// What a stripe is made of: the data slots are these pieces, in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StripeRow {
+    /// Parity slots, behind the data slots.
+    pub parity: u16,
+    /// The pieces.
+    pub pieces: Vec<StripePiece>,
+    /// Sequence of the entry in the placement log that declares it.
+    pub entry: u64,
+}
+
+/// A piece in a stripe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StripePiece {
+    /// Which.
+    #[serde(with = "serde_bytes")]
+    pub id: PieceId,
+    /// Its bytes.
+    pub len: u64,
 }
 
 /// One slot: a masked copy that one provider keeps.
@@ -92,6 +122,12 @@ pub struct ProviderRow {
     pub fault_at: Option<Seconds>,
     /// The last fault, as a person reads it.
     pub reason: Option<String>,
+    /// Where it says that it belongs.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub declared: Tags,
+    /// Where the owner says that it belongs.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub tagged: Tags,
 }
 
 /// Where a provider stands. `Suspect` copies do not count; `Failed` ones are replaced.
@@ -116,7 +152,38 @@ pub enum ProviderState {
 impl PieceRow {
     /// A piece of which no copy is placed yet.
     pub fn new(raw_len: u64, slots: u16) -> Self {
-        Self { v: 1, raw_len, slots: vec![SlotRow::default(); slots.into()] }
+        Self { v: PIECE_VERSION, raw_len, slots: vec![SlotRow::default(); slots.into()], stripe: None }
+    }
+
+    /// A stripe of which no slot is placed yet; `None` when there is no such stripe.
+    pub fn striped(stripe: StripeRow, cids: Vec<Vec<u8>>) -> Option<Self> {
+        let shape = stripe.shape()?;
+        if cids.len() != usize::from(shape.slots()) {
+            return None;
+        }
+        let slots =
+            cids.into_iter().map(|cid| SlotRow { cid: Some(ByteBuf::from(cid)), ..SlotRow::default() });
+        let raw_len = shape.shard_len();
+        Some(Self { v: STRIPE_VERSION, raw_len, slots: slots.collect(), stripe: Some(stripe) })
+    }
+
+    /// Whether the parts fit each other.
+    pub fn is_sound(&self) -> bool {
+        match &self.stripe {
+            None => self.v == PIECE_VERSION,
+            Some(stripe) => {
+                self.v == STRIPE_VERSION
+                    && stripe.shape().is_some_and(|shape| {
+                        shape.shard_len() == self.raw_len && self.slots.len() == usize::from(shape.slots())
+                    })
+            }
+        }
+    }
+
+    /// The bytes of one slot.
+    pub fn slot_len(&self, slot: u16) -> u64 {
+        let data = self.stripe.as_ref().and_then(|stripe| stripe.pieces.get(usize::from(slot)));
+        data.map_or(self.raw_len, |piece| piece.len)
     }
 
     /// The slot, to be changed.
@@ -127,6 +194,18 @@ impl PieceRow {
     /// The slots that somebody keeps, with their numbers.
     pub fn holders(&self) -> impl Iterator<Item = (u16, &Holder)> {
         self.slots.iter().zip(0u16..).filter_map(|(s, n)| s.holder.as_ref().map(|h| (n, h)))
+    }
+}
+
+impl StripeRow {
+    /// Its shape; of a row that is sound there is one.
+    pub fn shape(&self) -> Option<StripeShape> {
+        StripeShape::new(self.pieces.iter().map(|piece| piece.len).collect(), self.parity).ok()
+    }
+
+    /// Data slots.
+    pub fn data(&self) -> u16 {
+        u16::try_from(self.pieces.len()).unwrap_or(u16::MAX)
     }
 }
 
@@ -143,6 +222,8 @@ impl ProviderRow {
             barred_until: 0,
             fault_at: None,
             reason: None,
+            declared: Tags::default(),
+            tagged: Tags::default(),
         }
     }
 

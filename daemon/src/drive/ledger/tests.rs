@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::memory::MemoryRows as Memory;
 use super::*;
+use crate::drive::domains::Tags;
 
 fn link(chain: &ChainEnd) -> Result<(Vec<u8>, ChainEnd), String> {
     Ok((chain.length.to_be_bytes().to_vec(), ChainEnd { length: chain.length + 1, last: [1; 32] }))
@@ -120,9 +121,165 @@ fn a_damaged_row_is_an_error_and_no_panic() {
 fn a_row_of_a_newer_version_is_refused_by_name() {
     let rows = Arc::new(Memory::default());
     drop(ledger(&rows));
-    let newer = encode(&PieceRow { v: 2, ..PieceRow::new(10, 1) });
+    let newer = encode(&PieceRow { v: 3, ..PieceRow::new(10, 1) });
     rows.commit(vec![([PIECE, &PIECE_A].concat(), Some(newer))]).unwrap();
-    assert!(matches!(Ledger::open(rows), Err(LedgerError::Newer { found: 2, known: 1, .. })));
+    assert!(matches!(Ledger::open(rows), Err(LedgerError::Newer { found: 3, known: 2, .. })));
+}
+
+const STRIPE: PieceId = [9; 16];
+const PIECES: [PieceId; 2] = [PIECE_A, [8; 16]];
+
+fn sign(_: Said<'_>, chain: &ChainEnd) -> Result<(Vec<u8>, ChainEnd), String> {
+    link(chain)
+}
+
+/// Two pieces with a copy at each of a, b, c, published; and a stripe of them with two parity slots, nowhere yet.
+fn striped(rows: &Arc<Memory>) -> Ledger {
+    let l = ledger(rows);
+    l.add_provider(b"d".to_vec(), vec!["/ip4/127.0.0.1/tcp/1".into()], 1).unwrap();
+    l.add_piece(PIECES[1], 70, 3).unwrap();
+    for piece in PIECES {
+        for (slot, peer) in [b"a", b"b", b"c"].into_iter().enumerate() {
+            l.set_holder(piece, u16::try_from(slot).unwrap(), holder(peer), link).unwrap();
+        }
+    }
+    let pieces = vec![StripePiece { id: PIECES[0], len: 100 }, StripePiece { id: PIECES[1], len: 70 }];
+    let stripe = StripeRow { parity: 2, pieces, entry: 0 };
+    l.add_stripe(STRIPE, stripe, vec![vec![1]; 4], &mut sign).unwrap();
+    l.set_published(l.chain().length, BTreeSet::new());
+    l
+}
+
+fn place_slots(l: &Ledger) {
+    for (slot, peer) in [b"a", b"b", b"c", b"d"].into_iter().enumerate() {
+        let deal = vec![100 + u8::try_from(slot).unwrap(); 32];
+        let holder = Holder { deal, ..holder(peer) };
+        l.set_holder(STRIPE, u16::try_from(slot).unwrap(), holder, link).unwrap();
+    }
+}
+
+#[test]
+fn copies_go_only_when_the_published_stripe_is_enough() {
+    let rows = Arc::new(Memory::default());
+    let l = striped(&rows);
+    assert_eq!(l.stripe_of(&PIECES[1]).unwrap().2, 1);
+    assert_eq!((l.counting(&PIECE_A).0, l.counting_as(&PIECE_A, Form::Stripe)), (3, 0));
+    assert!(!l.drop_copies(PIECE_A, 3, &mut sign).unwrap(), "no slot is placed");
+    place_slots(&l);
+    assert!(!l.drop_copies(PIECE_A, 3, &mut sign).unwrap(), "no head names the slots");
+    assert_eq!(l.counting(&PIECE_A), (3, Some(10)), "what no head names lowers nothing");
+    l.set_published(l.chain().length, BTreeSet::new());
+    assert_eq!(l.counting_as(&PIECE_A, Form::Stripe), 3);
+    // With a, b and c all copies are gone, and one slot of two that are needed is left.
+    assert_eq!(l.counting(&PIECE_A).0, 3);
+    l.update_provider(&b"d".to_vec(), |p| p.state = ProviderState::Suspect { since: 5 }).unwrap();
+    assert!(!l.drop_copies(PIECE_A, 3, &mut sign).unwrap(), "a slot is silent");
+    l.update_provider(&b"d".to_vec(), |p| p.state = ProviderState::Active).unwrap();
+    assert!(l.drop_copies(PIECE_A, 3, &mut sign).unwrap());
+    assert!(!l.drop_copies(PIECE_A, 3, &mut sign).unwrap(), "they are gone already");
+    assert_eq!(l.counting(&PIECE_A), (3, Some(10)));
+    assert_eq!(l.releases().unwrap(), vec![], "no head says so yet");
+    l.set_published(l.chain().length, BTreeSet::new());
+    let due = l.releases().unwrap();
+    assert_eq!(due.len(), 1, "three copies under one deal's name, in this test");
+    l.released(&due[0].deal).unwrap();
+    assert_eq!(l.releases().unwrap(), vec![]);
+    // And all of that after a restart.
+    let again = Ledger::open(rows).unwrap();
+    assert_eq!(again.pieces(), l.pieces());
+    assert_eq!(again.stripe_of(&PIECE_A).map(|(id, _, slot)| (id, slot)), Some((STRIPE, 0)));
+    assert_eq!(again.chain(), l.chain());
+}
+
+#[test]
+fn a_stripe_goes_only_when_copies_are_enough() {
+    let l = striped(&Arc::new(Memory::default()));
+    place_slots(&l);
+    l.set_published(l.chain().length, BTreeSet::new());
+    assert!(l.drop_copies(PIECE_A, 3, &mut sign).unwrap());
+    assert!(!l.dissolve(STRIPE, 3, &mut sign).unwrap(), "it alone keeps a piece");
+    l.want_copies(PIECE_A, 3).unwrap();
+    assert_eq!(l.piece(&PIECE_A).unwrap().slots.len(), 3);
+    for (slot, peer) in [b"a", b"b", b"c"].into_iter().enumerate() {
+        l.set_holder(PIECE_A, u16::try_from(slot).unwrap(), holder(peer), link).unwrap();
+    }
+    assert!(!l.dissolve(STRIPE, 3, &mut sign).unwrap(), "the new copies are not published");
+    l.set_published(l.chain().length, BTreeSet::new());
+    assert!(l.dissolve(STRIPE, 3, &mut sign).unwrap());
+    assert!(l.stripe_of(&PIECE_A).is_none() && l.piece(&STRIPE).is_none());
+    assert_eq!(l.counting(&PIECE_A).0, 3);
+    // A slot that was on its way when the stripe went is no holder of anything.
+    assert!(matches!(l.set_holder(STRIPE, 0, holder(b"a"), link), Err(LedgerError::UnknownPiece(_))));
+}
+
+#[test]
+fn a_copy_that_arrives_late_is_refused() {
+    let l = striped(&Arc::new(Memory::default()));
+    place_slots(&l);
+    l.set_published(l.chain().length, BTreeSet::new());
+    assert!(l.drop_copies(PIECE_A, 3, &mut sign).unwrap());
+    let before = l.chain();
+    assert!(matches!(l.set_holder(PIECE_A, 0, holder(b"a"), link), Err(LedgerError::UnknownSlot(_, 0))));
+    assert_eq!(l.chain(), before, "and the log does not name it");
+}
+
+#[test]
+fn a_holder_that_was_replaced_is_told_once_a_head_says_so() {
+    let l = ledger(&Arc::new(Memory::default()));
+    l.set_holder(PIECE_A, 0, holder(b"a"), link).unwrap();
+    l.set_holder(PIECE_A, 0, Holder { deal: vec![2; 32], ..holder(b"b") }, link).unwrap();
+    l.set_published(1, BTreeSet::new());
+    assert_eq!(l.releases().unwrap(), vec![]);
+    l.set_published(2, BTreeSet::new());
+    let due = l.releases().unwrap();
+    assert_eq!((due.len(), due[0].provider.as_slice(), due[0].entry), (1, &b"a"[..], 1));
+    // The same deal again is no other holder.
+    l.set_holder(PIECE_A, 0, Holder { deal: vec![2; 32], ..holder(b"b") }, link).unwrap();
+    l.set_published(9, BTreeSet::new());
+    assert_eq!(l.releases().unwrap().len(), 1);
+}
+
+#[test]
+fn a_piece_is_in_one_stripe() {
+    let l = striped(&Arc::new(Memory::default()));
+    let one = |id, len| StripeRow { parity: 1, pieces: vec![StripePiece { id, len }], entry: 0 };
+    let add = |id, stripe| l.add_stripe(id, stripe, vec![vec![1]; 2], &mut sign);
+    assert!(matches!(add([10; 16], one(PIECE_A, 100)), Err(LedgerError::Stripe(..))));
+    l.add_piece([4; 16], 5, 3).unwrap();
+    assert!(matches!(add([10; 16], one([4; 16], 6)), Err(LedgerError::Stripe(..))), "of another length");
+    assert!(matches!(add(STRIPE, one([4; 16], 5)), Err(LedgerError::Stripe(..))), "a name that is taken");
+    assert!(matches!(add([10; 16], one([5; 16], 5)), Err(LedgerError::Stripe(..))), "a piece nobody knows");
+    add([10; 16], one([4; 16], 5)).unwrap();
+}
+
+#[test]
+fn what_fails_together_counts_once() {
+    let l = ledger(&Arc::new(Memory::default()));
+    for (slot, peer) in [b"a", b"b", b"c"].into_iter().enumerate() {
+        l.set_holder(PIECE_A, u16::try_from(slot).unwrap(), holder(peer), link).unwrap();
+    }
+    l.set_published(3, BTreeSet::new());
+    assert_eq!(l.counting(&PIECE_A).0, 3);
+    let acme = Tags { operator: Some("acme".into()), ..Tags::default() };
+    l.update_provider(&b"a".to_vec(), |p| p.declared = acme.clone()).unwrap();
+    assert_eq!(l.counting(&PIECE_A).0, 3);
+    l.update_provider(&b"c".to_vec(), |p| p.tagged = acme).unwrap();
+    assert_eq!(l.counting(&PIECE_A).0, 2);
+    assert_eq!(l.live_copies(&PIECE_A), 2);
+}
+
+#[test]
+fn a_stripe_row_whose_parts_do_not_fit_is_refused() {
+    let rows = Arc::new(Memory::default());
+    let l = striped(&rows);
+    let good = l.piece(&STRIPE).unwrap();
+    let short = PieceRow { slots: good.slots[1..].to_vec(), ..good.clone() };
+    let older = PieceRow { v: 1, ..good.clone() };
+    let longer = PieceRow { raw_len: 1 << 20, ..good };
+    for bad in [short, older, longer] {
+        rows.commit(vec![([PIECE, &STRIPE].concat(), Some(encode(&bad)))]).unwrap();
+        assert!(matches!(Ledger::open(rows.clone()), Err(LedgerError::BadRow(..))));
+    }
 }
 
 #[test]

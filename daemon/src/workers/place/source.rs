@@ -1,14 +1,19 @@
-//! Where the plain bytes of a piece come from: the drive's own file, or another holder when it was evicted or never here.
+//! Where the plain bytes of a piece come from: the drive's own file, else a copy with a provider, else the piece's slot in a
+//! stripe, else the stripe's other slots, decoded.
+//!
+//! Promises: what comes over the network is verified against its slot's piece CID before a byte of it is used; what is fetched
+//! lies in a file without a name, so that no crash leaves it behind.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, bail};
 use holdfast_net::{DealId, NetError, mask};
 use holdfast_proofs::commp::CommpHasher;
 
+use super::shards;
 use crate::drive::Engine;
 use crate::drive::ledger::{Holder, PieceId, PieceRow};
 use crate::drive::peers::peer_short;
@@ -16,12 +21,30 @@ use crate::drive::slots::{self, PieceBytes};
 
 /// A holder that sends nothing for so long is given up for the next one.
 const STALL: std::time::Duration = std::time::Duration::from_secs(30);
+/// Names in the folder of a repair, until they are taken away.
+static TEMPORARY: AtomicU64 = AtomicU64::new(0);
 
-/// A piece fetched for a repair, or to stay; ciphertext as every piece, and gone when dropped.
-struct Fetched {
+/// Bytes of a piece or a shard in a file of the repair folder; ciphertext as every piece, and gone with the last handle.
+pub(super) struct Fetched {
     file: File,
-    path: PathBuf,
     len: u64,
+}
+
+impl Fetched {
+    /// An empty one. Its name goes at once.
+    pub(super) fn new(engine: &Engine, len: u64) -> std::io::Result<Self> {
+        let folder = folder(engine)?;
+        let number = temporary();
+        let path = folder.join(format!(".fetched-{}-{number}", std::process::id()));
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+        std::fs::remove_file(&path)?;
+        Ok(Self { file, len })
+    }
+
+    /// One that keeps its name.
+    pub(super) fn at(file: File, len: u64) -> Self {
+        Self { file, len }
+    }
 }
 
 impl PieceBytes for Fetched {
@@ -33,18 +56,78 @@ impl PieceBytes for Fetched {
     }
 }
 
-impl Drop for Fetched {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
+/// A number that no other file of this process has in its name.
+pub(super) fn temporary() -> u64 {
+    TEMPORARY.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The piece's bytes. A copy from the network is verified against its slot's piece CID before a byte of it is used.
+/// Where repairs work.
+pub(super) fn folder(engine: &Engine) -> std::io::Result<std::path::PathBuf> {
+    let folder = engine.home.join("repair");
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// A slot that somebody keeps, and what its bytes must be.
+#[derive(Clone)]
+pub(super) struct Kept {
+    /// Piece or stripe.
+    pub id: PieceId,
+    pub slot: u16,
+    pub len: u64,
+    pub holder: Holder,
+    pub cid: Vec<u8>,
+}
+
+/// Slots of a row that are not known to be lost.
+pub(super) fn kept(id: PieceId, row: &PieceRow) -> Vec<Kept> {
+    let slots = row.slots.iter().zip(0u16..);
+    slots
+        .filter_map(|(s, slot)| {
+            let (holder, cid) = (s.holder.clone()?, s.cid.clone()?.into_vec());
+            holder.failed.is_none().then(|| Kept { id, slot, len: row.slot_len(slot), holder, cid })
+        })
+        .collect()
+}
+
+/// The piece's bytes.
 pub(crate) async fn open(
     engine: &Arc<Engine>,
     id: PieceId,
     row: &PieceRow,
 ) -> anyhow::Result<Arc<dyn PieceBytes>> {
+    if let Some(bytes) = whole(engine, id, row).await? {
+        return Ok(bytes);
+    }
+    if let Some((stripe, striped, slot)) = engine.ledger.stripe_of(&id) {
+        let mut rebuilt = shards::rebuild(engine, stripe, &striped, &[slot]).await?;
+        // Nobody looks for it under its name here.
+        shards::forget(engine, stripe, slot);
+        if let Some(bytes) = rebuilt.remove(&slot) {
+            return Ok(bytes);
+        }
+    }
+    bail!("fetching piece {}: no copy of it is known to be left", super::confirm::short_id(&id))
+}
+
+/// The same without decoding anything; `None`: nobody gives the whole of it.
+pub(super) async fn whole(
+    engine: &Arc<Engine>,
+    id: PieceId,
+    row: &PieceRow,
+) -> anyhow::Result<Option<Arc<dyn PieceBytes>>> {
+    if let Some(file) = local(engine, id).await? {
+        return Ok(Some(file));
+    }
+    let mut all = kept(id, row);
+    if let Some((stripe, striped, slot)) = engine.ledger.stripe_of(&id) {
+        all.extend(kept(stripe, &striped).into_iter().filter(|k| k.slot == slot));
+    }
+    Ok(first(engine, all).await)
+}
+
+/// The drive's own file.
+pub(super) async fn local(engine: &Arc<Engine>, id: PieceId) -> anyhow::Result<Option<Arc<dyn PieceBytes>>> {
     let local = engine
         .blocking(move |e| match e.drive.piece(id)? {
             Some(info) if info.local => e.drive.open_piece(id).map(Some),
@@ -52,53 +135,45 @@ pub(crate) async fn open(
         })
         .await?;
     match local {
-        Ok(Some(file)) => return Ok(Arc::new(file)),
-        Ok(None) => {}
+        Ok(file) => Ok(file.map(|file| Arc::new(file) as Arc<dyn PieceBytes>)),
         // The others have it, if anybody has.
-        Err(error) => tracing::error!(%error, "a local piece cannot be read"),
+        Err(error) => {
+            tracing::error!(%error, "a local piece cannot be read");
+            Ok(None)
+        }
     }
-    let mut holders: Vec<(u16, Holder, Vec<u8>)> = row
-        .slots
-        .iter()
-        .zip(0u16..)
-        .filter_map(|(s, n)| Some((n, s.holder.clone()?, s.cid.clone()?.into_vec())))
-        .filter(|(_, h, _)| h.failed.is_none())
-        .collect();
-    holders.sort_by_cached_key(|(_, h, _)| engine.peers.rank(&h.provider));
-    let mut last = None;
-    for (slot, holder, cid) in holders {
-        match fetch(engine, id, row.raw_len, slot, &holder, &cid).await {
-            Ok(piece) => return Ok(Arc::new(piece)),
+}
+
+/// The first of these slots that comes whole and right, the quickest providers first.
+pub(super) async fn first(engine: &Arc<Engine>, mut all: Vec<Kept>) -> Option<Arc<dyn PieceBytes>> {
+    all.sort_by_cached_key(|k| {
+        (
+            !engine.ledger.provider(&k.holder.provider).is_some_and(|p| p.answers()),
+            engine.peers.rank(&k.holder.provider),
+        )
+    });
+    for kept in all {
+        match fetch(engine, &kept).await {
+            Ok(bytes) => return Some(Arc::new(bytes)),
             Err(error) => {
-                tracing::warn!(peer = %peer_short(&holder.provider), error = %format!("{error:#}"), "source of a repair failed");
-                engine.peers.note(&holder.provider, None);
-                last = Some(error);
+                let peer = peer_short(&kept.holder.provider);
+                tracing::warn!(%peer, error = %format!("{error:#}"), "source of a repair failed");
+                engine.peers.note(&kept.holder.provider, None);
             }
         }
     }
-    Err(last.unwrap_or_else(|| anyhow::anyhow!("no copy of it is known to be left")))
-        .with_context(|| format!("fetching piece {}", super::confirm::short_id(&id)))
+    None
 }
 
-async fn fetch(
-    engine: &Arc<Engine>,
-    id: PieceId,
-    raw_len: u64,
-    slot: u16,
-    holder: &Holder,
-    cid: &[u8],
-) -> anyhow::Result<Fetched> {
-    let deal = DealId(<[u8; 32]>::try_from(holder.deal.as_slice()).context("deal id")?);
-    let folder = engine.home.join("repair");
-    std::fs::create_dir_all(&folder)?;
-    let path = folder.join(data_encoding::HEXLOWER.encode(&id));
-    let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-    let fetched = Fetched { file, path, len: raw_len };
-    let session = engine.peers.session(&engine.ledger, &holder.provider).await?;
-    let seed = slots::seed(engine.keys.mask.as_bytes(), id, slot);
+/// A whole slot, unmasked, if it has the piece CID that it must have.
+pub(super) async fn fetch(engine: &Arc<Engine>, kept: &Kept) -> anyhow::Result<Fetched> {
+    let deal = DealId(<[u8; 32]>::try_from(kept.holder.deal.as_slice()).context("deal id")?);
+    let fetched = Fetched::new(engine, kept.len)?;
+    let session = engine.peers.session(&engine.ledger, &kept.holder.provider).await?;
+    let seed = slots::seed(engine.keys.mask.as_bytes(), kept.id, kept.slot);
     let mut hasher = CommpHasher::new();
     session
-        .fetch(deal, 0, raw_len, STALL, |offset, bytes| {
+        .fetch(deal, 0, kept.len, STALL, |offset, bytes| {
             hasher.update(&bytes);
             let mut plain = Vec::from(bytes);
             let wrote = mask::apply(&seed, offset, &mut plain)
@@ -107,9 +182,9 @@ async fn fetch(
             std::future::ready(wrote.map_err(|e| NetError::Local(format!("writing the fetched piece: {e}"))))
         })
         .await?;
-    if hasher.finish().to_bytes() != cid {
-        engine.retriever.suspicions.lock().insert((id, slot));
-        bail!("provider {} sent other bytes than it was given", peer_short(&holder.provider));
+    if hasher.finish().to_bytes() != kept.cid {
+        engine.retriever.suspicions.lock().insert((kept.id, kept.slot));
+        bail!("provider {} sent other bytes than it was given", peer_short(&kept.holder.provider));
     }
     Ok(fetched)
 }

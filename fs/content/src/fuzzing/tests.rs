@@ -6,6 +6,7 @@ use crate::commit::tests::{commit as sample, keys, reference};
 use crate::dagcbor;
 use crate::keyfile::{ArgonParams, HomeSecrets};
 use crate::keys::TreeDomain;
+use crate::placement::{PlacementAction, PlacementFacts, STRIPE_ITSELF};
 use crate::rng::SeededRng;
 use crate::tree::{Entry, MemorySource, Tree};
 use bytes::Bytes;
@@ -90,6 +91,19 @@ fn heads() {
     let entry = &body.tail[0];
     seed("content-placement", entry.bytes());
     seed("content-placement", &dagcbor::encode("placement entry", entry.body()).unwrap());
+    let stripe = PlacementFacts {
+        action: PlacementAction::Stripe,
+        piece: [6; 16],
+        raw_len: 64 << 20,
+        slot: STRIPE_ITSELF,
+        holder: Vec::new(),
+        slot_cid: Vec::new(),
+        deal: Vec::new(),
+        receipt: vec![4; 300],
+        time: 1_800_000_000,
+    };
+    let stripe = PlacementEntry::sign(stripe, &entry.chain_end(), KEYS.placement_signing()).unwrap();
+    seed("content-placement", stripe.bytes());
 }
 
 /// What nests without end must run out of patience before it runs out of stack.

@@ -123,3 +123,47 @@ proptest! {
         prop_assert!(PlacementEntry::verify(&bytes).is_err());
     }
 }
+
+#[test]
+fn stripes_are_declared_by_the_owner_and_removed_again() {
+    let (owner, friend) = (owner(), SigningKey::from_bytes(&[7; 32]));
+    let declared = |author: &SigningKey, end: &ChainEnd| {
+        let none = Vec::new;
+        let facts = PlacementFacts {
+            holder: none(),
+            slot_cid: none(),
+            deal: none(),
+            slot: STRIPE_ITSELF,
+            ..facts(5, PlacementAction::Stripe)
+        };
+        PlacementEntry::sign(facts, end, author).unwrap()
+    };
+    let keys = |key: &SigningKey| key.verifying_key().to_bytes();
+    let mut log = Log::new(keys(&owner), vec![keys(&friend)]);
+    assert_eq!(log.merge(declared(&friend, &ChainEnd::default())), Err(LogError::NotOwner));
+    let stripe = declared(&owner, &ChainEnd::default());
+    assert_eq!(PlacementEntry::verify(stripe.bytes()).unwrap(), stripe);
+    log.merge(stripe.clone()).unwrap();
+    assert_eq!(log.stripes().count(), 1);
+    assert_eq!(log.placed().count(), 0, "a stripe is no slot");
+    let gone =
+        PlacementFacts { holder: Vec::new(), slot: STRIPE_ITSELF, ..facts(5, PlacementAction::Remove) };
+    log.merge(PlacementEntry::sign(gone, &stripe.chain_end(), &owner).unwrap()).unwrap();
+    assert_eq!(log.stripes().count(), 0);
+}
+
+#[test]
+fn contradicting_entries_are_refused() {
+    let owner = owner();
+    let sign = |facts| PlacementEntry::sign(facts, &ChainEnd::default(), &owner);
+    let held = PlacementFacts { slot: STRIPE_ITSELF, ..facts(5, PlacementAction::Stripe) };
+    assert!(sign(held).is_err(), "a stripe with a holder");
+    assert!(sign(PlacementFacts { slot: STRIPE_ITSELF, ..facts(5, PlacementAction::Add) }).is_err());
+    // A declaration that says it is of the version that has none.
+    let mut body = sign(facts(1, PlacementAction::Add)).unwrap().body().clone();
+    body.version = 2;
+    assert!(body.check().is_err());
+    body.version = 3;
+    let bytes = dagcbor::encode(WHAT, &body).unwrap();
+    assert!(matches!(PlacementBody::decode(&bytes), Err(FormatError::Newer { .. })));
+}

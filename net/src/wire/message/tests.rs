@@ -21,6 +21,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Put { key: RecordKey::new(RecordKind::Keyring, [5; 32]), value: vec![6; 100] },
         Request::Get { key: RecordKey::new(RecordKind::Head, [5; 32]) },
         Request::Release { deal: DealId([3; 32]) },
+        Request::Tags {},
     ]
 }
 
@@ -39,6 +40,8 @@ pub(crate) fn replies() -> Vec<Reply> {
         Reply::Put { kept: Some(serde_bytes::ByteBuf::from(vec![1, 2])) },
         Reply::Record { value: None },
         Reply::Go { offset: 1 << 40 },
+        Reply::Tags(Tags::default()),
+        Reply::Tags(Tags { operator: Some("acme".into()), network: None, place: Some("oslo".into()) }),
         Reply::Holdings {
             list: vec![HoldingWire {
                 deal: DealId([1; 32]),
@@ -69,6 +72,12 @@ fn messages_round_trip() {
 fn golden() {
     let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
     assert_eq!(hex(&codec::encode(&Request::Info {})), "a164696e666fa0");
+    assert_eq!(hex(&codec::encode(&Request::Tags {})), "a16474616773a0");
+    let tags = Tags { operator: Some("a".into()), network: None, place: Some("b".into()) };
+    assert_eq!(
+        hex(&codec::encode(&Reply::Tags(tags))),
+        "a16474616773a265706c6163656162686f70657261746f726161"
+    );
     let attach = DataRequest::Attach { lane: Lane::Bulk, ticket: Ticket([0xaa; 16]) };
     assert_eq!(
         hex(&codec::encode(&attach)),
