@@ -90,6 +90,8 @@ pub fn room_comes_free(ctx: &Context) -> Result<()> {
     drive.kill()?;
     drive.mount()?;
     ensure_same("after a kill", &live.differences(&Tree::read(at)?))?;
+    // What was moved lets its old pieces go once a published head looks for it in the new ones.
+    drive.sync_wait(SYNC)?;
     let (freed, moved) = prune_all(&drive)?;
     let before_the_kill = |name: &str| first[name].as_u64().context("a figure");
     let (freed, moved) =
