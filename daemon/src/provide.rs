@@ -32,7 +32,9 @@ use crate::{
     home::{HomeError, LockGuard, ProviderAddr, create_private_dir, write_atomically},
     local_network::{ADDRESS_FILE, LOG_FILE, PID_FILE},
     process::ProcessRecord,
+    prover,
     records::DriveRecords,
+    sealing::{SealConfig, Sealer, SealingError},
 };
 
 const CONFIG_FILE: &str = "config";
@@ -54,6 +56,9 @@ pub(crate) struct FolderConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_bytes_max: Option<u64>,
     listen: Vec<String>,
+    /// How its pieces are sealed; without it, they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seal: Option<SealConfig>,
 }
 
 /// Why a provider does not start.
@@ -65,6 +70,10 @@ pub enum ProvideError {
     Address(String),
     #[error("cannot listen at {addrs}: {reason}")]
     Listen { addrs: String, reason: String, port_in_use: bool },
+    #[error(transparent)]
+    Prover(#[from] crate::prover::Missing),
+    #[error(transparent)]
+    Sealing(#[from] SealingError),
     #[error(transparent)]
     Folder(#[from] HomeError),
     #[error("{0}")]
@@ -88,6 +97,17 @@ pub struct Started {
     pub pid: u32,
     pub address: ProviderAddr,
     pub capacity_bytes: u64,
+    /// The profile that pieces are sealed at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seal: Option<String>,
+}
+
+/// What is to become of a folder's sealing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SealChange {
+    Keep,
+    Off,
+    On(SealConfig),
 }
 
 impl Folder {
@@ -97,6 +117,7 @@ impl Folder {
         capacity: Option<u64>,
         client_quota: Option<u64>,
         listen: &[String],
+        seal: SealChange,
     ) -> Result<Folder, ProvideError> {
         create_private_dir(dir)?;
         let dir = dir.canonicalize().map_err(|error| HomeError::io("open", dir, error))?;
@@ -111,7 +132,13 @@ impl Folder {
             capacity_bytes: CAPACITY_DEFAULT,
             client_bytes_max: None,
             listen: vec![LISTEN_DEFAULT.to_owned()],
+            seal: None,
         });
+        match seal {
+            SealChange::Keep => {}
+            SealChange::Off => config.seal = None,
+            SealChange::On(seal) => config.seal = Some(seal),
+        }
         config.capacity_bytes = capacity.unwrap_or(config.capacity_bytes);
         config.client_bytes_max = client_quota.or(config.client_bytes_max);
         if !listen.is_empty() {
@@ -150,10 +177,11 @@ impl Folder {
     }
 }
 
-/// Serves until `shutdown`; `announce` is called once, when it listens.
+/// Serves until `shutdown`; `announce` is called once, when it listens. `program` is this one: the prover may be beside it.
 pub async fn run(
     mut folder: Folder,
     shutdown: CancellationToken,
+    program: Option<&Path>,
     announce: impl FnOnce(&Started),
 ) -> Result<(), ProvideError> {
     let env = Env::system();
@@ -166,8 +194,22 @@ pub async fn run(
     folder.keep_ports(&bound)?;
     let mut config = ProviderConfig::with_capacity(folder.config.capacity_bytes);
     config.limits.key_bytes_max = folder.config.client_bytes_max.unwrap_or(config.limits.key_bytes_max);
+    let sealer = match folder.config.seal.clone() {
+        None => None,
+        Some(seal) => {
+            let prover = prover::find(program, std::env::var_os("PATH").as_deref())?;
+            let sealer = Sealer::new(prover, &folder.dir, seal, &node.peer_id().to_bytes());
+            config.gate = sealer.gate();
+            Some(sealer)
+        }
+    };
     let (rules, settlement) = (Arc::new(DriveRecords), Arc::new(NoSettlement));
     let provider = Provider::open(&folder.dir, config, node.clone(), env, rules, settlement).await?;
+
+    let sealing = match sealer {
+        None => None,
+        Some(sealer) => Some(begin_sealing(sealer, &provider, &shutdown).await?),
+    };
 
     let address = ProviderAddr::new(node.peer_id(), &reachable(bound));
     write_atomically(
@@ -181,6 +223,7 @@ pub async fn run(
         pid: record.pid,
         address,
         capacity_bytes: folder.config.capacity_bytes,
+        seal: folder.config.seal.as_ref().map(|seal| seal.profile.clone()),
     };
     tracing::info!(peer = %node.peer_id(), "providing");
 
@@ -194,10 +237,28 @@ pub async fn run(
             tokio::time::timeout(Duration::from_secs(STOP_SECONDS_MAX), serving).await.unwrap_or(Ok(()))
         }
     };
+    if let Some((sealing, stop)) = sealing {
+        stop.cancel();
+        let _ = sealing.await;
+    }
     node.shutdown().await;
     let _ = fs::remove_file(folder.dir.join(PID_FILE));
     tracing::info!("stopped");
     Ok(served?)
+}
+
+/// Starts the prover and waits for its first word: what it refuses is told before anybody is served.
+async fn begin_sealing(
+    sealer: Sealer,
+    provider: &Provider,
+    shutdown: &CancellationToken,
+) -> Result<(tokio::task::JoinHandle<()>, CancellationToken), ProvideError> {
+    let stop = shutdown.child_token();
+    let (tell, began) = tokio::sync::oneshot::channel();
+    let task = tokio::spawn(sealer.run(provider.clone(), stop.clone(), tell));
+    // Nobody tells where the shutdown came first.
+    began.await.unwrap_or(Ok(()))?;
+    Ok((task, stop))
 }
 
 fn read_config(dir: &Path, path: &Path) -> Result<Option<FolderConfig>, HomeError> {

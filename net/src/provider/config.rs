@@ -1,6 +1,7 @@
 //! What a provider takes, from whom, and how much of it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use libp2p::PeerId;
 
@@ -22,6 +23,33 @@ impl Allow {
     }
 }
 
+/// Whether a slot of so many bytes may be promised now; if not, why. Asked for every new deal, so it must not wait.
+#[derive(Clone)]
+pub struct Gate(Arc<dyn Fn(u64) -> Option<String> + Send + Sync>);
+
+impl Gate {
+    /// A gate that asks this function.
+    pub fn new(ask: impl Fn(u64) -> Option<String> + Send + Sync + 'static) -> Gate {
+        Gate(Arc::new(ask))
+    }
+
+    pub(super) fn refuses(&self, raw_len: u64) -> Option<String> {
+        (self.0)(raw_len)
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Gate {
+        Gate::new(|_| None)
+    }
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gate")
+    }
+}
+
 /// A provider's policy.
 #[derive(Debug, Clone)]
 pub struct ProviderConfig {
@@ -34,6 +62,8 @@ pub struct ProviderConfig {
     pub price: Vec<u8>,
     /// Whose deals are taken.
     pub allow: Allow,
+    /// Back-pressure from what is done with slots beyond keeping them.
+    pub gate: Gate,
     /// Bounds on everything that others can cause.
     pub limits: ProviderLimits,
 }
@@ -46,6 +76,7 @@ impl ProviderConfig {
             disk_reserve_bytes: 256 << 20,
             price: Vec::new(),
             allow: Allow::Anyone,
+            gate: Gate::default(),
             limits: ProviderLimits::default(),
         }
     }
