@@ -48,17 +48,28 @@ hf_missing() {
     printf '%s' "${out# }"
 }
 
+# hf_apt_update: the list may be old or absent (a fresh container): refreshed once for each run of a script.
+hf_apt_update() {
+    [ -z "${HF_APT_UPDATED:-}" ] || return 0
+    hf_root apt-get update -qq || hf_warn "apt-get update failed"
+    HF_APT_UPDATED=1
+}
+
 # hf_apt PACKAGE...: installs what is missing of them, in one go.
 hf_apt() {
     local missing
     missing=$(hf_missing "$@")
     [ -n "$missing" ] || return 0
     if ! hf_have apt-get; then hf_warn "please install (this system has no apt-get): $missing"; return 77; fi
-    hf_say "installing: $missing"
-    # The list may be old or absent (a fresh container): refreshed once for each run of a script.
-    if [ -z "${HF_APT_UPDATED:-}" ]; then hf_root apt-get update -qq || hf_warn "apt-get update failed"; HF_APT_UPDATED=1; fi
     # shellcheck disable=SC2086  # a list of words
-    hf_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+    hf_apt_install $missing
+}
+
+# hf_apt_install PACKAGE...: as they are offered now, older ones that are there replaced.
+hf_apt_install() {
+    hf_say "installing: $*"
+    hf_apt_update
+    hf_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
 # hf_rustc_new_enough RUSTC
@@ -84,16 +95,42 @@ hf_find_cargo() {
     return 1
 }
 
-# hf_install_build_deps: compiler, libclang, and a Rust toolchain where none is new enough. Debian 12 carries a current
-# one under the names rustc-web and cargo-web; rustup's, where a person has it, is left alone.
+# hf_offers PACKAGE: the version that apt-get would install; nothing where there is none.
+hf_offers() {
+    apt-cache policy "$1" 2>/dev/null | awk '/Candidate:/ && $2 != "(none)" {print $2}'
+}
+
+# hf_install_rust: a toolchain, where none is new enough. Debian 12 with its security updates carries a current one under the
+# names rustc-web and cargo-web; elsewhere (Ubuntu, Debian without those updates) it comes from rustup, into this user's
+# home.
+hf_install_rust() {
+    local offered minor
+    if hf_have apt-get; then hf_apt_update; fi
+    offered=$(hf_offers rustc-web); minor=${offered#1.}; minor=${minor%%.*}
+    if [ "${minor:-0}" -ge $HF_RUST_MINOR ] 2>/dev/null; then
+        hf_apt_install rustc-web cargo-web || return
+        hf_apt_install rustfmt-web || hf_warn "no rustfmt: formatting will not be checked"
+    elif [ -n "$(hf_offers rustup)" ] || hf_have rustup; then
+        hf_have rustup || hf_apt rustup || return
+        hf_say "rustup toolchain install stable (into ${RUSTUP_HOME:-$HOME/.rustup})"
+        rustup toolchain install stable --profile minimal --component clippy --component rustfmt || return
+        rustup default stable || return
+    else
+        hf_apt ca-certificates curl || return
+        hf_say "https://sh.rustup.rs: installing Rust into ${CARGO_HOME:-$HOME/.cargo}"
+        curl --proto '=https' --tlsv1.2 -sSf --retry 3 --connect-timeout 20 https://sh.rustup.rs |
+            sh -s -- -y -q --profile minimal --component clippy --component rustfmt --no-modify-path || return
+    fi
+    hash -r
+}
+
+# hf_install_build_deps: compiler, libclang, and a Rust toolchain where none is new enough. One that a person has is left
+# alone.
 hf_install_build_deps() {
     hf_apt $HF_BUILD_PACKAGES $HF_RUN_PACKAGES || return
-    if ! hf_find_cargo; then
-        hf_apt rustc-web cargo-web || return
-        hf_apt rustfmt-web || hf_warn "no rustfmt: formatting will not be checked"
-        hash -r
-        hf_find_cargo || { hf_warn "no Rust 1.$HF_RUST_MINOR or newer: get one from https://rustup.rs"; return 1; }
-    fi
+    hf_find_cargo && return
+    hf_install_rust || hf_warn "Rust could not be installed"
+    hf_find_cargo || { hf_warn "no Rust 1.$HF_RUST_MINOR or newer: get one from https://rustup.rs"; return 1; }
 }
 
 # hf_install_test_deps: the programs that tests/run drives. What cannot be had is reported and its tests are skipped.

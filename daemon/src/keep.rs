@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_fs::drive::DriveError;
+use holdfast_fs::retention::rule::RetentionRule;
 use holdfast_fs::snapshots::SnapshotInfo;
 use holdfast_fs::snapshots::diff::ChangeKind;
 use holdfast_fs::vfs::FsError;
@@ -13,7 +14,7 @@ use crate::control::{
     SnapshotReport, SnapshotsReport,
 };
 use crate::drive::Engine;
-use crate::workers::{evict, pin};
+use crate::workers::{evict, pin, retain};
 
 /// Lines of one `diff`.
 const DIFF_LINES_MAX: usize = 20_000;
@@ -60,6 +61,20 @@ pub async fn answer(engine: &Arc<Engine>, what: KeepRequest) -> Answer<serde_jso
         }
         KeepRequest::ForgetSnapshot { name } => run(engine, move |e| forget(e, &name)).await,
         KeepRequest::Snapshots {} => run(engine, snapshots).await,
+        KeepRequest::Prune { rule } => {
+            if let Some(reason) = engine.read_only() {
+                return Err(ControlError::new(ErrorKind::ReadOnly, reason));
+            }
+            let kept = &engine.policy.retention;
+            let rule = RetentionRule {
+                all_hours: rule.all_hours.unwrap_or(kept.all_hours),
+                hourly: rule.hourly.unwrap_or(kept.hourly),
+                daily: rule.daily.unwrap_or(kept.daily),
+                weekly: rule.weekly.unwrap_or(kept.weekly),
+            };
+            let report = retain::prune_now(engine, rule).await.map_err(ControlError::internal)?;
+            serde_json::to_value(report).map_err(ControlError::internal)
+        }
         KeepRequest::Diff { from, to } => {
             let latest = match to {
                 Some(_) => None,

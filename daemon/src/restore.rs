@@ -18,7 +18,7 @@ use futures::StreamExt;
 use holdfast_content::block::Block;
 use holdfast_content::head::HeadBody;
 use holdfast_content::keys::{DriveKeys, Keyring, RootKey, TreeDomain};
-use holdfast_content::placement::{Log, PlacementEntry, PlacementTree};
+use holdfast_content::placement::{Log, PlacementAction, PlacementEntry, PlacementTree};
 use holdfast_content::retrieve::{Priority, Retriever};
 use holdfast_content::tree::{NodeSource, Physical, PhysicalRef, SourceError};
 use holdfast_net::client::{Client, ClientConfig};
@@ -223,13 +223,17 @@ fn import(mut log: Log, body: &HeadBody, owner: [u8; 32], now: u64, copies: u16)
     }
     // A slot that moved has an entry for each holder that it had: the newest one is in force.
     let mut newest: BTreeMap<(PieceId, u16), &PlacementEntry> = BTreeMap::new();
-    for (_, entry) in log.placed() {
+    for (_, entry) in log.in_force() {
         let slot = newest.entry((entry.body().piece, entry.body().slot)).or_insert(entry);
         if entry.body().number > slot.body().number {
             *slot = entry;
         }
     }
+    // Where the newest one says "removed", the older holders do not count either.
     for ((piece, slot), entry) in newest {
+        if entry.body().action != PlacementAction::Add {
+            continue;
+        }
         let said = entry.body();
         let row = found.pieces.entry(piece).or_insert_with(|| PieceRow::new(said.raw_len, copies));
         while row.slots.len() <= usize::from(slot) {

@@ -15,4 +15,5 @@ pub mod pin;
 pub mod place;
 pub mod publish;
 pub mod repair;
+pub mod retain;
 pub mod seal;

@@ -3,7 +3,7 @@
 //! - [`rows`]: every namespace row at rest, and the one way to read and change them.
 //! - [`vfs`]: POSIX semantics over rows, as a library; knows neither FUSE nor the network.
 //! - [`fuse`]: the thin edge to the kernel.
-//! - [`snapshots`]: the commits as read-only trees.
+//! - [`snapshots`]: the commits as read-only trees; [`retention`]: which of them stay, and what is given up with the others.
 //! - `drive`, `seal`, `pieces`, `restore`, `durability`, `check`: what turns the log into encrypted pieces and back.
 //!
 //! Imports `holdfast-store` and `holdfast-content`; never the network, never proofs.
@@ -16,6 +16,7 @@ pub mod fuse;
 pub mod fuzzing;
 pub mod pieces;
 pub mod restore;
+pub mod retention;
 pub mod rows;
 pub mod seal;
 pub mod snapshots;

@@ -19,6 +19,8 @@ mod machine;
 mod providers;
 mod proving;
 mod quota;
+mod reference;
+mod retention;
 mod roundtrip;
 mod small;
 mod snapshots;
@@ -81,6 +83,7 @@ const TESTS: &[Test] = &[
     test("mounts_that_cannot_be_are_refused", FUSE, 180, badly::refused_mounts),
     test("a_machine_that_cannot_mount_says_why", FUSE, 120, badly::machine_cannot_mount),
     test("a_full_disk_loses_nothing", FUSE, 180, badly::no_space),
+    test("histories_through_a_mount_agree_with_the_model", FUSE, 900, reference::through_a_mount),
     test("one_small_file_is_placed_within_a_minute", FUSE, 180, small::placed_within_a_minute),
     test("a_real_tree_comes_back_from_words_and_one_peer", TOOLS, 900, roundtrip::real_tree),
     test("a_cold_read_of_a_large_drive_moves_little", FUSE, 900, roundtrip::cold_read),
@@ -96,6 +99,7 @@ const TESTS: &[Test] = &[
     test("a_quota_smaller_than_the_data", FUSE, 900, quota::smaller_than_the_data),
     test("what_is_pinned_stays_here", FUSE, 300, quota::pinned),
     test("snapshots_show_what_was_and_give_it_back", FUSE, 300, snapshots::past_and_back),
+    test("room_that_old_snapshots_held_comes_free", FUSE, 600, retention::room_comes_free),
     test("a_second_writer_is_refused", FUSE, 300, writers::second_writer),
     test("a_stranger_finds_nothing", FUSE, 300, stranger::finds_nothing),
     test("helia_walks_the_drive", HELIA, 300, ipfs::walked_by_helia),

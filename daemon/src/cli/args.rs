@@ -55,6 +55,8 @@ pub enum Command {
     Snapshot(SnapshotArgs),
     /// List the snapshots; each is a folder in .snapshots
     Snapshots,
+    /// Drop old snapshots now, as the rule in the configuration says, and give up what only they needed
+    Prune(PruneArgs),
     /// Show which files differ between two snapshots, or a snapshot and now
     Diff(DiffArgs),
     /// Bring a file or folder back from the newest snapshot that has it
@@ -188,6 +190,23 @@ pub struct SnapshotArgs {
     /// Take this name away again
     #[arg(long, requires = "name")]
     pub forget: bool,
+}
+
+/// What is given stands in for the configured rule, this once. Named snapshots always stay.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Keep all snapshots of so many hours
+    #[arg(long, value_name = "N")]
+    pub all_hours: Option<u64>,
+    /// Then the newest of each of so many hours
+    #[arg(long, value_name = "N")]
+    pub hourly: Option<u64>,
+    /// Of each of so many days
+    #[arg(long, value_name = "N")]
+    pub daily: Option<u64>,
+    /// Of each of so many weeks
+    #[arg(long, value_name = "N")]
+    pub weekly: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -20,7 +20,7 @@ pub fn run(cli: &Cli, args: &InitArgs) -> Outcome {
         return Err(Failure::new(Exit::Usage, "with --json the words go to a file: --secrets FILE"));
     }
     let mut config = Config::new(String::new());
-    config.policy = Policy { survive_losses: args.survive };
+    config.policy = Policy { survive_losses: args.survive, ..Policy::default() };
     ProviderAddr::merge(&mut config.providers, args.providers.iter().cloned());
     if let Some(dir) = &args.local_network {
         ProviderAddr::merge(&mut config.providers, local_network::addresses(dir)?);

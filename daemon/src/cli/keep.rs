@@ -1,4 +1,4 @@
-//! The commands about local copies and snapshots: `evict`, `pin`, `unpin`, `snapshot`, `snapshots`, `diff`.
+//! The commands about local copies and snapshots: `evict`, `pin`, `unpin`, `snapshot`, `snapshots`, `prune`, `diff`.
 //!
 //! A path on the mounted drive is sent as the inode that stands there, so that names of any encoding can be given.
 
@@ -9,13 +9,13 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Cli, Exit, Failure, Outcome,
-    args::{DiffArgs, EvictArgs, PinArgs, SnapshotArgs, UnpinArgs},
+    args::{DiffArgs, EvictArgs, PinArgs, PruneArgs, SnapshotArgs, UnpinArgs},
     print,
 };
 use crate::{
     control::{
-        Client, DiffReport, EvictReport, KeepRequest, PinsReport, Request, SnapshotReport, SnapshotsReport,
-        Target,
+        Client, DiffReport, EvictReport, KeepRequest, PinsReport, PruneReport, Request, RuleChange,
+        SnapshotReport, SnapshotsReport, Target,
     },
     home::Home,
 };
@@ -94,6 +94,14 @@ pub fn snapshot(cli: &Cli, args: &SnapshotArgs) -> Outcome {
 pub fn snapshots(cli: &Cli) -> Outcome {
     let home = Home::open(&cli.home_path())?;
     let report: SnapshotsReport = call(&home, KeepRequest::Snapshots {})?;
+    print(cli.json, &report, &report.render())
+}
+
+pub fn prune(cli: &Cli, args: &PruneArgs) -> Outcome {
+    let home = Home::open(&cli.home_path())?;
+    let rule =
+        RuleChange { all_hours: args.all_hours, hourly: args.hourly, daily: args.daily, weekly: args.weekly };
+    let report: PruneReport = call(&home, KeepRequest::Prune { rule })?;
     print(cli.json, &report, &report.render())
 }
 

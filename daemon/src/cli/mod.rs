@@ -48,6 +48,7 @@ pub fn main() -> i32 {
         Command::Unpin(args) => keep::unpin(&cli, args),
         Command::Snapshot(args) => keep::snapshot(&cli, args),
         Command::Snapshots => keep::snapshots(&cli),
+        Command::Prune(args) => keep::prune(&cli, args),
         Command::Diff(args) => keep::diff(&cli, args),
         Command::Undelete(args) => undelete::run(&cli, args),
         Command::Verify(args) => running::verify(&cli, args),

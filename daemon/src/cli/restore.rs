@@ -49,7 +49,7 @@ pub fn run(cli: &Cli, args: &RestoreArgs, program: io::Result<PathBuf>) -> Outco
     ProviderAddr::merge(&mut config.providers, args.peers.iter().cloned());
     ProviderAddr::merge(&mut config.providers, found.providers);
     if let Some(survive_losses) = found.survive_losses {
-        config.policy = Policy { survive_losses };
+        config.policy = Policy { survive_losses, ..Policy::default() };
     }
     if let Some(target) = target {
         // Whatever would refuse the mountpoint does so before a home is made.

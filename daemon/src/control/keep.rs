@@ -119,6 +119,55 @@ impl SnapshotsReport {
     }
 }
 
+/// `holdfast prune --json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneReport {
+    pub dropped_snapshots: u64,
+    /// What this look found that nothing kept needs, in whole pieces.
+    pub unneeded_pieces: u64,
+    pub unneeded_bytes: u64,
+    /// What lives in pieces that were mostly unneeded, and was packed anew so that they can go.
+    pub moved_bytes: u64,
+    /// There are more such pieces.
+    pub more: bool,
+    /// What is not needed and is still here: its grace period runs, or what is needed is not with enough providers.
+    pub waiting_pieces: u64,
+    pub waiting_bytes: u64,
+    /// Copies that providers are yet to be told to drop.
+    pub waiting_copies: u64,
+    /// This machine took the drive over: nothing goes before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_until: Option<u64>,
+}
+
+impl PruneReport {
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        if self.kept_until.is_some() {
+            out.push_str(
+                "This machine took the drive over less than 30 days ago: nothing is given up yet.\n",
+            );
+        } else {
+            let snapshots = count(self.dropped_snapshots, "snapshot");
+            let pieces = count(self.unneeded_pieces, "piece");
+            let bytes = size(self.unneeded_bytes);
+            let _ = writeln!(out, "{snapshots} dropped; {bytes} in {pieces} no longer needed.");
+            if self.moved_bytes > 0 {
+                let _ =
+                    writeln!(out, "{} packed anew out of mostly unneeded pieces.", size(self.moved_bytes));
+            }
+        }
+        if self.waiting_pieces > 0 {
+            let (bytes, pieces) = (size(self.waiting_bytes), count(self.waiting_pieces, "piece"));
+            let _ = writeln!(out, "{bytes} in {pieces} wait for the grace period, or for providers.");
+        }
+        if self.waiting_copies > 0 {
+            let _ = writeln!(out, "Providers are being told to drop {}.", count(self.waiting_copies, "copy"));
+        }
+        out
+    }
+}
+
 /// `holdfast diff --json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiffReport {

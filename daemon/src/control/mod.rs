@@ -22,7 +22,9 @@ mod short;
 
 pub use client::{Client, ClientError, STATUS_SECONDS_MAX};
 pub use keep::*;
-pub use protocol::{ControlError, ErrorKind, KeepRequest, ProgressLine, Request, Response, Target};
+pub use protocol::{
+    ControlError, ErrorKind, KeepRequest, ProgressLine, Request, Response, RuleChange, Target,
+};
 pub use report::*;
 pub use server::{ControlHandler, ProgressSink, Server};
 

@@ -56,6 +56,16 @@ pub struct Target {
     pub path: String,
 }
 
+/// Parts of the retention rule, for once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuleChange {
+    pub all_hours: Option<u64>,
+    pub hourly: Option<u64>,
+    pub daily: Option<u64>,
+    pub weekly: Option<u64>,
+}
+
 /// Requests about local copies and about snapshots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
@@ -74,6 +84,8 @@ pub enum KeepRequest {
     ForgetSnapshot { name: String },
     /// Answer: `SnapshotsReport`.
     Snapshots {},
+    /// Drops the snapshots that the rule does not keep, now; what is given here stands in for the configured rule. Answer: `PruneReport`.
+    Prune { rule: RuleChange },
     /// From one snapshot to another, or to now. Answer: `DiffReport`.
     Diff { from: String, to: Option<String> },
 }

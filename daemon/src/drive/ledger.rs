@@ -13,6 +13,7 @@
 //!   prov/<peer id>         ProviderRow   addresses, what was seen of it
 //!   log/<number, u64 BE>   bytes         one signed placement entry (fs/format/content.md)
 //!   chain                  ChainEnd      what the next entry follows
+//!   rel/<deal id, 32>      Release       a copy that is to be given up, once a published head says so
 //!   note/<name>            bytes         the head as it was published (head.rs)
 //! ```
 
@@ -26,11 +27,13 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 mod memory;
+mod release;
 mod rows;
 #[cfg(test)]
 mod tests;
 
 pub use memory::MemoryRows;
+pub use release::Release;
 pub use rows::{Holder, Intent, Lost, PieceRow, ProviderRow, ProviderState, SlotRow};
 
 /// A piece's random name.
@@ -86,6 +89,8 @@ struct State {
     /// Entries with a lower sequence are named by the published head.
     log_published: u64,
     head_holders: BTreeSet<Peer>,
+    /// Pieces that went since the start: who listed the drive's pieces before does not bring them back.
+    given_up: BTreeSet<PieceId>,
 }
 
 /// The ledger; cheap to clone handles of it are made with `Arc`.
@@ -181,7 +186,7 @@ impl Ledger {
     /// Takes note of a finished piece that wants `slots` copies; known pieces are left as they are.
     pub fn add_piece(&self, id: PieceId, raw_len: u64, slots: u16) -> Result<(), LedgerError> {
         let _w = self.writer.lock();
-        if self.state.read().pieces.contains_key(&id) {
+        if self.knows(&id) {
             return Ok(());
         }
         self.put_piece(id, PieceRow::new(raw_len, slots), Vec::new(), None)

@@ -2,6 +2,8 @@
 //!
 //! The owner's part of it stands in the home's `config` (`policy`, `limits`); the rest are constants of the design.
 
+use holdfast_fs::retention::rule::RetentionRule;
+
 /// How long deals are made for, unless the owner says otherwise.
 pub const DEAL_SECONDS: u64 = 180 * 24 * 3600;
 
@@ -36,6 +38,10 @@ pub struct Policy {
     pub local_bytes_max: Option<u64>,
     /// What the home folder may hold; beyond, writers wait and safe local copies go.
     pub quota_bytes: Option<u64>,
+    /// Which commits stay.
+    pub retention: RetentionRule,
+    /// What nothing reaches any more is kept for so long before its copies are given up.
+    pub grace_seconds: u64,
     /// A local copy goes only if every holder proved possession within this time.
     pub evict_proven_seconds_max: u64,
     /// Slots on their way at once. Two keep a link busy while one waits for a receipt.
@@ -59,6 +65,8 @@ impl Default for Policy {
             deal_seconds: DEAL_SECONDS,
             local_bytes_max: None,
             quota_bytes: None,
+            retention: RetentionRule { all_hours: 24, hourly: 48, daily: 30, weekly: 52 },
+            grace_seconds: 24 * 3600,
             evict_proven_seconds_max: 24 * 3600,
             place_parallel: 6,
         }
@@ -76,6 +84,13 @@ impl Policy {
             audit_interval_seconds: limits.audit_interval_seconds,
             failed_after_seconds: limits.provider_silent_seconds_max,
             local_bytes_max: (limits.local_pieces_bytes_max > 0).then_some(limits.local_pieces_bytes_max),
+            retention: RetentionRule {
+                all_hours: config.policy.retention.all_hours,
+                hourly: config.policy.retention.hourly,
+                daily: config.policy.retention.daily,
+                weekly: config.policy.retention.weekly,
+            },
+            grace_seconds: config.policy.retention.grace_hours.saturating_mul(3600),
             quota_bytes: (limits.quota_bytes > 0).then_some(limits.quota_bytes),
             ..Self::default()
         }

@@ -121,6 +121,7 @@ fn start_workers(engine: &Arc<Engine>, keyring: Vec<u8>) {
     s.spawn(workers::repair::RepairWorker::new(engine.clone()));
     s.spawn(workers::evict::EvictWorker::new(engine.clone()));
     s.spawn(workers::pin::PinWorker::new(engine.clone()));
+    s.spawn(workers::retain::RetainWorker::new(engine.clone()));
 }
 
 /// Until something ends the mount. Answers the one who asked for it, if somebody did.
@@ -357,6 +358,7 @@ async fn adopt(
     }
     let log_next = imported.chain.length;
     ledger.import(imported)?;
+    workers::retain::note_term(ledger, now)?;
     let commit = commit_of(keys, retriever, &newest.body).await?;
     let published = Published {
         sequence: newest.body.sequence,

@@ -46,11 +46,33 @@ pub struct Config {
 pub struct Policy {
     /// Survive the loss of any this many providers; every piece has one copy more.
     pub survive_losses: u8,
+    /// Which commits stay as snapshots.
+    pub retention: Retention,
 }
 
 impl Default for Policy {
     fn default() -> Policy {
-        Policy { survive_losses: 2 }
+        Policy { survive_losses: 2, retention: Retention::default() }
+    }
+}
+
+/// Which commits stay; what only the others reached is given up, here and with the providers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// All commits of the last so many hours.
+    pub all_hours: u64,
+    /// The newest commit of each of so many hours, days and weeks.
+    pub hourly: u64,
+    pub daily: u64,
+    pub weekly: u64,
+    /// How long what nothing reaches is still kept with the providers.
+    pub grace_hours: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        Retention { all_hours: 24, hourly: 48, daily: 30, weekly: 52, grace_hours: 24 }
     }
 }
 

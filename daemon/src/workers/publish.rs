@@ -14,7 +14,9 @@ use futures::StreamExt;
 use holdfast_content::block::BlockAt;
 use holdfast_content::commit::PlaceBody;
 use holdfast_content::keys::{DriveName, TreeDomain};
-use holdfast_content::placement::{PlacementEntry, PlacementTree, checkpoint_delete, checkpoint_put};
+use holdfast_content::placement::{
+    PlacementAction, PlacementEntry, PlacementTree, checkpoint_delete, checkpoint_put,
+};
 use holdfast_content::tree::{Edit, NodeSource, Physical, PhysicalRef, SourceError};
 use holdfast_fs::drive::types::CommitInfo;
 use holdfast_net::NetError;
@@ -255,8 +257,12 @@ fn write_checkpoint(engine: &Engine, base: Option<&CheckpointRow>) -> anyhow::Re
         }
     }
     for entry in newest.values().filter(|e| e.body().number >= from) {
-        let put = checkpoint_put(entry);
-        edits.insert(put.key.to_vec(), put);
+        // There is no adder but the owner, so that what the owner removed need not be told any more.
+        let edit = match entry.body().action {
+            PlacementAction::Add => checkpoint_put(entry),
+            PlacementAction::Remove => checkpoint_delete(&entry.slot_at()),
+        };
+        edits.insert(edit.key.to_vec(), edit);
     }
     let tree = PlacementTree::new(engine.keys.tree(TreeDomain::Placement), 64);
     let root = base.map(CheckpointRow::root);

@@ -9,7 +9,7 @@ use holdfast_store::FailpointHook;
 pub struct Edges(Option<FailpointHook>);
 
 /// All edges, in the order in which a seal meets them; the sweep fails if one is never reached.
-pub const EDGES: [&str; 11] = [
+pub const EDGES: [&str; 16] = [
     "seal.cut",
     "piece.sync.before",
     "piece.rows.before",
@@ -21,6 +21,11 @@ pub const EDGES: [&str; 11] = [
     "seal.sync.after",
     "seal.sweep.after",
     "evict.row.after",
+    "prune.commits.after",
+    "compact.blocks.after",
+    "compact.commit.after",
+    "condemn.after",
+    "forget.row.after",
 ];
 
 impl Edges {

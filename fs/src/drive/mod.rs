@@ -300,7 +300,7 @@ impl Inner {
     }
 
     /// Makes a new commit the one that reads fall through to.
-    fn adopt(&self, row: &CommitRow) {
+    pub(crate) fn adopt(&self, row: &CommitRow) {
         self.location.set(row.info.location_root.clone());
         if self.parts.rows().has_base() {
             let base = CommitTree::new(self.parts.trees.clone(), row.namespace.clone());

@@ -39,6 +39,8 @@ pub struct DriveOptions {
     pub disk_free_bytes_min: u64,
     /// Providers that may be lost without losing data: M. A piece may be evicted only with more than M holders.
     pub survive_losses: u8,
+    /// Pieces that are mostly dead are emptied into new ones only where this many bytes come free by it.
+    pub compact_gain_bytes_min: u64,
     /// No name of this device reaches a provider; it is written into (encrypted) commits only.
     pub device: [u8; 16],
     /// The writer's term that commits are marked with.
@@ -65,6 +67,8 @@ impl Default for DriveOptions {
             seal_rounds_max: 64,
             disk_free_bytes_min: 256 << 20,
             survive_losses: 2,
+            // Below, deals and a commit cost more than the room is worth.
+            compact_gain_bytes_min: 1 << 20,
             device: [0; 16],
             term: 0,
             store: StoreOptions::default(),

@@ -4,7 +4,7 @@
 //! written twice; a piece's rows are committed after its file is durable, in one record; [`PieceSink::generation`] counts finished pieces, so
 //! that whoever waits for a block's piece sees when it is there. Refuses to go on after an error: the open piece is abandoned.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use holdfast_content::block::{Block, BlockAt, BlockSink, PieceId, SinkError, cid_from_digest, digest_of};
 use holdfast_content::car::PieceWriter;
@@ -42,6 +42,8 @@ pub(crate) struct PieceSink<'a> {
     placed: BTreeMap<[u8; 32], BlockRow>,
     /// From here on blocks are nodes of the location tree, which finds its own by their place.
     unplaced: bool,
+    /// Blocks in these pieces count as not there: they are written anew.
+    emptied: BTreeSet<PieceId>,
 }
 
 struct OpenPiece {
@@ -55,7 +57,7 @@ struct OpenPiece {
 impl<'a> PieceSink<'a> {
     /// `placed`: blocks of earlier pieces that no commit covers.
     pub(crate) fn new(parts: SinkParts<'a>, placed: BTreeMap<[u8; 32], BlockRow>) -> Self {
-        Self { parts, open: None, finished: Vec::new(), placed, unplaced: false }
+        Self { parts, open: None, finished: Vec::new(), placed, unplaced: false, emptied: BTreeSet::new() }
     }
 
     /// Pieces finished so far.
@@ -73,10 +75,19 @@ impl<'a> PieceSink<'a> {
         if let Some(row) = self.open.as_ref().and_then(|open| open.blocks.get(digest)) {
             return Ok(Some(*row));
         }
-        match self.parts.store.get(Table::Block, digest)? {
-            Some(row) => Ok(Some(BlockRow::decode(&row)?)),
-            None => Ok(None),
-        }
+        let Some(row) = self.parts.store.get(Table::Block, digest)? else { return Ok(None) };
+        let row = BlockRow::decode(&row)?;
+        Ok(Some(row).filter(|row| !self.emptied.contains(&row.piece)))
+    }
+
+    /// From here on nothing is found in these pieces, so that what is written leaves them.
+    pub(crate) fn empty(&mut self, pieces: BTreeSet<PieceId>) {
+        self.emptied = pieces;
+    }
+
+    /// Is this one of them?
+    pub(crate) fn empties(&self, piece: &PieceId) -> bool {
+        self.emptied.contains(piece)
     }
 
     /// Writes a block unless it is there.

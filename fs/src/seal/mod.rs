@@ -85,7 +85,7 @@ impl SealParts {
         Ok(())
     }
 
-    fn sink(&self, placed: BTreeMap<[u8; 32], BlockRow>) -> PieceSink<'_> {
+    pub(crate) fn sink(&self, placed: BTreeMap<[u8; 32], BlockRow>) -> PieceSink<'_> {
         PieceSink::new(self.sink_parts(false), placed)
     }
 
@@ -247,7 +247,11 @@ fn install_dags(parts: &SealParts, cut: Lsn, new: &overlay::Overlay) -> Result<(
 }
 
 /// The commit's own record: its row, its pieces' rows, and the marks of what is still pending.
-fn install_commit(parts: &SealParts, row: &CommitRow, pending: &BTreeSet<Ino>) -> Result<(), DriveError> {
+pub(crate) fn install_commit(
+    parts: &SealParts,
+    row: &CommitRow,
+    pending: &BTreeSet<Ino>,
+) -> Result<(), DriveError> {
     parts.options.edges.hit("seal.commit.before");
     let lsn = {
         // Eviction changes piece rows too.

@@ -60,11 +60,13 @@ pub struct SnapshotInfo {
 pub(crate) struct Snapshots {
     open: Mutex<LruCache<u64, Arc<Vfs>>>,
     empty: Mutex<Option<Store>>,
+    /// Held while names are given, and while commits without names go.
+    names: Mutex<()>,
 }
 
 impl Default for Snapshots {
     fn default() -> Self {
-        Self { open: Mutex::new(LruCache::new(OPEN_MAX)), empty: Mutex::default() }
+        Self { open: Mutex::new(LruCache::new(OPEN_MAX)), empty: Mutex::default(), names: Mutex::default() }
     }
 }
 
@@ -94,6 +96,16 @@ impl Snapshots {
         )?;
         *empty = Some(store.clone());
         Ok(store)
+    }
+
+    /// No name is given while this is held.
+    pub(crate) fn hold_names(&self) -> parking_lot::MutexGuard<'_, ()> {
+        self.names.lock()
+    }
+
+    /// No longer to be shown.
+    pub(crate) fn close(&self, sequence: u64) {
+        self.open.lock().pop(&sequence);
     }
 }
 
@@ -157,6 +169,7 @@ impl Drive {
         if !is_name(name) {
             return Err(DriveError::Fs(FsError::Invalid));
         }
+        let _names = self.inner.snapshots.hold_names();
         let Some(row) = self.inner.commit_row(sequence)? else {
             return Err(DriveError::Fs(FsError::NotFound));
         };

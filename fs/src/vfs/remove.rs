@@ -18,6 +18,8 @@ use super::{Vfs, check_name, touch_dir};
 
 /// Rows that one record removes at most, so that neither the record nor the wait for it grows with a file.
 pub(super) const REMOVE_ROWS_MAX: usize = 2048;
+/// What an orphan costs at least, in rows: a record of its own.
+const ORPHAN_ROWS: usize = 16;
 /// Tries before giving up on a name that changes its inode faster than it can be locked.
 pub(super) const RACE_TRIES: usize = 1024;
 
@@ -176,20 +178,21 @@ impl Vfs {
         Ok(rows.into_iter().map(|(key, _)| key).collect())
     }
 
-    /// One bounded step towards taking the rows of an orphan that nobody has open; true if there is more to do.
-    fn reclaim_step(&self, node: &Arc<Node>) -> Result<bool, FsError> {
+    /// One bounded step towards taking the rows of an orphan that nobody has open.
+    fn reclaim_step(&self, node: &Arc<Node>) -> Result<Step, FsError> {
         let ino = node.ino;
         let mut state = node.write();
         if state.dead || state.row.nlink > 0 || node.opens.load(Ordering::Relaxed) > 0 {
-            return Ok(false);
+            return Ok(Step { rows: 0, more: false });
         }
         let mut txn = self.rows.begin();
         if self.write_death(&mut txn, ino, &mut state)? {
+            let rows = state.extents.as_ref().map_or(0, |map| map.len());
             txn.delete_orphan(ino);
             txn.commit()?;
             bury(&mut state);
             self.nodes.recount(&mut state);
-            return Ok(false);
+            return Ok(Step { rows, more: false });
         }
         let mut txn = self.rows.begin();
         let mut gone = Vec::new();
@@ -213,7 +216,7 @@ impl Vfs {
             });
         }
         self.nodes.recount(&mut state);
-        Ok(true)
+        Ok(Step { rows: REMOVE_ROWS_MAX, more: true })
     }
 
     fn is_careful(&self) -> bool {
@@ -227,7 +230,7 @@ impl Vfs {
             return Ok(());
         }
         self.reclaimable.lock().push(ino);
-        self.reclaim(REMOVE_ROWS_MAX).map(drop)
+        self.reclaim(1).map(drop)
     }
 
     /// A round of housekeeping begins: what lingered for a whole one may be reclaimed.
@@ -240,24 +243,20 @@ impl Vfs {
         std::mem::swap(this, last);
     }
 
-    /// Takes away rows of orphans that nobody uses, about `rows_max` of them; true if more wait. Whoever owns the
-    /// file system calls it now and then; a caller who unlinks helps with one step.
+    /// Takes away rows of orphans that nobody uses, about `rows_max` of them and at least one step; true if more wait.
+    /// Whoever owns the file system calls it now and then; a caller who unlinks helps with one step.
     pub fn reclaim(&self, rows_max: usize) -> Result<bool, FsError> {
-        let mut left = rows_max.div_ceil(REMOVE_ROWS_MAX).max(1);
-        while left > 0 {
+        let mut done = 0;
+        while done < rows_max {
             let Some(ino) = self.reclaimable.lock().pop() else { return Ok(false) };
             let node = match self.node(ino) {
                 Err(FsError::NotFound) => continue,
                 other => other?,
             };
-            while left > 0 {
-                left -= 1;
-                if !self.reclaim_step(&node)? {
-                    break;
-                }
-                if left == 0 {
-                    self.reclaimable.lock().push(ino);
-                }
+            let step = self.reclaim_step(&node)?;
+            done += step.rows.max(ORPHAN_ROWS);
+            if step.more {
+                self.reclaimable.lock().push(ino);
             }
         }
         Ok(!self.reclaimable.lock().is_empty())
@@ -298,6 +297,12 @@ impl Vfs {
             }
         }
     }
+}
+
+/// What a step took away, and whether the orphan has more.
+struct Step {
+    rows: usize,
+    more: bool,
 }
 
 /// Nothing is at rest any more: what is left in memory is empty.

@@ -215,10 +215,16 @@ impl Inner {
             failpoint!(self.options.failpoints, "log.write.before");
             let mut retained = segment.retained.lock();
             // Kept before it is written: should the write fail, the bytes are needed.
-            retained.push(Retained { offset: run.offset, bytes: run.bytes, last_lsn });
+            retained.push(Retained { offset: run.offset, bytes: run.bytes, written: false });
             let file = segment.file();
-            let written =
-                retained.last().map_or(Ok(()), |last| write_all_at(&*file, &last.bytes, last.offset));
+            let written = match retained.last_mut() {
+                Some(last) => {
+                    let written = write_all_at(&*file, &last.bytes, last.offset);
+                    last.written = written.is_ok();
+                    written
+                }
+                None => Ok(()),
+            };
             drop(retained);
             failpoint!(self.options.failpoints, "log.write.after");
             written

@@ -27,7 +27,7 @@ impl Failpoints {
 }
 
 /// All edges, in the order in which a write meets them. The sweep fails if one of them is never reached.
-pub const EDGES: [&str; 17] = [
+pub const EDGES: [&str; 18] = [
     "segment.create.before",
     "segment.header.written",
     "segment.header.synced",
@@ -39,6 +39,7 @@ pub const EDGES: [&str; 17] = [
     "log.write.after",
     "sync.before",
     "sync.data.done",
+    "sync.log.synced",
     "sync.log.done",
     "index.batch.before",
     "index.batch.after",

@@ -166,7 +166,7 @@ impl Inner {
         failpoint!(self.options.failpoints, "payload.write.before");
         let written = write_all_at(&*segment.file(), &sealed, offset);
         if written.is_ok() {
-            segment.retained.lock().push(Retained { offset, bytes: sealed, last_lsn: 0 });
+            segment.retained.lock().push(Retained { offset, bytes: sealed, written: true });
         }
         segment.writers.fetch_sub(1, Ordering::AcqRel);
         written.map_err(|error| StoreError::io("write a payload", &segment.name(), error))?;

@@ -76,8 +76,8 @@ pub(crate) struct Segment {
 pub(crate) struct Retained {
     pub(crate) offset: u64,
     pub(crate) bytes: Vec<u8>,
-    /// The last record in them; 0 in data segments.
-    pub(crate) last_lsn: Lsn,
+    /// The file took them all: a sync that begins from here on covers them.
+    pub(crate) written: bool,
 }
 
 impl Segment {

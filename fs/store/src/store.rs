@@ -52,7 +52,7 @@ pub trait Reads: Send + Sync {
 /// Transactions that touch the same keys are ordered by the caller's own locks.
 #[derive(Clone)]
 pub struct Store {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     workers: Arc<Workers>,
 }
 

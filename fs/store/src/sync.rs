@@ -41,7 +41,7 @@ impl Inner {
         log.syncing = true;
         let target = log.written_lsn;
         let logs = log.unsynced_logs.clone();
-        let synced = MutexGuard::unlocked(log, || self.sync_files(target, &logs));
+        let synced = MutexGuard::unlocked(log, || self.sync_files(&logs));
         log.syncing = false;
         match synced {
             Ok(()) => {
@@ -61,7 +61,7 @@ impl Inner {
         }
     }
 
-    fn sync_files(&self, target: Lsn, logs: &[Arc<Segment>]) -> Result<()> {
+    fn sync_files(&self, logs: &[Arc<Segment>]) -> Result<()> {
         failpoint!(self.options.failpoints, "sync.before");
         let dirty = self.data.lock().dirty.clone();
         for segment in &dirty {
@@ -73,7 +73,7 @@ impl Inner {
         }
         failpoint!(self.options.failpoints, "sync.data.done");
         for segment in logs {
-            self.sync_log_segment(segment, target)?;
+            self.sync_log_segment(segment)?;
         }
         failpoint!(self.options.failpoints, "sync.log.done");
         Ok(())
@@ -97,15 +97,18 @@ impl Inner {
         }
     }
 
-    fn sync_log_segment(&self, segment: &Arc<Segment>, target: Lsn) -> Result<()> {
-        if segment.retained.lock().is_empty() {
-            return Ok(());
-        }
+    fn sync_log_segment(&self, segment: &Arc<Segment>) -> Result<()> {
+        // What is written while the sync runs may be a mark, which has no LSN of its own: only the place tells it apart.
+        let through = match segment.retained.lock().iter().take_while(|run| run.written).last() {
+            Some(run) => run.offset,
+            None => return Ok(()),
+        };
         match segment.file().sync_data() {
             Ok(()) => {
+                failpoint!(self.options.failpoints, "sync.log.synced");
                 let mut retained = segment.retained.lock();
-                // Runs are written in order: those up to the target were written before the sync began.
-                let covered = retained.partition_point(|run| run.last_lsn <= target);
+                // A segment that was written anew meanwhile has nothing left of them.
+                let covered = retained.partition_point(|run| run.offset <= through);
                 let done: Vec<_> = retained.drain(..covered).collect();
                 drop(retained);
                 self.note_synced(done.iter().map(|run| run.bytes.len() as u64).sum());

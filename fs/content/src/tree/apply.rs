@@ -37,9 +37,19 @@ impl<V: Variant> Tree<V> {
         edits: impl IntoIterator<Item = Edit>,
         sink: &mut dyn BlockSink,
     ) -> Result<Applied<V::Ref>, TreeError> {
-        let mut job = Job { tree: self, source, sink, latest: Vec::new(), nodes: 0, bytes: 0 };
-        let root = job.run(root, &mut edits.into_iter())?;
-        Ok(Applied { root, nodes_written: job.nodes, bytes_written: job.bytes })
+        Job::new(self, source, sink, false).apply(root, &mut edits.into_iter())
+    }
+
+    /// The same, and every node on the way to an edit is given to the sink, changed or not: the sink decides where it lies. Edits that repeat a row
+    /// as it is move the nodes above it.
+    pub fn apply_anew(
+        &self,
+        source: &dyn NodeSource<V>,
+        root: Option<&V::Ref>,
+        edits: impl IntoIterator<Item = Edit>,
+        sink: &mut dyn BlockSink,
+    ) -> Result<Applied<V::Ref>, TreeError> {
+        Job::new(self, source, sink, true).apply(root, &mut edits.into_iter())
     }
 }
 
@@ -49,6 +59,8 @@ struct Job<'a, V: Variant> {
     sink: &'a mut dyn BlockSink,
     /// For each level the last new node, and its child if it has only one: new nodes cannot be read back yet.
     latest: Vec<Option<(Cid, Option<Entry>)>>,
+    /// An old node that comes out equal is written all the same.
+    anew: bool,
     nodes: u64,
     bytes: u64,
 }
@@ -77,7 +89,25 @@ struct Cut {
     done: Done,
 }
 
-impl<V: Variant> Job<'_, V> {
+impl<'a, V: Variant> Job<'a, V> {
+    fn new(
+        tree: &'a Tree<V>,
+        source: &'a dyn NodeSource<V>,
+        sink: &'a mut dyn BlockSink,
+        anew: bool,
+    ) -> Self {
+        Self { tree, source, sink, latest: Vec::new(), anew, nodes: 0, bytes: 0 }
+    }
+
+    fn apply(
+        mut self,
+        root: Option<&V::Ref>,
+        edits: &mut dyn Iterator<Item = Edit>,
+    ) -> Result<Applied<V::Ref>, TreeError> {
+        let root = self.run(root, edits)?;
+        Ok(Applied { root, nodes_written: self.nodes, bytes_written: self.bytes })
+    }
+
     fn run(
         &mut self,
         root: Option<&V::Ref>,
@@ -246,7 +276,8 @@ impl<V: Variant> Job<'_, V> {
     fn end_node(&mut self, cut: &mut Cut) -> Result<(), TreeError> {
         cut.weight = 0;
         let entries = std::mem::take(&mut cut.entries);
-        if let Some((entry, _)) = cut.old.take().filter(|(_, old)| old.entries == entries) {
+        let stands = |old: &Node| !self.anew && old.entries == entries;
+        if let Some((entry, _)) = cut.old.take().filter(|(_, old)| stands(old)) {
             cut.done.edits.remove(&entry.key);
             cut.done.nodes.push(entry);
             return Ok(());

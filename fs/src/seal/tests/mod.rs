@@ -5,6 +5,7 @@ mod cases;
 mod crash;
 mod random;
 mod restore;
+mod retention;
 mod room;
 mod snapshots;
 

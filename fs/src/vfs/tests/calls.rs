@@ -68,6 +68,21 @@ fn orphans_of_a_crash_are_reclaimed() {
 }
 
 #[test]
+fn a_round_takes_small_orphans_by_the_thousand() {
+    let drive = Drive::new();
+    for n in 0..1_500 {
+        let name = format!("{n}");
+        drive.vfs.create_open(&ROOT, ROOT_INO, name.as_bytes(), &NewNode::file(0o600, 0)).unwrap();
+        drive.vfs.unlink(ROOT_INO, name.as_bytes()).unwrap();
+    }
+    let drive = drive.killed();
+    let orphans = || drive.vfs.rows().live().orphans(0, 2_000).unwrap().len();
+    assert_eq!(orphans(), 1_500);
+    assert!(!drive.vfs.reclaim(65_536).unwrap());
+    assert_eq!(orphans(), 0);
+}
+
+#[test]
 fn files_of_many_extents_go_in_bounded_records() {
     let drive = Drive::new();
     for (name, end) in [("cut", Some(10)), ("removed", None)] {

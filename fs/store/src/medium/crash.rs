@@ -77,9 +77,11 @@ impl CrashMedium {
     /// The medium as the next process finds it when only this one was killed: everything that was written.
     pub fn killed(&self) -> CrashMedium {
         let folder = self.0.lock();
-        let copy = |file: &Arc<CrashFile>| {
-            let content = file.0.lock();
-            Arc::new(CrashFile(Mutex::new(content.clone())))
+        // A file that has a live and a durable name is one file.
+        let mut copies: BTreeMap<*const CrashFile, Arc<CrashFile>> = BTreeMap::new();
+        let mut copy = |file: &Arc<CrashFile>| {
+            let fresh = || Arc::new(CrashFile(Mutex::new(file.0.lock().clone())));
+            copies.entry(Arc::as_ptr(file)).or_insert_with(fresh).clone()
         };
         CrashMedium(Arc::new(Mutex::new(Folder {
             live: folder.live.iter().map(|(name, file)| (name.clone(), copy(file))).collect(),

@@ -63,6 +63,11 @@ impl FaultMedium {
         self.plans.lock().push(Plan { op, after, times, fault });
     }
 
+    /// Failures that the plans have left: fewer than planned say that some were met.
+    pub fn left(&self) -> u64 {
+        self.plans.lock().iter().fold(0, |sum, plan| sum.saturating_add(plan.times))
+    }
+
     /// Forgets all plans.
     pub fn heal(&self) {
         self.plans.lock().clear();
