@@ -127,7 +127,7 @@ fn deals_become_sectors_that_are_proven_mended_and_ended() {
     // The slot of one is not what its deal says.
     deals.push(StoredPiece { piece: PieceCid::new(200, [3; 32]).unwrap(), ..deal(home.path(), 5, 200) });
 
-    let mut keeper = Keeper::start(&dir, &parameters, 10);
+    let mut keeper = Keeper::start(&dir, &parameters, 20);
     keeper.list(&deals);
     let status = keeper.until("a Window PoSt", |status| status.windows.proven > 0);
     assert!(status.warning.as_ref().unwrap().contains("TEST STRENGTH"), "{status}");
@@ -153,7 +153,7 @@ fn deals_become_sectors_that_are_proven_mended_and_ended() {
     };
     rot(&replica(&dir));
     rot(&dir.join("sectors/1/unsealed"));
-    let mut keeper = Keeper::start(&dir, &parameters, 10);
+    let mut keeper = Keeper::start(&dir, &parameters, 20);
     deals.truncate(4);
     keeper.list(&deals);
     let status = keeper.until("a declared fault", |status| status.sectors_faulty == 1);
