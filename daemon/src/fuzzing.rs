@@ -3,8 +3,13 @@
 
 use std::path::Path;
 
+use holdfast_compressed::AuditReport;
 use holdfast_net::record::{RECORD_BYTES_MAX, RecordRules as _};
-use holdfast_proofs::{CommpHasher, PieceCid, PossessionProof};
+use holdfast_proofs::{
+    CommpHasher, PieceCid, PossessionProof,
+    file::ProofFile,
+    sealing::{Order, SealingStatus},
+};
 
 use crate::cli::args::parse_size;
 use crate::control::{Request, Response, StatusReport};
@@ -34,6 +39,10 @@ const OWN: &[Decoder] = &[
     ("daemon-size", |bytes| drop(parse_size(text(bytes)))),
     ("proofs-possession", possession),
     ("proofs-piece-cid", piece_cid),
+    ("proofs-file", proof_file),
+    ("proofs-sealing-order", |bytes| drop(serde_json::from_slice::<Order>(bytes))),
+    ("proofs-sealing-status", sealing_status),
+    ("proofs-compressed-report", compressed_report),
     ("proofs-checkpoint", |bytes| drop(CommpHasher::resume(bytes))),
 ];
 
@@ -95,6 +104,25 @@ fn piece_cid(bytes: &[u8]) {
     if let Ok(cid) = PieceCid::from_bytes(bytes) {
         assert_eq!(cid.to_bytes(), bytes, "two encodings of one piece CID");
         let _ = (cid.padding(), cid.leaf_count(), cid.padded_len());
+    }
+}
+
+fn proof_file(bytes: &[u8]) {
+    if let Ok(ProofFile::Possession(file)) = ProofFile::decode(bytes) {
+        assert!(file.encode().is_ok_and(|again| again == bytes), "two encodings of one proof file");
+        let _ = file.verify();
+    }
+}
+
+fn sealing_status(bytes: &[u8]) {
+    if let Ok(status) = serde_json::from_slice::<SealingStatus>(bytes) {
+        let _ = status.to_string();
+    }
+}
+
+fn compressed_report(bytes: &[u8]) {
+    if let Ok(report) = AuditReport::decode(bytes) {
+        assert!(report.encode().is_ok_and(|again| again == bytes), "two encodings of one report");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Keys and swap.
+//! Keys and swap; and how much memory there is.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -13,6 +13,13 @@ pub fn lock<T>(value: &T) {
     }
 }
 
+/// All memory of this machine, where the system tells.
+pub fn total_bytes() -> Option<u64> {
+    let table = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = table.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1_024)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -23,6 +30,11 @@ mod tests {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find(|line| line.starts_with("VmLck:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn this_machine_has_memory() {
+        assert!(total_bytes().unwrap() > 1 << 20);
     }
 
     #[test]

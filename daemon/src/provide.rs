@@ -33,7 +33,9 @@ use crate::{
     home::{HomeError, LockGuard, ProviderAddr, create_private_dir, write_atomically},
     local_network::{ADDRESS_FILE, LOG_FILE, PID_FILE},
     process::ProcessRecord,
+    prover,
     records::DriveRecords,
+    sealing::{SealConfig, Sealer, SealingError},
 };
 
 const CONFIG_FILE: &str = "config";
@@ -58,6 +60,9 @@ pub(crate) struct FolderConfig {
     /// Where it belongs, for its clients.
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     tags: Tags,
+    /// How its pieces are sealed; without it, they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seal: Option<SealConfig>,
 }
 
 /// Why a provider does not start.
@@ -71,6 +76,10 @@ pub enum ProvideError {
     Tags,
     #[error("cannot listen at {addrs}: {reason}")]
     Listen { addrs: String, reason: String, port_in_use: bool },
+    #[error(transparent)]
+    Prover(#[from] crate::prover::Missing),
+    #[error(transparent)]
+    Sealing(#[from] SealingError),
     #[error(transparent)]
     Folder(#[from] HomeError),
     #[error("{0}")]
@@ -94,6 +103,17 @@ pub struct Started {
     pub pid: u32,
     pub address: ProviderAddr,
     pub capacity_bytes: u64,
+    /// The profile that pieces are sealed at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seal: Option<String>,
+}
+
+/// What is to become of a folder's sealing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SealChange {
+    Keep,
+    Off,
+    On(SealConfig),
 }
 
 impl Folder {
@@ -104,6 +124,7 @@ impl Folder {
         client_quota: Option<u64>,
         listen: &[String],
         tags: &Tags,
+        seal: SealChange,
     ) -> Result<Folder, ProvideError> {
         create_private_dir(dir)?;
         let dir = dir.canonicalize().map_err(|error| HomeError::io("open", dir, error))?;
@@ -119,12 +140,18 @@ impl Folder {
             client_bytes_max: None,
             listen: vec![LISTEN_DEFAULT.to_owned()],
             tags: Tags::default(),
+            seal: None,
         });
         if !tags.is_empty() {
             config.tags = tags.clone();
         }
         if !config.tags.is_valid() {
             return Err(ProvideError::Tags);
+        }
+        match seal {
+            SealChange::Keep => {}
+            SealChange::Off => config.seal = None,
+            SealChange::On(seal) => config.seal = Some(seal),
         }
         config.capacity_bytes = capacity.unwrap_or(config.capacity_bytes);
         config.client_bytes_max = client_quota.or(config.client_bytes_max);
@@ -164,10 +191,11 @@ impl Folder {
     }
 }
 
-/// Serves until `shutdown`; `announce` is called once, when it listens.
+/// Serves until `shutdown`; `announce` is called once, when it listens. `program` is this one: the prover may be beside it.
 pub async fn run(
     mut folder: Folder,
     shutdown: CancellationToken,
+    program: Option<&Path>,
     announce: impl FnOnce(&Started),
 ) -> Result<(), ProvideError> {
     let env = Env::system();
@@ -181,8 +209,22 @@ pub async fn run(
     let mut config = ProviderConfig::with_capacity(folder.config.capacity_bytes);
     config.tags = folder.config.tags.clone();
     config.limits.key_bytes_max = folder.config.client_bytes_max.unwrap_or(config.limits.key_bytes_max);
+    let sealer = match folder.config.seal.clone() {
+        None => None,
+        Some(seal) => {
+            let prover = prover::find(program, std::env::var_os("PATH").as_deref())?;
+            let sealer = Sealer::new(prover, &folder.dir, seal, &node.peer_id().to_bytes());
+            config.gate = sealer.gate();
+            Some(sealer)
+        }
+    };
     let (rules, settlement) = (Arc::new(DriveRecords), Arc::new(NoSettlement));
     let provider = Provider::open(&folder.dir, config, node.clone(), env, rules, settlement).await?;
+
+    let sealing = match sealer {
+        None => None,
+        Some(sealer) => Some(begin_sealing(sealer, &provider, &shutdown).await?),
+    };
 
     let address = ProviderAddr::new(node.peer_id(), &reachable(bound));
     write_atomically(
@@ -196,6 +238,7 @@ pub async fn run(
         pid: record.pid,
         address,
         capacity_bytes: folder.config.capacity_bytes,
+        seal: folder.config.seal.as_ref().map(|seal| seal.profile.clone()),
     };
     tracing::info!(peer = %node.peer_id(), "providing");
 
@@ -209,10 +252,28 @@ pub async fn run(
             tokio::time::timeout(Duration::from_secs(STOP_SECONDS_MAX), serving).await.unwrap_or(Ok(()))
         }
     };
+    if let Some((sealing, stop)) = sealing {
+        stop.cancel();
+        let _ = sealing.await;
+    }
     node.shutdown().await;
     let _ = fs::remove_file(folder.dir.join(PID_FILE));
     tracing::info!("stopped");
     Ok(served?)
+}
+
+/// Starts the prover and waits for its first word: what it refuses is told before anybody is served.
+async fn begin_sealing(
+    sealer: Sealer,
+    provider: &Provider,
+    shutdown: &CancellationToken,
+) -> Result<(tokio::task::JoinHandle<()>, CancellationToken), ProvideError> {
+    let stop = shutdown.child_token();
+    let (tell, began) = tokio::sync::oneshot::channel();
+    let task = tokio::spawn(sealer.run(provider.clone(), stop.clone(), tell));
+    // Nobody tells where the shutdown came first.
+    began.await.unwrap_or(Ok(()))?;
+    Ok((task, stop))
 }
 
 fn read_config(dir: &Path, path: &Path) -> Result<Option<FolderConfig>, HomeError> {

@@ -232,3 +232,67 @@ fn a_passphrase_is_changed_and_the_old_one_opens_nothing() {
     assert_eq!((verify("secrets"), verify("new")), (Some(3), Some(0)));
     assert_eq!(mode(&m.path("home/keyfile")), 0o600);
 }
+
+/// A repository file that the tests of a room below keep.
+fn committed(name: &str) -> String {
+    format!("{}/../proofs/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn proofs_are_made_and_checked_and_their_strength_is_said() {
+    let machine = Machine::new();
+    fs::write(machine.path("data"), vec![7; 100_000]).unwrap();
+    let seed = "5a".repeat(32);
+    let made = machine.json(0, &["proofs", "prove", "data", "--seed", &seed, "--out", "proof", "--json"]);
+    assert_eq!(made["challenges"], 24);
+    assert_eq!(mode(&machine.path("proof")), 0o644);
+    let checked = machine.json(0, &["proofs", "verify", "proof", "--json"]);
+    assert_eq!((&checked["kind"], &checked["production"]), (&"possession".into(), &true.into()));
+    assert!(checked["shows"][0].as_str().unwrap().contains(made["piece"].as_str().unwrap()));
+    let mut bytes = fs::read(machine.path("proof")).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(machine.path("twin"), &bytes).unwrap();
+    machine.expect(11, &["proofs", "verify", "twin"]);
+    fs::write(machine.path("none"), "HFPROOF").unwrap();
+    machine.expect(11, &["proofs", "verify", "none"]);
+    bytes[7] = 9;
+    fs::write(machine.path("newer"), &bytes).unwrap();
+    machine.expect(14, &["proofs", "verify", "newer"]);
+    machine.expect(2, &["proofs", "prove", "data", "--seed", "5a", "--out", "proof"]);
+
+    let report = committed("vectors/compressed.report");
+    let text = machine.expect(0, &["proofs", "verify", &report]);
+    assert!(text.starts_with("TEST STRENGTH: "), "{text}");
+    let checked = machine.json(0, &["proofs", "verify", &report, "--json"]);
+    assert_eq!((&checked["kind"], &checked["production"]), (&"compressed-possession".into(), &false.into()));
+    let mut bytes = fs::read(report).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(machine.path("twin"), bytes).unwrap();
+    machine.expect(11, &["proofs", "verify", "twin"]);
+    machine.expect(5, &["proofs", "status", "."]);
+}
+
+#[test]
+fn what_rests_on_circuits_says_that_the_prover_is_missing() {
+    let machine = Machine::new();
+    // The same program, alone in a folder.
+    let alone = machine.path("holdfast");
+    fs::copy(env!("CARGO_BIN_EXE_holdfast"), &alone).unwrap();
+    let run = |words: &[&str]| {
+        let output =
+            Command::new(&alone).args(words).env("PATH", machine.dir.path().join("empty")).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let sealed = committed("sectors/vectors/seal-2k.proof");
+    for words in [&["proofs", "verify", &sealed][..], &["proofs", "params", "--profile", "test-2k"]] {
+        let (code, said) = run(words);
+        assert_eq!(code, Some(15), "{said}");
+        assert!(said.contains("holdfast-prover is missing") && said.contains("cargo build"), "{said}");
+    }
+    // The others need none.
+    let (code, said) = run(&["proofs", "verify", &committed("vectors/compressed.report")]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = run(&["provide", "p", "--seal", "test-3k"]);
+    assert_eq!(code, Some(2), "{said}");
+}

@@ -2,7 +2,8 @@
 //!
 //! Owns: piece commitments (`commp`: CommP and its v2 piece CID, FRC-0069), possession proofs
 //! (`pdp`: challenge, prove, verify, the on-disk tree cache), and what a series of audits implies
-//! (`odds`: the probability that a loss goes unnoticed).
+//! (`odds`: the probability that a loss goes unnoticed), the possession proof as a file (`file`), and what a provider and its prover say to
+//! each other (`sealing`: types only).
 //!
 //! Promises: no clock, no randomness, no network, no async; a decoder given hostile bytes answers
 //! with an error and never panics; verification is a pure function of public bytes and of SHA-256.
@@ -17,9 +18,11 @@
 //! ```
 
 pub mod commp;
+pub mod file;
 pub mod odds;
 pub mod pdp;
 mod read_at;
+pub mod sealing;
 
 pub use commp::{CacheError, CommpHasher, PieceCid, PieceCidError, TreeCache, TreeLevel};
 pub use odds::AuditPlan;

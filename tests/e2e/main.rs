@@ -17,6 +17,7 @@ mod ipfs;
 mod itself;
 mod machine;
 mod providers;
+mod proving;
 mod quota;
 mod reference;
 mod retention;
@@ -69,6 +70,7 @@ const FUSE: &[Needs] = &[Needs::Fuse];
 const FIRST_FORMAT: &[Needs] = &[Needs::Fuse, Needs::Program("getfattr")];
 const ROOT: &[Needs] = &[Needs::Fuse, Needs::Root];
 const HELIA: &[Needs] = &[Needs::Fuse, Needs::Program("npm"), Needs::Prepared(ipfs::install)];
+const PROVER: &[Needs] = &[Needs::Prepared(proving::prover_is_there)];
 const TOOLS: &[Needs] = &[Needs::Fuse, Needs::Program("git"), Needs::Program("restic")];
 
 /// In the order in which they run: the quick ones that say most come first.
@@ -90,6 +92,8 @@ const TESTS: &[Test] = &[
     test("a_power_cut_loses_nothing_that_was_synced", FUSE, 600, crash::power_cut),
     test("a_lying_fsync_is_noticed", FUSE, 300, crash::lying_fsync),
     test("a_full_disk_is_lived_through", ROOT, 300, full::full_disk),
+    test("a_prover_that_cannot_is_refused", PROVER, 300, proving::refused),
+    test("sealing_under_load_misses_no_deadline", PROVER, 1_500, proving::under_load),
     test("two_of_five_providers_are_lost", FUSE, 600, providers::two_of_five_lost),
     test("a_provider_that_flips_bits_is_replaced", FUSE, 600, providers::flipped_bits),
     test("silent_and_lying_providers_cost_bounded_time", FUSE, 600, providers::gone_bad),

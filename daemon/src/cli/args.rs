@@ -17,7 +17,7 @@ A first drive, with providers on this machine to try it out:
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong passphrase or words, 4 not mounted, 5 home folder, 6 mountpoint,
 7 this machine cannot mount, 8 in use, 9 network, 10 not safe in time, 11 damage found, 12 disk full,
-13 no permission, 14 written by a newer version.";
+13 no permission, 14 written by a newer version, 15 a program or parameters that are needed are missing.";
 
 /// A drive that lives on many machines: encrypted here, kept by independent providers, back on any machine from 24 words.
 #[derive(Debug, Parser)]
@@ -70,6 +70,8 @@ pub enum Command {
     Provider(ProviderArgs),
     /// Store other people's encrypted pieces in a folder of this machine
     Provide(ProvideArgs),
+    /// Check proofs of storage, offline, and make proofs of possession
+    Proofs(ProofsArgs),
     /// Bring a drive back on this machine from its 24 words
     Restore(RestoreArgs),
     /// Run several providers on this machine, to try Holdfast out
@@ -313,9 +315,103 @@ pub struct ProvideArgs {
     pub listen: Vec<String>,
     #[command(flatten)]
     pub tags: TagArgs,
+    #[command(flatten)]
+    pub seal: SealArgs,
     /// Return when it listens; the provider goes on in the background
     #[arg(long, hide = true, value_name = "FD")]
     pub ready_fd: Option<i32>,
+}
+
+#[derive(Debug, Args)]
+pub struct SealArgs {
+    /// Seal the pieces into sectors of this profile and prove them on schedule: test-2k or test-8m (both of TEST STRENGTH),
+    /// production-32g, production-64g; off ends it [default: what the folder was last given, else off]
+    #[arg(long, value_name = "PROFILE")]
+    pub seal: Option<String>,
+    /// Cores that sealing and proving may use [default: all]
+    #[arg(long, value_name = "N", requires = "seal", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub seal_cores: Option<u32>,
+    /// Memory that they may use: 8G, ... [default: half of the machine's]
+    #[arg(long, value_name = "SIZE", requires = "seal", value_parser = parse_size)]
+    pub seal_memory: Option<u64>,
+    /// Every sector is proven once in so many seconds
+    #[arg(long, value_name = "SECONDS", requires = "seal", default_value_t = 86_400)]
+    pub seal_period: u64,
+    /// Within so many seconds from its challenge; the period is a multiple of it
+    #[arg(long, value_name = "SECONDS", requires = "seal", default_value_t = 1_800)]
+    pub seal_deadline: u64,
+    /// How many seconds a piece waits for others to fill a sector with
+    #[arg(long, value_name = "SECONDS", requires = "seal", default_value_t = 3_600)]
+    pub seal_gather: u64,
+    /// The folder of parameters [default: ~/.local/share/holdfast-parameters]
+    #[arg(long, value_name = "DIR", requires = "seal")]
+    pub parameters: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ProofsArgs {
+    #[command(subcommand)]
+    pub command: ProofsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ProofsCommand {
+    /// Check a proof file from the public data in it
+    Verify(ProofsVerifyArgs),
+    /// Show, or make, the parameters of a profile, and say what this machine lacks for it (by holdfast-prover)
+    Params(ProofsParamsArgs),
+    /// Name a file's bytes and prove possession of them
+    Prove(ProofsProveArgs),
+    /// Show how a provider's sealing stands: sectors, windows, tasks, deadlines at risk
+    Status {
+        /// The provider's folder
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ParameterFolder {
+    /// The folder of parameters [default: ~/.local/share/holdfast-parameters]
+    #[arg(long, env = "HOLDFAST_PARAMETERS", value_name = "DIR")]
+    pub parameters: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ProofsVerifyArgs {
+    /// Possession, compressed possession, seal, Window PoSt or Winning PoSt
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub folder: ParameterFolder,
+}
+
+#[derive(Debug, Args)]
+pub struct ProofsParamsArgs {
+    /// test-2k, test-8m (both of TEST STRENGTH), production-32g or production-64g
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: String,
+    /// Only this circuit: porep, window-post or winning-post; may be given several times
+    #[arg(long = "circuit", value_name = "CIRCUIT")]
+    pub circuits: Vec<String>,
+    /// Make what is missing (test profiles only; what is whole already stays, so that it can be gone on with)
+    #[arg(long)]
+    pub make: bool,
+    #[command(flatten)]
+    pub folder: ParameterFolder,
+}
+
+#[derive(Debug, Args)]
+pub struct ProofsProveArgs {
+    /// The bytes to be proven
+    pub file: PathBuf,
+    /// What the leaves are drawn with, 64 hexadecimal digits: from who asks, or from a beacon
+    #[arg(long, value_name = "HEX")]
+    pub seed: String,
+    /// How many leaves are drawn
+    #[arg(long, value_name = "N", default_value_t = holdfast_proofs::pdp::DEFAULT_CHALLENGES)]
+    pub count: u16,
+    /// Where the proof file goes
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
 }
 
 #[derive(Debug, Args)]

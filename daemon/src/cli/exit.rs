@@ -8,6 +8,7 @@ use crate::{
     drive::ledger::LedgerError,
     home::{HomeError, mountpoint::MountpointError, passphrase::SecretError},
     provide::ProvideError,
+    sealing::SealingError,
 };
 
 /// What the program ends with. The numbers are documented in daemon/CLI.md and do not change.
@@ -29,10 +30,12 @@ pub enum Exit {
     NoSpace = 12,
     Permission = 13,
     NewerFormat = 14,
+    /// A program or parameters that the command needs are not there.
+    Missing = 15,
 }
 
 impl Exit {
-    const ALL: [Exit; 15] = [
+    const ALL: [Exit; 16] = [
         Exit::Done,
         Exit::Failed,
         Exit::Usage,
@@ -48,6 +51,7 @@ impl Exit {
         Exit::NoSpace,
         Exit::Permission,
         Exit::NewerFormat,
+        Exit::Missing,
     ];
 
     pub fn code(self) -> i32 {
@@ -224,6 +228,12 @@ impl From<ProvideError> for Failure {
             )
             .hint("Name an empty or a new folder."),
             ProvideError::Folder(error) => error.into(),
+            ProvideError::Prover(error) => error.into(),
+            ProvideError::Sealing(SealingError::Refused { code, .. }) => {
+                Failure::new(Exit::from_code(code), message)
+                    .hint("`--seal off` provides without sealing; `holdfast proofs params --profile ...` says what is missing.")
+            }
+            ProvideError::Sealing(SealingError::Start(_)) => Failure::new(Exit::Missing, message),
             ProvideError::Net(_) => Failure::new(Exit::Failed, message),
             ProvideError::Io(_) => from_causes(&error.into()),
         }

@@ -12,6 +12,7 @@ mod keep;
 mod log;
 mod mount;
 mod passphrase;
+mod proofs;
 mod provide;
 mod provider;
 mod restore;
@@ -53,7 +54,8 @@ pub fn main() -> i32 {
         Command::Verify(args) => running::verify(&cli, args),
         Command::Passphrase(args) => passphrase::run(&cli, args),
         Command::Provider(args) => provider::run(&cli, args),
-        Command::Provide(args) => provide::run(json, args),
+        Command::Provide(args) => provide::run(json, args, program),
+        Command::Proofs(args) => proofs::run(json, args, program),
         Command::Restore(args) => restore::run(&cli, args, program),
         Command::LocalNetwork(args) => provide::local_network(json, args, program),
     };

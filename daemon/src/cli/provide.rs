@@ -6,11 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use holdfast_proofs::sealing::{PROFILES, piece_bytes_max};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Exit, Failure, Outcome,
-    args::{LocalNetworkArgs, LocalNetworkCommand, ProvideArgs},
+    args::{LocalNetworkArgs, LocalNetworkCommand, ProvideArgs, SealArgs},
     background::{self, READY_FD, ReadyPipe},
     log,
     mount::stop_on_signals,
@@ -20,23 +21,56 @@ use crate::{
     control::render::{count, size},
     home::create_private_dir,
     local_network::{self, LOG_FILE, LocalProvider, provider_dir},
-    provide::{self, Started},
+    provide::{self, SealChange, Started},
+    sealing::SealConfig,
 };
 
+/// What `--seal` says to end sealing.
+const SEAL_OFF: &str = "off";
+/// Where the system does not tell how much memory there is.
+const SEAL_MEMORY_DEFAULT: u64 = 4 << 30;
+
 /// In the foreground, until a signal comes.
-pub fn run(json: bool, args: &ProvideArgs) -> Outcome {
+pub fn run(json: bool, args: &ProvideArgs, program: io::Result<PathBuf>) -> Outcome {
     let ready = ReadyPipe::adopt(args.ready_fd)?;
-    let outcome = serve(json, args, &ready);
+    let outcome = serve(json, args, &ready, program.ok().as_deref());
     if let Err(failure) = &outcome {
         ready.failed(failure);
     }
     outcome
 }
 
-fn serve(json: bool, args: &ProvideArgs, ready: &ReadyPipe) -> Outcome {
+/// What is asked about sealing, with this machine's own figures where nothing is said.
+fn seal_change(args: &SealArgs) -> Result<SealChange, Failure> {
+    let Some(profile) = &args.seal else { return Ok(SealChange::Keep) };
+    if profile == SEAL_OFF {
+        return Ok(SealChange::Off);
+    }
+    if piece_bytes_max(profile).is_none() {
+        let known = PROFILES.map(|(name, _)| name).join(", ");
+        let message = format!("unknown profile `{profile}`; there are {known}, and {SEAL_OFF}");
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let half = crate::memory::total_bytes().map_or(SEAL_MEMORY_DEFAULT, |bytes| bytes / 2);
+    let parameters = args.parameters.as_ref().map(std::path::absolute).transpose()?;
+    Ok(SealChange::On(SealConfig {
+        profile: profile.clone(),
+        cores: args.seal_cores.unwrap_or(u32::try_from(cores).unwrap_or(1)),
+        memory_bytes: args.seal_memory.unwrap_or(half),
+        period_seconds: args.seal_period,
+        deadline_seconds: args.seal_deadline,
+        gather_seconds: args.seal_gather,
+        parameters,
+    }))
+}
+
+fn serve(json: bool, args: &ProvideArgs, ready: &ReadyPipe, program: Option<&Path>) -> Outcome {
     create_private_dir(&args.dir)?;
+    let seal = seal_change(&args.seal)?;
+    let tags = args.tags.tags();
     let folder =
-        provide::Folder::open(&args.dir, args.capacity, args.client_quota, &args.listen, &args.tags.tags())?;
+        provide::Folder::open(&args.dir, args.capacity, args.client_quota, &args.listen, &tags, seal)?;
     log::to_file(&args.dir.join(LOG_FILE))?;
     let announce = |started: &Started| {
         if ready.has_parent() {
@@ -45,6 +79,10 @@ fn serve(json: bool, args: &ProvideArgs, ready: &ReadyPipe) -> Outcome {
             println!("{}", serde_json::json!(started));
         } else {
             println!("Providing up to {} in {}.", size(started.capacity_bytes), started.dir.display());
+            if let Some(profile) = &started.seal {
+                let worth = if profile.starts_with("test") { " (TEST STRENGTH: worth nothing)" } else { "" };
+                println!("Sealing at {profile}{worth}: `holdfast proofs status {}`.", started.dir.display());
+            }
             println!("Its address, for `holdfast provider add`:");
             for addr in started.address.full_addrs() {
                 println!("  {addr}");
@@ -54,7 +92,7 @@ fn serve(json: bool, args: &ProvideArgs, ready: &ReadyPipe) -> Outcome {
     runtime()?.block_on(async {
         let shutdown = CancellationToken::new();
         stop_on_signals(shutdown.clone())?;
-        Ok(provide::run(folder, shutdown, announce).await?)
+        Ok(provide::run(folder, shutdown, program, announce).await?)
     })
 }
 

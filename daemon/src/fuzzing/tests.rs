@@ -22,6 +22,8 @@ fn seed(name: &str, bytes: &[u8]) {
     decoder(bytes);
 }
 
+const SEALING_STATUS: &str = r#"{"schema":1,"now":100,"pid":1,"profile":"test-2k","strength":"test strength","budget":{"cores":2,"memory_bytes":9},"used":{"cores":0,"memory_bytes":0},"accepts":true,"reasons":[],"piece_bytes_max":2032,"pieces":{"waiting":1,"in_sectors":0,"too_large":0},"sectors":[{"number":9,"phase":"cleared","pieces":3,"until":7,"proven_at":80}],"sectors_total":1,"sectors_faulty":0,"windows":{"period_seconds":60,"deadline_seconds":30,"proven":1,"missed":0},"tasks":[],"events":[{"at":95,"warning":true,"text":"x"}]}"#;
+
 fn cbor<T: serde::Serialize>(value: &T) -> Vec<u8> {
     serde_ipld_dagcbor::to_vec(value).unwrap()
 }
@@ -72,6 +74,11 @@ fn valid_values_are_seeds() {
     seed("daemon-size", b"2TiB");
     let piece = PieceCid::new(1000, [3; 32]).unwrap();
     seed("proofs-piece-cid", &piece.to_bytes());
+    let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../proofs/vectors");
+    seed("proofs-file", &std::fs::read(format!("{vectors}/possession.proof")).unwrap());
+    seed("proofs-compressed-report", &std::fs::read(format!("{vectors}/compressed.report")).unwrap());
+    seed("proofs-sealing-order", br#"{"ended":{"deal":"d1"}}"#);
+    seed("proofs-sealing-status", SEALING_STATUS.as_bytes());
     let mut hasher = CommpHasher::new();
     hasher.update(&[9; 1000]);
     seed("proofs-checkpoint", &hasher.checkpoint().state);

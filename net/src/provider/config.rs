@@ -1,6 +1,7 @@
 //! What a provider takes, from whom, and how much of it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use libp2p::PeerId;
 
@@ -24,6 +25,33 @@ impl Allow {
     }
 }
 
+/// Whether a slot of so many bytes may be promised now; if not, why. Asked for every new deal, so it must not wait.
+#[derive(Clone)]
+pub struct Gate(Arc<dyn Fn(u64) -> Option<String> + Send + Sync>);
+
+impl Gate {
+    /// A gate that asks this function.
+    pub fn new(ask: impl Fn(u64) -> Option<String> + Send + Sync + 'static) -> Gate {
+        Gate(Arc::new(ask))
+    }
+
+    pub(super) fn refuses(&self, raw_len: u64) -> Option<String> {
+        (self.0)(raw_len)
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Gate {
+        Gate::new(|_| None)
+    }
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gate")
+    }
+}
+
 /// A provider's policy.
 #[derive(Debug, Clone)]
 pub struct ProviderConfig {
@@ -38,6 +66,8 @@ pub struct ProviderConfig {
     pub allow: Allow,
     /// Where it says that it belongs.
     pub tags: Tags,
+    /// Back-pressure from what is done with slots beyond keeping them.
+    pub gate: Gate,
     /// Bounds on everything that others can cause.
     pub limits: ProviderLimits,
 }
@@ -51,6 +81,7 @@ impl ProviderConfig {
             price: Vec::new(),
             allow: Allow::Anyone,
             tags: Tags::default(),
+            gate: Gate::default(),
             limits: ProviderLimits::default(),
         }
     }

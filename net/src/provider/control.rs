@@ -263,7 +263,10 @@ fn check_proposal(
     if is_less(&p.price, &inner.config.price) {
         return refuse(ErrorCode::Price, "below the asking price");
     }
-    Ok(())
+    match inner.config.gate.refuses(p.raw_len) {
+        Some(reason) => refuse(ErrorCode::Busy, &reason),
+        None => Ok(()),
+    }
 }
 
 /// Compares big-endian numbers without leading zeros.

@@ -41,8 +41,8 @@ use crate::wire::limits::DATA_FRAME_BYTES;
 use crate::wire::message::WireError;
 use crate::wire::{CONTROL_PROTOCOL, DATA_PROTOCOL};
 
-pub use config::{Allow, ProviderConfig, ProviderLimits};
-pub use store::{DealState, StoreUsage};
+pub use config::{Allow, Gate, ProviderConfig, ProviderLimits};
+pub use store::{DealState, StoreUsage, StoredDeal};
 
 use session::{ClientSession, Sessions};
 use store::{Entry, Steps, Store};
@@ -218,6 +218,16 @@ impl Provider {
             audits_answered: read(&inner.tallies.audits_answered),
             audits_failed: read(&inner.tallies.audits_failed),
         }
+    }
+
+    /// Grows whenever a deal comes, changes or goes.
+    pub fn deals_changes(&self) -> u64 {
+        self.inner.store.changes()
+    }
+
+    /// All deals whose slots are stored, ended ones in their grace included. Walks all deals.
+    pub fn stored_deals(&self) -> Vec<StoredDeal> {
+        self.inner.store.stored_deals()
     }
 
     fn spawn(&self, peer: PeerId, stream: Stream, control: bool) {

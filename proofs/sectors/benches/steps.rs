@@ -83,7 +83,11 @@ fn seal(bench: &Bench, profile: Profile, mode: SealMode, commit_2: bool) -> Resu
             Phase::Cleared => "final",
         };
         let what = format!("{} {mode}: {}", profile.name(), next.name());
-        bench.step(&what, Job::Seal { sector: path.clone(), through: next }, &path.join(output))?;
+        bench.step(
+            &what,
+            Job::Seal { sector: path.clone(), through: next, seed: None },
+            &path.join(output),
+        )?;
         phase = next;
     }
     Ok(path)
@@ -140,7 +144,7 @@ fn main() -> Result<()> {
         std::fs::hard_link(&path, &to).or_else(|_| std::fs::copy(&path, &to).map(drop))?;
     }
     let prover = PathBuf::from(env!("CARGO_BIN_EXE_holdfast-prover"));
-    let bench = Bench { launcher: Launcher::new(prover, Vec::new(), workshop), dir };
+    let bench = Bench { launcher: Launcher::new(prover, vec!["worker".into()], workshop), dir };
     println!("| step (test strength) | CPU s | peak MiB, so far | bytes |\n|---|---|---|---|");
     let sector = seal(&bench, Profile::Test2k, SealMode::Interactive, false)?;
     seal(&bench, Profile::Test2k, SealMode::Synthetic, false)?;

@@ -5,6 +5,7 @@
 //! pieces -> Layout -> Sector: packed -> pre-commit 1, 2 -> (synthetic) -> commit 1, 2 -> cleared     `sector`
 //! sectors -> Window PoSt, Winning PoSt -> proof file -> verify_file, by anybody, offline             `sector::post`, `proof`
 //! duties with deadlines -> Conductor -> workers, a process each                                      `engine`, `work`
+//! deals -> sectors, sealed and proven on schedule, extended, expired, mended                         `keeper`
 //! parameters: published by Filecoin, or made here for tests and stamped so                           `params`, `machine`
 //! ```
 //!
@@ -31,12 +32,14 @@
 //! # }
 //! ```
 //!
-//! A program that seals calls `work::worker_main` when it is started as a worker (the binary `holdfast-prover` does
-//! nothing else), and gives its own path to `work::Launcher`. `../SOUNDNESS.md` says what each proof shows.
+//! The program `holdfast-prover` is these commands (`cli`); whatever seals gives its path to `work::Launcher`, which
+//! starts it as a worker. `../SOUNDNESS.md` says what each proof shows.
 
+pub mod cli;
 mod durable;
 pub mod engine;
 mod entropy;
+pub mod keeper;
 pub mod machine;
 pub mod packing;
 pub mod params;

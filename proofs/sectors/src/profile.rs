@@ -283,6 +283,16 @@ mod tests {
     }
 
     #[test]
+    fn whoever_has_no_circuits_is_told_the_same_sizes() {
+        use holdfast_proofs::sealing::{PROFILES, piece_bytes_max};
+        assert_eq!(Profile::ALL.map(|profile| (profile.name(), profile.sector_bytes())), PROFILES);
+        for profile in Profile::ALL {
+            assert_eq!(piece_bytes_max(profile.name()), Some(profile.payload_bytes_max()));
+        }
+        assert_eq!(piece_bytes_max("test-3k"), None);
+    }
+
+    #[test]
     fn every_kind_of_seal_has_its_own_id() {
         let mut ids: Vec<_> = Profile::ALL
             .into_iter()

@@ -1,7 +1,7 @@
 //! The folders and the environment that the circuit library needs in its process.
 //!
 //! ```text
-//! workshop/parameters/   see `params`
+//! workshop/parameters/   see `params`; may be elsewhere
 //! workshop/parents/      the library's table of graph parents, checked against its digest at each use
 //! workshop/run/          the working folder of workers; empty, so that no settings file of others is read
 //! ```
@@ -37,6 +37,7 @@ pub enum WorkshopError {
 #[derive(Debug, Clone)]
 pub struct Workshop {
     dir: PathBuf,
+    parameters: PathBuf,
 }
 
 impl Workshop {
@@ -50,7 +51,14 @@ impl Workshop {
             fs::create_dir_all(dir.join(name)).map_err(io)?;
         }
         durable::sync_dir(dir).map_err(io)?;
-        Ok(Self { dir: dir.canonicalize().map_err(io)? })
+        let dir = dir.canonicalize().map_err(io)?;
+        Ok(Self { parameters: dir.join(PARAMETERS), dir })
+    }
+
+    /// The same with parameters elsewhere, in a folder that several workshops share.
+    #[must_use]
+    pub fn with_parameters(self, parameters: PathBuf) -> Self {
+        Self { parameters, ..self }
     }
 
     #[must_use]
@@ -60,7 +68,7 @@ impl Workshop {
 
     #[must_use]
     pub fn parameters(&self) -> ParameterStore {
-        ParameterStore::new(self.dir.join(PARAMETERS))
+        ParameterStore::new(&self.parameters)
     }
 
     /// Bytes of the tables of graph parents that are there already.
@@ -80,7 +88,7 @@ impl Workshop {
     pub fn environment(&self) -> Vec<(&'static str, PathBuf)> {
         vec![
             ("FIL_PROOFS_PARENT_CACHE", self.dir.join(PARENTS)),
-            ("FIL_PROOFS_PARAMETER_CACHE", self.dir.join(PARAMETERS)),
+            ("FIL_PROOFS_PARAMETER_CACHE", self.parameters.clone()),
             ("FIL_PROOFS_VERIFY_CACHE", PathBuf::from("true")),
         ]
     }

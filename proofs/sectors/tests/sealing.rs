@@ -120,7 +120,7 @@ fn other_bytes_than_the_pieces_own_are_never_sealed() {
     let mut bytes = fs::read(path.join("unsealed")).unwrap();
     bytes[600] ^= 4;
     fs::write(path.join("unsealed"), &bytes).unwrap();
-    let ended = rig.end(Job::Seal { sector: path.clone(), through: Phase::Packed });
+    let ended = rig.end(Job::Seal { sector: path.clone(), through: Phase::Packed, seed: None });
     let ChildEnd::Failed { permanent: true, reason } = ended else { panic!("{ended:?}") };
     assert!(reason.contains(&cid(&pieces[1]).to_string()), "{reason}");
     Sector::open(&path).unwrap().0.rewrite_piece(1, pieces[1].as_slice()).unwrap();

@@ -66,7 +66,7 @@ fn eight_mebibytes_are_sealed_as_far_as_commit_1() {
     Sector::open(&path).unwrap().0.set_seed(SEED).unwrap();
     assert_eq!(rig.seal(&path, Phase::Commit1).0, Phase::Commit1);
     // Without parameters commit 2 says what is missing, for good.
-    let ended = rig.end(Job::Seal { sector: path, through: Phase::Commit2 });
+    let ended = rig.end(Job::Seal { sector: path, through: Phase::Commit2, seed: None });
     let ChildEnd::Failed { permanent: true, reason } = ended else { panic!("{ended:?}") };
     assert!(reason.contains("is missing"), "{reason}");
 }

@@ -59,6 +59,7 @@ fn a_worker_ends_when_its_parent_does() {
     let rig = Rig::new();
     let workshop = rig.launcher.workshop();
     let mut worker = Command::new(env!("CARGO_BIN_EXE_holdfast-prover"))
+        .arg("worker")
         .current_dir(workshop.run_dir())
         .envs(workshop.environment())
         .stdin(Stdio::piped())
@@ -66,7 +67,7 @@ fn a_worker_ends_when_its_parent_does() {
         .spawn()
         .unwrap();
     let job = Job::Parameters { profile: Profile::Test2k, circuit: Circuit::Porep };
-    let assignment = json!({ "job": job, "limits": LIMITS, "workshop": workshop.dir() });
+    let assignment = json!({ "job": job, "limits": LIMITS, "workshop": workshop.dir(), "parameters": workshop.parameters().dir() });
     let mut input = worker.stdin.take().unwrap();
     writeln!(input, "{assignment}").unwrap();
     let mut first = [0; 1];
@@ -81,6 +82,7 @@ fn a_worker_ends_when_its_parent_does() {
 fn nonsense_is_an_error_and_not_a_crash() {
     for input in ["", "\n", "{}\n", "nonsense\n", "{\"job\":{\"do\":\"dance\"}}\n"] {
         let mut worker = Command::new(env!("CARGO_BIN_EXE_holdfast-prover"))
+            .arg("worker")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -91,7 +93,7 @@ fn nonsense_is_an_error_and_not_a_crash() {
         assert!(!output.status.success(), "{input}");
     }
     let rig = Rig::new();
-    let ended = rig.end(Job::Seal { sector: PathBuf::from("/nowhere"), through: Phase::Packed });
+    let ended = rig.end(Job::Seal { sector: PathBuf::from("/nowhere"), through: Phase::Packed, seed: None });
     assert!(matches!(ended, ChildEnd::Failed { .. }), "{ended:?}");
     let nobody = Launcher::new(PathBuf::from("/nowhere"), Vec::new(), rig.launcher.workshop().clone());
     assert!(nobody.start(Job::RestoreUnsealed { sector: PathBuf::new() }, LIMITS).is_err());
@@ -114,7 +116,7 @@ fn audits_are_answered_while_sectors_are_sealed() {
             class: Class::Seal,
             deadline: SystemClock.now() + 3_600_000,
             cost: Cost { cpu_millis: 200, memory_bytes: 1 << 30, cores: 1 },
-            work: Work::Worker(Job::Seal { sector, through: Phase::Commit1 }),
+            work: Work::Worker(Job::Seal { sector, through: Phase::Commit1, seed: None }),
         };
         engine.submit(duty).unwrap();
     }

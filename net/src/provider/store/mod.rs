@@ -10,6 +10,7 @@ mod disk;
 mod incoming;
 pub(crate) mod records;
 pub(crate) mod row;
+mod stored;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -31,6 +32,7 @@ pub(super) use incoming::{Begin, Incoming};
 pub(super) use records::{RecordBounds, Records};
 pub(crate) use row::DealRow;
 pub use row::DealState;
+pub use stored::StoredDeal;
 
 /// A tree cache of at most this size is kept for each slot.
 const TREE_BYTES_MAX: u64 = 1 << 20;
@@ -82,6 +84,7 @@ struct Index {
     stored_bytes: u64,
     stored: usize,
     damaged_rows: usize,
+    changes: u64,
 }
 
 impl Index {
@@ -111,6 +114,7 @@ impl Index {
     }
 
     fn count(&mut self, entry: &Entry, add: bool) {
+        self.changes += 1;
         let apply = |total: &mut u64| {
             *total =
                 if add { total.saturating_add(entry.raw_len) } else { total.saturating_sub(entry.raw_len) };

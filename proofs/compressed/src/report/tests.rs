@@ -22,6 +22,17 @@ fn a_report_is_read_back_and_verifies() {
     assert!(matches!(AuditReport::decode(&long), Err(ReportError::TooLong(_))));
 }
 
+/// The committed report still verifies: neither format nor circuit has changed. `HOLDFAST_BLESS=1` writes it anew.
+#[test]
+#[allow(clippy::disallowed_methods)]
+fn the_committed_report_still_verifies() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../vectors/compressed.report");
+    if std::env::var("HOLDFAST_BLESS").is_ok() {
+        std::fs::write(path, report().encode().unwrap()).unwrap();
+    }
+    AuditReport::decode(&std::fs::read(path).unwrap()).unwrap().verify().unwrap();
+}
+
 /// One bit of each byte: no report, or one that does not verify.
 #[test]
 fn any_damage_is_refused() {

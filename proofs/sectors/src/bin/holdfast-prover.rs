@@ -1,7 +1,7 @@
-//! A worker as a program of its own; the daemon calls the same `worker_main` behind a hidden command.
+//! The prover: seals, proves and verifies for Holdfast in a process of its own.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    holdfast_sectors::work::worker_main()
+    holdfast_sectors::cli::main()
 }

@@ -1,11 +1,13 @@
 //! The queue on disk: an append-only list of events, cut at a torn end, rewritten when it has grown.
 //!
 //! ```text
-//! line = 16 hexadecimal digits, the first of SHA-256 of what follows | space | event as JSON | newline
+//! line = 16 hexadecimal digits, the first of SHA-256 of the event | space | 8 digits, its bytes | space | event as JSON
+//!        | newline
 //! ```
 //!
 //! Must: an event is synced before anybody acts on it. A bad last line is a torn write and is cut; a bad line
-//! before good ones is damage and is reported, nothing thrown away.
+//! before good ones is damage and is reported, nothing thrown away. The length tells a line that ends from one that was
+//! cut: without it a newline that rots would join two good lines into one bad last one.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -20,6 +22,9 @@ use super::{Task, TaskId};
 use crate::durable::{self, hex};
 
 const SUM_DIGITS: usize = 16;
+const LEN_DIGITS: usize = 8;
+/// Sum, space, length, space.
+const HEAD_BYTES: usize = SUM_DIGITS + 1 + LEN_DIGITS + 1;
 /// Events after which the list is rewritten, beside those of the tasks that live.
 const EVENTS_SPARE: usize = 4_096;
 /// `TASKS_MAX` tasks of a few kilobytes.
@@ -132,20 +137,45 @@ fn sum(body: &[u8]) -> String {
 
 fn line(record: &Record) -> Result<Vec<u8>, JournalError> {
     let body = serde_json::to_vec(record).map_err(|error| JournalError::Encode(error.to_string()))?;
-    let mut out = sum(&body).into_bytes();
-    out.push(b' ');
+    let mut out = format!("{} {:0LEN_DIGITS$x} ", sum(&body), body.len()).into_bytes();
     out.extend(body);
     out.push(b'\n');
     Ok(out)
 }
 
-fn parse(line: &[u8]) -> Result<Record, String> {
-    let (digits, rest) = line.split_at_checked(SUM_DIGITS).ok_or("too short")?;
-    let body = rest.strip_prefix(b" ").ok_or("no space")?;
-    if sum(body).as_bytes() != digits {
-        return Err("wrong sum".to_owned());
+/// What stands at the beginning of some bytes.
+enum Found<'a> {
+    /// An event, and what follows its line.
+    Event(Record, &'a [u8]),
+    /// No event: cut short, or damaged.
+    Bad(String),
+    /// An event whose line does not end where it should: no power cut does that.
+    Unended,
+}
+
+fn parse(bytes: &[u8]) -> Found<'_> {
+    let bad = |reason: &str| Found::Bad(reason.to_owned());
+    let Some((head, rest)) = bytes.split_at_checked(HEAD_BYTES) else { return bad("too short") };
+    let digits = head.get(..SUM_DIGITS).unwrap_or_default();
+    let len = head.get(SUM_DIGITS + 1..HEAD_BYTES - 1).unwrap_or_default();
+    let spaces = [SUM_DIGITS, HEAD_BYTES - 1].iter().all(|at| head.get(*at) == Some(&b' '));
+    if !spaces || !len.iter().all(u8::is_ascii_hexdigit) {
+        return bad("no head");
     }
-    serde_json::from_slice(body).map_err(|error| error.to_string())
+    let len = std::str::from_utf8(len).ok().and_then(|len| usize::from_str_radix(len, 16).ok());
+    let Some((body, rest)) = len.and_then(|len| rest.split_at_checked(len)) else { return bad("too short") };
+    if sum(body).as_bytes() != digits {
+        return bad("wrong sum");
+    }
+    let record = match serde_json::from_slice(body) {
+        Ok(record) => record,
+        Err(error) => return Found::Bad(error.to_string()),
+    };
+    match rest.split_first() {
+        Some((b'\n', rest)) => Found::Event(record, rest),
+        Some(_) => Found::Unended,
+        None => bad("no end"),
+    }
 }
 
 /// Reads all events; an unreadable end is left out, an unreadable middle is an error with its line.
@@ -153,14 +183,22 @@ fn replay(bytes: &[u8]) -> Result<Replay, (usize, String)> {
     let mut tasks: BTreeMap<TaskId, Task> = BTreeMap::new();
     let mut next = 0;
     let mut torn: Option<(usize, String)> = None;
-    for (number, text) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let whole = text.strip_suffix(b"\n").ok_or_else(|| "no end".to_owned());
-        match whole.and_then(parse) {
-            Err(reason) => torn = torn.or(Some((number + 1, reason))),
-            Ok(record) => {
+    let (mut left, mut number) = (bytes, 0);
+    while !left.is_empty() {
+        number += 1;
+        match parse(left) {
+            Found::Unended => return Err(torn.unwrap_or((number, "its line does not end".to_owned()))),
+            Found::Bad(reason) => {
+                torn = torn.or(Some((number, reason)));
+                // Whether anything good follows is looked for behind the next newline.
+                let end = left.iter().position(|byte| *byte == b'\n');
+                left = end.and_then(|end| left.get(end + 1..)).unwrap_or_default();
+            }
+            Found::Event(record, rest) => {
                 if let Some(damage) = torn {
                     return Err(damage);
                 }
+                left = rest;
                 match record {
                     Record::Task(task) => {
                         next = next.max(task.id.0 + 1);

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Promises: earliest deadline first, and every proof before any seal; a proof that lacks room stops seals, which
-//! go on after their last finished phase; no task outside the budget; a task survives a crash from the moment that
+//! go on after their last finished phase; no worker outside the budget, and light tasks (an audit's answer) beside it, a
+//! few at a time; a task survives a crash from the moment that
 //! `submit` returns until its end is in the journal, and may then be done once more, which all jobs bear. A deadline
 //! at risk is told once, before it is missed. Refuses: to read a clock by itself, to hold more than `TASKS_MAX` tasks,
 //! to run what can never fit.
@@ -107,6 +108,14 @@ pub struct Duty {
     pub deadline: UnixMillis,
     pub cost: Cost,
     pub work: Work,
+}
+
+impl Duty {
+    /// Whether it runs beside the budget, in a thread.
+    #[must_use]
+    pub fn is_light(&self) -> bool {
+        matches!(self.work, Work::Light(_))
+    }
 }
 
 /// A duty with its name and its history.

@@ -43,7 +43,7 @@ impl EngineStatus {
             .into_iter()
             .map(|entry| {
                 let task = &entry.task;
-                if entry.state.since().is_some() {
+                if entry.state.since().is_some() && !entry.is_light() {
                     used.cores += task.duty.cost.cores;
                     used.memory_bytes += task.duty.cost.memory_bytes;
                 }
@@ -85,7 +85,10 @@ fn what(work: &Work) -> String {
     match work {
         Work::Light(_) => "possession".to_owned(),
         Work::Worker(Job::Parameters { profile, circuit }) => format!("parameters for {circuit}, {profile}"),
-        Work::Worker(Job::Seal { sector, through }) => {
+        Work::Worker(Job::Fill { sector, pieces, .. }) => {
+            format!("fill {} with {} piece(s)", sector.display(), pieces.len())
+        }
+        Work::Worker(Job::Seal { sector, through, .. }) => {
             format!("seal {} through {}", sector.display(), through.name())
         }
         Work::Worker(Job::WindowPost { statement, sectors, .. }) => {

@@ -1,6 +1,7 @@
 //! The three circuits, and what identifies each of them at a profile.
 
 use std::fmt;
+use std::str::FromStr;
 
 use filecoin_proofs::parameters::{public_params, window_post_public_params, winning_post_public_params};
 use filecoin_proofs::{DefaultPieceHasher, MerkleTreeTrait};
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use storage_proofs_core::parameter_cache::CacheableParameters;
 use storage_proofs_porep::stacked::{StackedCircuit, StackedCompound};
 use storage_proofs_post::fallback::{FallbackPoStCircuit, FallbackPoStCompound};
+use thiserror::Error;
 
 use crate::profile::{Profile, SealMode, WINDOW_CHALLENGES, WINNING_CHALLENGES, shaped};
 
@@ -87,6 +89,20 @@ fn identifier<Tree: MerkleTreeTrait + 'static>(
             <Post<Tree> as CacheableParameters<FallbackPoStCircuit<Tree>, _>>::cache_identifier(&params)
         }
     })
+}
+
+/// A name that is no circuit.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("unknown circuit '{0}'; there are porep, window-post and winning-post")]
+pub struct UnknownCircuit(String);
+
+impl FromStr for Circuit {
+    type Err = UnknownCircuit;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCircuit> {
+        let named = Self::ALL.into_iter().find(|circuit| circuit.name() == text);
+        named.ok_or_else(|| UnknownCircuit(text.to_owned()))
+    }
 }
 
 impl fmt::Display for Circuit {

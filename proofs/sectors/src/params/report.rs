@@ -54,9 +54,15 @@ impl ParameterStore {
     /// Hashes all that is there for a profile.
     #[must_use]
     pub fn report(&self, profile: Profile) -> ParamsReport {
-        let files = Circuit::ALL
-            .into_iter()
-            .map(|circuit| {
+        self.report_of(profile, &Circuit::ALL)
+    }
+
+    /// Hashes what is there for some circuits of a profile.
+    #[must_use]
+    pub fn report_of(&self, profile: Profile, circuits: &[Circuit]) -> ParamsReport {
+        let files = circuits
+            .iter()
+            .map(|&circuit| {
                 let state = match self.check(profile, circuit) {
                     Ok(checked) => FileState::Ready { origin: checked.origin() },
                     Err(error @ (ParamsError::Missing { .. } | ParamsError::NotGenerated { .. })) => {

@@ -31,6 +31,15 @@ fn possession() -> Vec<u8> {
     ProofFile::possession(&piece, [7; 32], 24, &proof).unwrap().encode().unwrap()
 }
 
+#[test]
+fn possession_files_are_those_of_whoever_has_no_circuits() {
+    use holdfast_proofs::file;
+    let bytes = possession();
+    let file::ProofFile::Possession(theirs) = file::ProofFile::decode(&bytes).unwrap() else { panic!() };
+    assert_eq!(theirs.encode().unwrap(), bytes);
+    assert_eq!(theirs.verify().unwrap().leaves_checked(), 24);
+}
+
 fn check(bytes: &[u8]) -> Result<VerifyReport, ProofFileError> {
     ProofFile::decode(bytes)?.verify(&NoKeys)
 }

@@ -130,6 +130,36 @@ pub struct Setback {
     pub resumes_after: Phase,
 }
 
+/// What a sector's journal says, read without its lock: nothing of it is hashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glance {
+    pub spec: SectorSpec,
+    pub phase: Phase,
+    pub pieces: Vec<PieceCid>,
+    pub comm_r: Option<Bytes32>,
+    pub has_ticket: bool,
+    pub has_seed: bool,
+}
+
+/// Looks at a sector's folder; none where its journal was never written.
+///
+/// # Errors
+/// `Journal`, `Io`.
+pub fn glance(dir: &Path) -> Result<Option<Glance>, SectorError> {
+    if !dir.join(JOURNAL).exists() {
+        return Ok(None);
+    }
+    let journal = Journal::load(dir)?;
+    Ok(Some(Glance {
+        spec: journal.spec,
+        phase: journal.phase(),
+        pieces: journal.pieces.iter().map(|piece| piece.cid).collect(),
+        comm_r: journal.comm_r,
+        has_ticket: journal.ticket.is_some(),
+        has_seed: journal.seed.is_some(),
+    }))
+}
+
 /// A sector that this process works on.
 #[derive(Debug)]
 pub struct Sector {

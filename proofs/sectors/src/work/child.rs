@@ -73,7 +73,9 @@ impl Launcher {
     /// # Errors
     /// `Start`, `TooLong`, `Assign`.
     pub fn start(&self, job: Job, limits: Limits) -> Result<Child, ChildError> {
-        let assignment = Assignment { job, limits, workshop: self.workshop.dir().to_owned() };
+        let (workshop, parameters) =
+            (self.workshop.dir().to_owned(), self.workshop.parameters().dir().to_owned());
+        let assignment = Assignment { job, limits, workshop, parameters };
         let mut line =
             serde_json::to_vec(&assignment).map_err(|error| ChildError::Assign(error.to_string()))?;
         line.push(b'\n');

@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use crate::params::{Circuit, GenerateProgress, Origin};
 use crate::profile::Profile;
 use crate::proof::{WindowStatement, WinningStatement};
-use crate::sector::Phase;
 use crate::sector::post::Fault;
+use crate::sector::{Phase, SectorSpec};
 use crate::types::Bytes32;
 use holdfast_proofs::PieceCid;
 
@@ -38,8 +38,12 @@ pub const LINE_BYTES_MAX: usize = 32 << 20;
 pub enum Job {
     /// Make a pair of parameters (test profiles only).
     Parameters { profile: Profile, circuit: Circuit },
-    /// Take a sector through its phases until it waits for something, or has finished `through`.
-    Seal { sector: PathBuf, through: Phase },
+    /// Make a sector (or take up one that was begun), put these pieces into it, and fix its ticket. A sector whose
+    /// unsealed copy was damaged gets its own pieces written again.
+    Fill { sector: PathBuf, spec: SectorSpec, pieces: Vec<FillPiece>, ticket: Bytes32 },
+    /// Take a sector through its phases until it waits for something, or has finished `through`. The seed is fixed once
+    /// the replica is made.
+    Seal { sector: PathBuf, through: Phase, seed: Option<Bytes32> },
     /// Prove sectors; `statement.sectors` is filled in.
     WindowPost { statement: WindowStatement, sectors: Vec<PathBuf>, out: PathBuf },
     /// Prove one sector; `statement.sector` is filled in.
@@ -48,6 +52,13 @@ pub enum Job {
     ReadPiece { sector: PathBuf, piece: PieceCid, offset: u64, len: u64, out: PathBuf },
     /// Make the unsealed copy again.
     RestoreUnsealed { sector: PathBuf },
+}
+
+/// A piece and the file of its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FillPiece {
+    pub cid: PieceCid,
+    pub slot: PathBuf,
 }
 
 /// What a worker may use.
@@ -67,6 +78,7 @@ pub struct Assignment {
     pub job: Job,
     pub limits: Limits,
     pub workshop: PathBuf,
+    pub parameters: PathBuf,
 }
 
 /// What a sealing job waits for, if not for time.
@@ -81,12 +93,34 @@ pub enum Waits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "kebab-case")]
 pub enum JobResult {
-    Parameters { origin: Origin },
-    Seal { phase: Phase, waits: Option<Waits>, comm_r: Option<Bytes32>, setbacks: Vec<String> },
-    WindowPost { proven: bool, faults: Vec<Fault> },
+    Parameters {
+        origin: Origin,
+    },
+    /// The pieces that the sector has now, and those whose bytes were not theirs or could not be read.
+    Fill {
+        pieces: Vec<PieceCid>,
+        refused: Vec<Refused>,
+    },
+    Seal {
+        phase: Phase,
+        waits: Option<Waits>,
+        comm_r: Option<Bytes32>,
+        setbacks: Vec<String>,
+    },
+    WindowPost {
+        proven: bool,
+        faults: Vec<Fault>,
+    },
     WinningPost,
     ReadPiece,
     RestoreUnsealed,
+}
+
+/// A piece that did not go into its sector.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    pub cid: PieceCid,
+    pub reason: String,
 }
 
 /// A worker's line.

@@ -8,13 +8,16 @@ use std::process::ExitCode;
 use nix::sys::resource::{Resource, setrlimit};
 use thiserror::Error;
 
-use super::{Assignment, Job, JobResult, LINE_BYTES_MAX, Limits, Message, Waits};
+use holdfast_proofs::PieceCid;
+
+use super::{Assignment, FillPiece, Job, JobResult, LINE_BYTES_MAX, Limits, Message, Refused, Waits};
 use crate::durable;
 use crate::entropy::SystemRng;
 use crate::params::ParamsError;
 use crate::proof::{ProofFile, ProofFileError};
 use crate::sector::post::{ProvableSector, prove_window, prove_winning};
-use crate::sector::{Phase, Sector, SectorError, Step};
+use crate::sector::{Phase, Sector, SectorError, SectorSpec, Step};
+use crate::types::Bytes32;
 use crate::workshop::{Workshop, WorkshopError};
 
 /// The kernel's out-of-memory killer takes the highest score first; this is the most there is.
@@ -96,14 +99,15 @@ fn limit(limits: Limits) -> io::Result<()> {
 
 fn work(assignment: Assignment) -> Result<JobResult, WorkError> {
     limit(assignment.limits).map_err(WorkError::Limits)?;
-    let workshop = Workshop::create(&assignment.workshop)?;
+    let workshop = Workshop::create(&assignment.workshop)?.with_parameters(assignment.parameters);
     match assignment.job {
         Job::Parameters { profile, circuit } => {
             let mut tell = |progress| say(&Message::Parameters(progress));
             let checked = workshop.parameters().generate(profile, circuit, &mut SystemRng, &mut tell)?;
             Ok(JobResult::Parameters { origin: checked.origin() })
         }
-        Job::Seal { sector, through } => seal(&workshop, &sector, through),
+        Job::Fill { sector, spec, pieces, ticket } => fill(&sector, spec, &pieces, ticket),
+        Job::Seal { sector, through, seed } => seal(&workshop, &sector, through, seed),
         Job::WindowPost { statement, sectors, out } => {
             let sectors =
                 sectors.iter().map(|dir| ProvableSector::load(dir)).collect::<Result<Vec<_>, _>>()?;
@@ -143,18 +147,58 @@ fn write_proof(out: &Path, proof: &ProofFile) -> Result<(), WorkError> {
         .map_err(|source| WorkError::Io { path: out.display().to_string(), source })
 }
 
-fn seal(workshop: &Workshop, dir: &Path, through: Phase) -> Result<JobResult, WorkError> {
+/// Idempotent: pieces that are there already stay, so that an interrupted filling is gone on with.
+fn fill(dir: &Path, spec: SectorSpec, pieces: &[FillPiece], ticket: Bytes32) -> Result<JobResult, WorkError> {
+    let mut sector = match Sector::create(dir, spec) {
+        Err(SectorError::Exists { .. }) => Sector::open(dir)?.0,
+        other => other?,
+    };
+    let mut refused = Vec::new();
+    if sector.phase() == Phase::Filling {
+        let there: Vec<PieceCid> = sector.pieces().map(|(cid, _)| *cid).collect();
+        for piece in pieces {
+            let at = there.iter().position(|cid| *cid == piece.cid);
+            let wrote = File::open(&piece.slot)
+                .map_err(|source| SectorError::Io { path: piece.slot.clone(), source })
+                .and_then(|slot| match at {
+                    Some(index) => sector.rewrite_piece(index, BufReader::new(slot)),
+                    None => sector.add_piece(piece.cid, BufReader::new(slot)).map(drop),
+                });
+            match wrote {
+                Ok(()) => {}
+                // One bad slot must not keep the others from being sealed.
+                Err(
+                    error @ (SectorError::OtherPiece { .. }
+                    | SectorError::Packing(_)
+                    | SectorError::Io { .. }),
+                ) => {
+                    refused.push(Refused { cid: piece.cid, reason: error.to_string() });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        sector.set_ticket(sector.ticket().unwrap_or(ticket))?;
+    }
+    Ok(JobResult::Fill { pieces: sector.pieces().map(|(cid, _)| *cid).collect(), refused })
+}
+
+fn seal(
+    workshop: &Workshop,
+    dir: &Path,
+    through: Phase,
+    seed: Option<Bytes32>,
+) -> Result<JobResult, WorkError> {
     let (mut sector, setbacks) = Sector::open(dir)?;
     let mut waits = None;
-    while sector.phase() < through {
+    while sector.phase() < through && waits.is_none() {
         match sector.advance(workshop)? {
             Step::Finished(phase) => say(&Message::Phase(phase)),
             Step::NeedsTicket => waits = Some(Waits::Ticket),
-            Step::NeedsSeed => waits = Some(Waits::Seed),
+            Step::NeedsSeed => match seed {
+                Some(seed) => sector.set_seed(seed)?,
+                None => waits = Some(Waits::Seed),
+            },
             Step::Complete => break,
-        }
-        if waits.is_some() {
-            break;
         }
     }
     let setbacks = setbacks

@@ -23,7 +23,7 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let workshop = Workshop::create(dir.path()).unwrap();
         let prover = PathBuf::from(env!("CARGO_BIN_EXE_holdfast-prover"));
-        Self { launcher: Launcher::new(prover, Vec::new(), workshop), dir }
+        Self { launcher: Launcher::new(prover, vec!["worker".into()], workshop), dir }
     }
 
     pub fn end(&self, job: Job) -> ChildEnd {
@@ -39,7 +39,7 @@ impl Rig {
 
     /// Seals as far as asked; what it says of setbacks.
     pub fn seal(&self, sector: &Path, through: Phase) -> (Phase, Option<Waits>, Vec<String>) {
-        match self.run(Job::Seal { sector: sector.to_owned(), through }) {
+        match self.run(Job::Seal { sector: sector.to_owned(), through, seed: None }) {
             JobResult::Seal { phase, waits, setbacks, .. } => (phase, waits, setbacks),
             other => panic!("{other:?}"),
         }

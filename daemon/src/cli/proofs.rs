@@ -1,0 +1,274 @@
+//! `holdfast proofs`: checks proofs of every kind, and makes possession proofs.
+//!
+//! Possession and compressed proofs are checked here. What rests on Filecoin's circuits is handed to `holdfast-prover`,
+//! whose output and exit code are ours.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use holdfast_compressed::{AuditReport, ReportError};
+use holdfast_proofs::{
+    Challenge, CommpHasher, PieceCid, TreeCache, TreeLevel,
+    file::{FileError, PROOF_FILE_BYTES_MAX, PossessionFile, ProofFile},
+    prove,
+};
+use serde::Serialize;
+
+use super::{
+    Exit, Failure, Outcome,
+    args::{ParameterFolder, ProofsArgs, ProofsCommand, ProofsParamsArgs, ProofsProveArgs, ProofsVerifyArgs},
+    print,
+};
+use crate::{home::write_atomically, prover, sealing, worker::unix_now};
+
+/// What stands before and beside every result that is not to be relied upon.
+const WARNING: &str = "TEST STRENGTH: the parameters were made locally, and whoever made them can forge this. No money may \
+                       rest on it.";
+/// Memory for the tree of a file that is proven.
+const TREE_BYTES_MAX: u64 = 64 << 20;
+const READ_BYTES: usize = 4 << 20;
+
+/// What a verification says; the shape is `holdfast-prover`'s.
+#[derive(Serialize)]
+struct Verified {
+    valid: bool,
+    production: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'static str>,
+    kind: &'static str,
+    strength: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_sha256: Option<String>,
+    shows: Vec<String>,
+    does_not_show: Vec<String>,
+}
+
+pub fn run(json: bool, args: &ProofsArgs, program: io::Result<PathBuf>) -> Outcome {
+    match &args.command {
+        ProofsCommand::Verify(args) => verify(json, args, program),
+        ProofsCommand::Params(args) => params(json, args, program),
+        ProofsCommand::Prove(args) => possess(json, args),
+        ProofsCommand::Status { dir } => status(json, dir),
+    }
+}
+
+fn verify(json: bool, args: &ProofsVerifyArgs, program: io::Result<PathBuf>) -> Outcome {
+    let bytes = read(&args.file)?;
+    // A compressed report is an array of DAG-CBOR, any other proof file begins with its name.
+    let verified = if bytes.first().is_some_and(|byte| byte >> 5 == 4) {
+        compressed(&bytes)?
+    } else {
+        match ProofFile::decode(&bytes)? {
+            ProofFile::Possession(file) => possession(&file)?,
+            ProofFile::Sealed(_) => {
+                let words: Vec<OsString> = vec!["verify".into(), std::path::absolute(&args.file)?.into()];
+                return hand_over(json, words, &args.folder, program);
+            }
+        }
+    };
+    print(json, &verified, &verified.text())
+}
+
+/// The file, if it is no longer than any proof.
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let named = |error: io::Error| {
+        let mut failure = Failure::from(anyhow::Error::from(error));
+        failure.message = format!("{}: {}", path.display(), failure.message);
+        failure
+    };
+    let mut bytes = Vec::new();
+    let limit = PROOF_FILE_BYTES_MAX as u64 + 1;
+    File::open(path).map_err(named)?.take(limit).read_to_end(&mut bytes).map_err(named)?;
+    Ok(bytes)
+}
+
+fn possession(file: &PossessionFile) -> Result<Verified, Failure> {
+    let verdict = file.verify()?;
+    Ok(Verified {
+        valid: true,
+        production: true,
+        warning: None,
+        kind: "possession",
+        strength: "production strength",
+        key_sha256: None,
+        shows: vec![format!(
+            "whoever made it could produce {} drawn leaves of {} after the seed was known",
+            verdict.leaves_checked(),
+            file.piece
+        )],
+        does_not_show: vec![
+            "where the bytes are, or how many copies there are".to_owned(),
+            "that the seed was fresh: only who drew it, or a beacon, knows that".to_owned(),
+        ],
+    })
+}
+
+fn compressed(bytes: &[u8]) -> Result<Verified, Failure> {
+    let report = AuditReport::decode(bytes)?;
+    let verdict = report.verify()?;
+    Ok(Verified {
+        valid: true,
+        production: false,
+        warning: Some(WARNING),
+        kind: "compressed-possession",
+        strength: "test strength",
+        key_sha256: Some(data_encoding::HEXLOWER.encode(verdict.key())),
+        shows: vec![
+            verdict.in_words(),
+            format!("the set's root is {}", data_encoding::HEXLOWER.encode(&report.set.to_bytes())),
+        ],
+        does_not_show: vec![
+            "that this is the set that was agreed on: compare its root".to_owned(),
+            "anything to whoever does not trust the maker of the parameters: it could forge".to_owned(),
+        ],
+    })
+}
+
+impl Verified {
+    fn text(&self) -> String {
+        let mut text = self.warning.map_or_else(String::new, |warning| format!("{warning}\n"));
+        text += &match self.warning {
+            Some(_) => format!("valid: {} ({})\n", self.kind, self.strength),
+            None => format!("valid: {}\n", self.kind),
+        };
+        if let Some(key) = &self.key_sha256 {
+            text += &format!("  key            {key}\n");
+        }
+        for line in &self.shows {
+            text += &format!("  shows          {line}\n");
+        }
+        for line in &self.does_not_show {
+            text += &format!("  does not show  {line}\n");
+        }
+        text
+    }
+}
+
+fn params(json: bool, args: &ProofsParamsArgs, program: io::Result<PathBuf>) -> Outcome {
+    let mut words: Vec<OsString> = vec!["params".into(), "--profile".into(), args.profile.clone().into()];
+    for circuit in &args.circuits {
+        words.extend(["--circuit".into(), circuit.into()]);
+    }
+    if args.make {
+        words.push("--make".into());
+    }
+    hand_over(json, words, &args.folder, program)
+}
+
+/// Runs the prover in our place: its output is ours, and so is its exit code.
+fn hand_over(
+    json: bool,
+    words: Vec<OsString>,
+    folder: &ParameterFolder,
+    program: io::Result<PathBuf>,
+) -> Outcome {
+    let prover = prover::find(program.ok().as_deref(), std::env::var_os("PATH").as_deref())?;
+    let mut command = Command::new(prover);
+    if json {
+        command.arg("--json");
+    }
+    command.args(words);
+    if let Some(parameters) = &folder.parameters {
+        command.arg("--parameters").arg(parameters);
+    }
+    let status = command.status().map_err(|error| Failure::internal(format!("holdfast-prover: {error}")))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(code) => Err(Failure::new(Exit::from_code(code), "").silent()),
+        None => Err(Failure::new(Exit::Failed, format!("holdfast-prover was ended: {status}"))),
+    }
+}
+
+fn status(json: bool, dir: &Path) -> Outcome {
+    let last = sealing::last_status(dir, unix_now())?.ok_or_else(|| {
+        Failure::new(Exit::Home, format!("nothing was ever sealed in {}", dir.display()))
+            .hint("`holdfast provide DIR --seal PROFILE` begins.")
+    })?;
+    let lead = if last.running {
+        String::new()
+    } else {
+        format!("the prover does not run: this was {} s ago\n", last.age_seconds)
+    };
+    print(json, &last, &format!("{lead}{}", last.status))
+}
+
+#[derive(Serialize)]
+struct Proven {
+    file: PathBuf,
+    piece: PieceCid,
+    challenges: u16,
+    bytes: usize,
+}
+
+/// Names a file's bytes and proves possession of them.
+fn possess(json: bool, args: &ProofsProveArgs) -> Outcome {
+    let seed = data_encoding::HEXLOWER_PERMISSIVE.decode(args.seed.as_bytes()).ok();
+    let seed: [u8; 32] = seed
+        .and_then(|seed| seed.try_into().ok())
+        .ok_or_else(|| Failure::new(Exit::Usage, "a seed is 64 hexadecimal digits"))?;
+    let challenge =
+        Challenge::new(seed, args.count).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let mut file = File::open(&args.file)?;
+    let mut hasher = CommpHasher::with_cache(TreeLevel::within(file.metadata()?.len(), TREE_BYTES_MAX));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (mut chunk, mut tree) = (vec![0; READ_BYTES], Vec::new());
+    loop {
+        let read = file.read(&mut chunk)?;
+        let Some(bytes) = chunk.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
+        hasher.update_parallel(bytes, threads);
+        tree.extend(hasher.drain_cache());
+    }
+    let (piece, rest) = hasher.finish_with_cache();
+    tree.extend(rest);
+    let tree = TreeCache::open(tree, &piece).map_err(Failure::internal)?;
+    let proof = prove(&file, &tree, &challenge).map_err(Failure::internal)?;
+    let bytes = PossessionFile { piece, challenge, proof }.encode()?;
+    let out = std::path::absolute(&args.out)?;
+    write_atomically(&out, &bytes)?;
+    // Whoever is to check it may be somebody else.
+    fs::set_permissions(&out, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    let text = format!(
+        "piece {piece}\nproof {} ({} bytes, {} challenges)\n",
+        out.display(),
+        bytes.len(),
+        args.count
+    );
+    print(json, &Proven { file: out, piece, challenges: args.count, bytes: bytes.len() }, &text)
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Failure {
+        match error {
+            FileError::Version(_) => Failure::new(Exit::NewerFormat, error.to_string())
+                .hint("Update this program; nothing was changed."),
+            _ => Failure::new(Exit::Damage, error.to_string()),
+        }
+    }
+}
+
+impl From<ReportError> for Failure {
+    fn from(error: ReportError) -> Failure {
+        match error {
+            ReportError::Newer(_) => Failure::new(Exit::NewerFormat, error.to_string())
+                .hint("Update this program; nothing was changed."),
+            _ => Failure::new(Exit::Damage, error.to_string()),
+        }
+    }
+}
+
+impl From<prover::Missing> for Failure {
+    fn from(error: prover::Missing) -> Failure {
+        Failure::new(Exit::Missing, error.to_string()).hint(prover::Missing::HINT)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        anyhow::Error::from(error).into()
+    }
+}
