@@ -77,7 +77,10 @@ pub enum KeeperError {
         "windows of {0} s: they must be {DEADLINE_SECONDS_MIN} s or longer, and the period a multiple of them"
     )]
     Schedule(u64),
-    #[error("the budget of {budget:?} does not admit a proof of spacetime, which needs {needed:?}")]
+    #[error(
+        "a budget of {} cores and {} MiB does not admit a proof of spacetime, which needs {} and {} MiB",
+        budget.cores, budget.memory_bytes >> 20, needed.cores, needed.memory_bytes >> 20
+    )]
     Budget { budget: Budget, needed: Cost },
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -156,13 +159,14 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
         clock: C,
         rng: &mut dyn Rng,
     ) -> Result<Self, KeeperError> {
+        // What the machine lacks comes before what of it is given: it is the longer list.
+        check_machine(settings.profile, &workshop)?;
         settings.check()?;
         for name in [SECTORS, PROOFS] {
             let path = dir.join(name);
             fs::create_dir_all(&path).map_err(KeeperError::io(&path))?;
         }
         let lock = lock(dir)?;
-        check_machine(settings.profile, &workshop)?;
         let queue = dir.join(QUEUE);
         let mut engine = Conductor::open(&queue, settings.budget, executor, clock.clone())?;
         // Every duty follows from what is on disk; an earlier run's queue says nothing that is not derived again.
