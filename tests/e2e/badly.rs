@@ -277,19 +277,26 @@ pub fn machine_cannot_mount(ctx: &Context) -> Result<()> {
     copy(&drive.secrets, &secrets)?;
     let bin = there.with_extension("bin");
     copy(&ctx.bin("holdfast")?, &bin)?;
-    let line = format!(
-        "for f in $(which -a fusermount3 fusermount); do mount --bind /dev/null $f; done; \
-         exec setpriv --reuid 65534 --regid 65534 --clear-groups {} --home {} mount {} --background --passphrase-file {}",
-        bin.display(),
-        there.display(),
-        there.with_extension("mount").display(),
-        secrets.display()
-    );
-    let said = run(Command::new("unshare").args(["-m", "sh", "-c"]).arg(line), LIMIT);
+    // A device of the test's own: not every machine gives everybody the right to its /dev/fuse.
+    let as_nobody = |mode: &str, more: &str| {
+        let line = format!(
+            "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m {mode} /dev/fuse c 10 229 && {more} \
+             exec setpriv --reuid 65534 --regid 65534 --clear-groups {} --home {} mount {} --background --passphrase-file {}",
+            bin.display(),
+            there.display(),
+            there.with_extension("mount").display(),
+            secrets.display()
+        );
+        run(Command::new("unshare").args(["-m", "sh", "-c"]).arg(line), LIMIT)
+    };
+    let forbidden = as_nobody("600", "");
+    let said =
+        as_nobody("666", "for f in $(which -a fusermount3 fusermount); do mount --bind /dev/null $f; done;");
     for path in [&there, &secrets, &bin] {
         remove(path)?;
     }
     let _ = std::fs::remove_dir(there.with_extension("mount"));
+    expect("a /dev/fuse of root's alone", &forbidden?, 7, "chmod 666 /dev/fuse")?;
     expect("no fusermount3", &said?, 7, "fusermount3")
 }
 
