@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use holdfast_tests::fixture;
-use holdfast_tests::harness::{Context, Drive, InitOptions, run, run_ok, wait_until};
+use holdfast_tests::harness::{Context, Drive, InitOptions, run, run_ok};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -95,15 +95,20 @@ pub fn fstab(ctx: &Context) -> Result<()> {
     let done = mount(&options(&format!("passphrase_file={},plain_mountpoint", passphrase.display()))?)?;
     ensure!(done.status.success(), "{}{}", done.stdout, done.stderr);
     std::fs::write(drive.mountpoint.join("note"), "by mount(8)")?;
-    let pid = drive.pid()?;
     if nix::unistd::geteuid().is_root() {
-        run_ok(Command::new("umount").arg(&drive.mountpoint), LIMIT)?;
-        wait_until("the daemon ending after umount(8)", LIMIT, || {
-            Ok(!Path::new(&format!("/proc/{pid}/fd/0")).exists())
-        })?;
-    } else {
-        drive.unmount()?;
+        // umount(8) returns before the daemon has ended; whoever mounts again at once waits for it.
+        for round in 0..5 {
+            std::fs::write(drive.mountpoint.join("round"), round.to_string())?;
+            run_ok(Command::new("umount").arg(&drive.mountpoint), LIMIT)?;
+            let done =
+                mount(&options(&format!("passphrase_file={},plain_mountpoint", passphrase.display()))?)?;
+            ensure!(done.status.success(), "mounted again at once: {}{}", done.stdout, done.stderr);
+            ensure!(std::fs::read_to_string(drive.mountpoint.join("round"))? == round.to_string());
+        }
+        let said = mount(&options(&format!("passphrase_file={}", passphrase.display()))?)?;
+        ensure!(said.status.code() == Some(32) && said.stderr.contains("in use"), "twice: {}", said.stderr);
     }
+    drive.unmount()?;
     drive.mount()?;
     ensure!(std::fs::read_to_string(drive.mountpoint.join("note"))? == "by mount(8)");
     drive.unmount()?;

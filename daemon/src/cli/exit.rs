@@ -128,7 +128,7 @@ impl From<HomeError> for Failure {
                 Failure::new(Exit::Home, message).hint("Name an empty or a new folder with --home.")
             }
             HomeError::InUse { .. } => Failure::new(Exit::InUse, message)
-                .hint("It is mounted already: see `holdfast status`; `holdfast unmount` ends it."),
+                .hint("It is mounted already, or another command works on it: see `holdfast status`; `holdfast unmount` ends it."),
             HomeError::WrongPassphrase => Failure::new(Exit::Secrets, message).hint(
                 "The words open the drive as well: `holdfast restore` makes a new home folder with a new passphrase.",
             ),

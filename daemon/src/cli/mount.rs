@@ -1,6 +1,6 @@
 //! `holdfast mount`: in the foreground, or as the background process that the foreground one starts.
 
-use std::{ffi::OsString, io, path::PathBuf, sync::Arc};
+use std::{ffi::OsString, io, path::PathBuf, sync::Arc, time::Duration};
 
 use holdfast_fs::fuse::MountOptions;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +21,9 @@ use crate::{
     process::ProcessRecord,
     run::RunOptions,
 };
+
+/// How long a daemon may need to end after its unmount: it syncs, and flushes the index.
+const ENDING: Duration = Duration::from_secs(60);
 
 pub fn run(cli: &Cli, args: &MountArgs, program: io::Result<PathBuf>) -> Outcome {
     let ready = ReadyPipe::adopt(args.ready_fd)?;
@@ -96,7 +99,7 @@ fn serve(
 ) -> Outcome {
     let options = accept_options(&how.options)?;
     let mut home = Home::open(&cli.home_path())?;
-    home.lock()?;
+    home.lock_after_unmount(ENDING, |pid| eprintln!("waiting for process {pid}, which still ends"))?;
     mountpoint::check_fuse()?;
     let chosen = mountpoint.or_else(|| home.config().mountpoint.clone()).ok_or_else(|| {
         Failure::new(Exit::Usage, "where shall it be mounted?")

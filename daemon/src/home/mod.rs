@@ -24,7 +24,10 @@ pub mod mountpoint;
 pub mod passphrase;
 mod provider_addr;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 pub use config::{Config, Limits, Policy, SURVIVE_LOSSES_MAX};
 pub use error::HomeError;
@@ -88,6 +91,30 @@ impl Home {
             self.config = Config::read(&self.path.join(CONFIG))?;
         }
         Ok(())
+    }
+
+    /// [`Home::lock`] for who mounts: `umount` returns before the daemon has closed everything, and a drive that is mounted
+    /// again at once must not meet its own past. Waits, `patience` at most, while the home is held and the drive is not
+    /// mounted where it was last; `waiting` is told the holder after a second.
+    pub fn lock_after_unmount(
+        &mut self,
+        patience: Duration,
+        mut waiting: impl FnMut(u32),
+    ) -> Result<(), HomeError> {
+        let (start, mut told) = (Instant::now(), false);
+        loop {
+            let Err(error) = self.lock() else { return Ok(()) };
+            let HomeError::InUse { pid, .. } = error else { return Err(error) };
+            let mounted = self.config.mountpoint.as_deref().is_some_and(mountpoint::is_ours);
+            if mounted || start.elapsed() > patience {
+                return Err(error);
+            }
+            if !told && start.elapsed() > Duration::from_secs(1) {
+                told = true;
+                waiting(pid);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub fn socket_path(&self) -> PathBuf {
