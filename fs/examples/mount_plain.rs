@@ -96,6 +96,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         root_owner: (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw()),
         read_only: options.read_only,
         no_atime: !options.atime,
+        no_dir_atime: !options.dir_atime,
         ..VfsOptions::default()
     };
     let vfs = Arc::new(Vfs::open(

@@ -105,6 +105,12 @@ pub fn fstab(ctx: &Context) -> Result<()> {
             ensure!(done.status.success(), "mounted again at once: {}{}", done.stdout, done.stderr);
             ensure!(std::fs::read_to_string(drive.mountpoint.join("round"))? == round.to_string());
         }
+        for (flag, refused) in [("ro", Some(libc::EROFS)), ("rw", None)] {
+            let done = mount(&options(&format!("remount,{flag}"))?)?;
+            ensure!(done.status.success(), "remount,{flag}: {}{}", done.stdout, done.stderr);
+            let written = std::fs::write(drive.mountpoint.join("remounted"), flag);
+            ensure!(written.err().and_then(|e| e.raw_os_error()) == refused, "remounted {flag}");
+        }
         let said = mount(&options(&format!("passphrase_file={}", passphrase.display()))?)?;
         ensure!(said.status.code() == Some(32) && said.stderr.contains("in use"), "twice: {}", said.stderr);
     }

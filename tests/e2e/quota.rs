@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use holdfast_tests::compare::Tree;
-use holdfast_tests::harness::{Context, Drive, InitOptions, Network, run_ok, wait_until};
+use holdfast_tests::harness::{Context, Drive, InitOptions, Network, run, run_ok, wait_until};
 use serde_json::{Value, json};
 
 use crate::{ensure_same, inputs};
@@ -124,10 +124,19 @@ pub fn pinned(ctx: &Context) -> Result<()> {
     let evicted = drive.command_with(&["evict", "--json", &a_text])?;
     ensure!(evicted.status.code() == Some(0), "{evicted:?}");
     ensure!(local_bytes(&drive)? < 2 * MIB, "{} bytes of pieces are here", local_bytes(&drive)?);
+    // A program that only draws small pictures does not bring it all back; one that is here opens for it.
+    let thumbnailer = ctx.dir.join("tumblerd");
+    std::fs::copy("/bin/cat", &thumbnailer)?;
+    let draw = |folder: &Path| run(Command::new(&thumbnailer).arg(folder.join("000/file-00000")), SYNC);
+    let drawn = draw(&a)?;
+    ensure!(!drawn.status.success() && drawn.stderr.contains("remote"), "{}", drawn.stderr);
+    ensure!(local_bytes(&drive)? < 2 * MIB, "a thumbnail brought {} bytes", local_bytes(&drive)?);
     drive.command_with(&["pin", &b_text])?;
     let back = wait_until("the pinned folder being here", Duration::from_secs(60), || {
         Ok(local_bytes(&drive)? > 12 * MIB)
     });
+    let drawn = draw(&b)?;
+    ensure!(drawn.status.success(), "{}", drawn.stderr);
     ctx.note(format!("12 MiB came back in {:.1} s", back?.as_secs_f64()));
     drive.verify(true)?;
     drive.unmount()?;

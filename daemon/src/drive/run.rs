@@ -55,6 +55,7 @@ fn vfs_options(mount: &MountOptions) -> VfsOptions {
         root_owner: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
         read_only: mount.read_only,
         no_atime: !mount.atime,
+        no_dir_atime: !mount.dir_atime,
         ..VfsOptions::default()
     }
 }

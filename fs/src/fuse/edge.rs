@@ -32,8 +32,10 @@ use super::init::{IO_BYTES_MAX, negotiate};
 use super::pacing::Pacing;
 use super::pool::{Late, Pool};
 use super::reply::{
-    TTL, read, readdir, readdirplus, reply_attr, reply_empty, reply_entry, reply_names, reply_xattr,
+    TTL, read, readdir, readdirplus, reply_attr, reply_empty, reply_entry, reply_names, reply_xattr, written,
 };
+use super::set_ids::SetIds;
+use super::thumbnails::Thumbnailers;
 use super::writers::Writers;
 
 /// fsyncs under way at once; they share syncs of the log, so more threads mean fewer syncs.
@@ -52,6 +54,8 @@ pub(super) struct Edge {
     pub(super) pacing: Pacing,
     /// Who may have pages in the kernel that we have not seen yet.
     writers: Writers,
+    /// Who gets nothing that would have to come over the network; `None`: everybody gets everything.
+    thumbnailers: Option<Thumbnailers>,
     /// The way to tell the kernel something by ourselves; there once it has answered our first words.
     notifier: Arc<OnceLock<Notifier>>,
 }
@@ -70,9 +74,10 @@ impl Edge {
             writeback: options.writeback,
             max_read: options.max_read.unwrap_or(IO_BYTES_MAX).min(IO_BYTES_MAX),
             pacing: Pacing::new(clock.clone()),
-            sync: Pool::new("holdfast-sync", SYNC_THREADS_MAX, Duration::MAX, clock),
+            sync: Pool::new("holdfast-sync", SYNC_THREADS_MAX, Duration::MAX, clock.clone()),
             network: Arc::new(network),
             writers: Writers::default(),
+            thumbnailers: (!options.thumbnails).then(|| Thumbnailers::new(clock)),
             notifier: Arc::default(),
         }
     }
@@ -81,12 +86,9 @@ impl Edge {
     pub(super) fn notifier(&self) -> Arc<OnceLock<Notifier>> {
         self.notifier.clone()
     }
-}
 
-fn written(reply: ReplyWrite, result: Result<usize, FsError>) {
-    match result {
-        Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
-        Err(error) => reply.error(errno(&error)),
+    fn set_ids(&self, ino: INodeNo, kills: bool) -> SetIds {
+        SetIds::before(&self.vfs, &self.notifier, ino.0, kills)
     }
 }
 
@@ -262,14 +264,19 @@ impl Filesystem for Edge {
         let truncate = flags.0 & libc::O_TRUNC != 0;
         let caller = caller(req);
         let writers = self.writers.clone();
-        let may_wait = self.vfs.may_block(ino.0, None);
+        let draws = self.thumbnailers.as_ref().is_some_and(|known| known.contain(req.pid()));
+        let may_wait = draws || self.vfs.may_block(ino.0, None);
+        let set_ids = self.set_ids(ino, truncate);
         let serve = move |vfs: &Vfs, late: Late| {
+            if draws && !vfs.is_here(ino.0).unwrap_or(true) {
+                return reply.error(Errno::from_i32(libc::EREMOTE));
+            }
             let opened = late.in_time().and_then(|()| vfs.open_file(ino.0)).and_then(|_| {
                 let set = SetAttr { size: Some(0), mtime: Some(TimeSet::Now), ..SetAttr::default() };
                 let truncated = if truncate { vfs.setattr(&caller, ino.0, &set).map(drop) } else { Ok(()) };
                 truncated.inspect_err(|_| drop(vfs.release_file(ino.0)))
             });
-            match opened {
+            match set_ids.after(opened) {
                 // Only the kernel changes data, so what it has cached stays true.
                 Ok(()) => {
                     writers.opened(ino.0, flags.0);
@@ -376,18 +383,20 @@ impl Filesystem for Edge {
             from_cache,
             times_follow: from_cache && self.writeback,
         };
+        let set_ids = self.set_ids(ino, mode.kill_privileges);
         let bytes = data.len() as u64;
         let room = self.vfs.room(bytes);
         if (room == Room::Waits || (mode.from_cache && room == Room::Stalled))
             && let Some(parked) = self.pacing.park(data)
         {
-            let write = move |vfs: &Vfs| written(reply, vfs.write(ino.0, offset, &parked.data, mode));
+            let write =
+                move |vfs: &Vfs| written(reply, set_ids.after(vfs.write(ino.0, offset, &parked.data, mode)));
             return match mode.from_cache {
                 true => self.pacing.write(&self.vfs, bytes, write),
                 false => self.pacing.run(&self.vfs, bytes, write),
             };
         }
-        written(reply, self.vfs.write(ino.0, offset, data, mode));
+        written(reply, set_ids.after(self.vfs.write(ino.0, offset, data, mode)));
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
@@ -512,9 +521,10 @@ impl Filesystem for Edge {
             libc::FALLOC_FL_ZERO_RANGE => AllocateMode::Zero { keep_size },
             _ => return reply.error(Errno::EOPNOTSUPP),
         };
-        let caller = caller(req);
-        let allocate =
-            move |vfs: &Vfs, _| reply_empty(reply, vfs.fallocate(&caller, ino.0, offset, length, mode));
+        let (caller, set_ids) = (caller(req), self.set_ids(ino, true));
+        let allocate = move |vfs: &Vfs, _| {
+            reply_empty(reply, set_ids.after(vfs.fallocate(&caller, ino.0, offset, length, mode)));
+        };
         if mode == AllocateMode::Punch {
             self.run(false, allocate)
         } else {
@@ -571,17 +581,15 @@ impl Filesystem for Edge {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let caller = caller(req);
+        let (caller, set_ids) = (caller(req), self.set_ids(ino_out, true));
         // The answer has 32 bits.
         let len = len.min(1 << 30);
         let vfs = self.vfs.clone();
         // A part of a chunk is copied by reading it, perhaps from afar.
         self.network.run(move |late| {
             let (from, to) = ((ino_in.0, offset_in), (ino_out.0, offset_out));
-            match late.in_time().and_then(|()| vfs.copy_file_range(&caller, from, to, len)) {
-                Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
-                Err(error) => reply.error(errno(&error)),
-            }
+            let copied = late.in_time().and_then(|()| vfs.copy_file_range(&caller, from, to, len));
+            written(reply, set_ids.after(copied));
         });
     }
 }

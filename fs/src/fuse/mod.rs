@@ -19,6 +19,8 @@ mod pool;
 mod reply;
 mod serve;
 mod serving;
+mod set_ids;
+mod thumbnails;
 mod writers;
 
 use std::io;

@@ -205,6 +205,7 @@ fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd, M
         (!options.dev, MsFlags::MS_NODEV),
         (!options.exec, MsFlags::MS_NOEXEC),
         (!options.atime, MsFlags::MS_NOATIME),
+        (!options.dir_atime, MsFlags::MS_NODIRATIME),
         (options.sync, MsFlags::MS_SYNCHRONOUS),
         (options.dirsync, MsFlags::MS_DIRSYNC),
     ];

@@ -14,6 +14,8 @@ pub struct MountOptions {
     pub dev: bool,
     pub exec: bool,
     pub atime: bool,
+    /// Reading a directory moves its atime.
+    pub dir_atime: bool,
     /// Every write is on disk when it returns.
     pub sync: bool,
     pub dirsync: bool,
@@ -24,6 +26,8 @@ pub struct MountOptions {
     pub subtype: String,
     /// Threads that read requests; more than cores only costs. `None`: as many as cores.
     pub threads: Option<usize>,
+    /// Programs that draw small pictures of files may bring them over the network.
+    pub thumbnails: bool,
     /// Those threads follow a program that asks one thing after the other to its CPU.
     pub follow: bool,
 }
@@ -37,6 +41,7 @@ impl Default for MountOptions {
             dev: false,
             exec: true,
             atime: true,
+            dir_atime: true,
             sync: false,
             dirsync: false,
             writeback: true,
@@ -44,6 +49,7 @@ impl Default for MountOptions {
             fsname: "holdfast".to_owned(),
             subtype: "holdfast".to_owned(),
             threads: None,
+            thumbnails: false,
             follow: true,
         }
     }
@@ -92,17 +98,39 @@ impl MountOptions {
             "nodev" => self.dev = false,
             "exec" => self.exec = true,
             "noexec" => self.exec = false,
-            "atime" | "relatime" => self.atime = true,
+            // Always relatime: reads that the kernel answers from its cache are not seen here.
+            "atime" | "relatime" | "strictatime" | "norelatime" | "nostrictatime" => self.atime = true,
             "noatime" => self.atime = false,
+            "diratime" => self.dir_atime = true,
+            "nodiratime" => self.dir_atime = false,
             "sync" => self.sync = true,
             "async" => self.sync = false,
             "dirsync" => self.dirsync = true,
             "writeback" | "writeback_cache" => self.writeback = true,
             "follow" => self.follow = true,
+            "thumbnails" => self.thumbnails = true,
+            "nothumbnails" => self.thumbnails = false,
             "nofollow" => self.follow = false,
             "nowriteback" | "nowriteback_cache" => self.writeback = false,
-            // Always so: the kernel checks permissions, names are never split, and big writes are the rule.
-            "default_permissions" | "defaults" | "big_writes" | "nonempty" => {}
+            // Always so: the kernel checks permissions, its cache is coherent, calls can be interrupted, inode numbers
+            // are ours, big requests are the rule, and times are written with the next change.
+            "default_permissions"
+            | "defaults"
+            | "big_writes"
+            | "large_read"
+            | "nonempty"
+            | "kernel_cache"
+            | "auto_cache"
+            | "intr"
+            | "use_ino"
+            | "readdir_ino"
+            | "lazytime"
+            | "nolazytime"
+            | "symfollow"
+            | "silent"
+            | "loud"
+            | "nomand"
+            | "noiversion" => {}
             // For fstab and its readers, without meaning for a mount that is being made.
             "auto" | "noauto" | "nofail" | "_netdev" | "user" | "users" | "nouser" | "owner" | "group" => {}
             _ if option.starts_with("x-") => {}
@@ -132,8 +160,8 @@ mod tests {
             .unwrap();
         assert!(options.allow_other && options.read_only && options.suid && options.dev && !options.atime);
         assert_eq!((options.max_read, options.fsname.as_str()), (Some(131_072), "a b"));
-        options.parse("rw,x-systemd.automount,,nosuid").unwrap();
-        assert!(!options.read_only && !options.suid);
+        options.parse("rw,x-systemd.automount,,nosuid,strictatime,nodiratime,lazytime,kernel_cache").unwrap();
+        assert!(!options.read_only && !options.suid && options.atime && !options.dir_atime);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fuser::{
     Errno, Generation, INodeNo, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyXattr,
+    ReplyEntry, ReplyWrite, ReplyXattr,
 };
 
 use crate::rows::Ino;
@@ -23,6 +23,14 @@ const DIR_PAGE: usize = 256;
 pub(super) fn reply_empty(reply: ReplyEmpty, result: Result<(), FsError>) {
     match result {
         Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+/// How many bytes were written or copied.
+pub(super) fn written<N: TryInto<u32>>(reply: ReplyWrite, result: Result<N, FsError>) {
+    match result {
+        Ok(n) => reply.written(n.try_into().unwrap_or(u32::MAX)),
         Err(error) => reply.error(errno(&error)),
     }
 }

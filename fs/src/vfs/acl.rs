@@ -185,8 +185,7 @@ impl Vfs {
         let mut txn = self.rows.begin();
         if name == ACCESS {
             row.perm = row.perm & !0o777 | acl.mode();
-            if !caller.privileged && caller.gid != row.gid && row.perm & 0o2000 != 0 && row.kind != Kind::Dir
-            {
+            if !caller.privileged && caller.gid != row.gid {
                 row.perm &= !0o2000;
             }
         } else if row.kind != Kind::Dir {

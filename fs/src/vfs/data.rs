@@ -237,6 +237,29 @@ impl Vfs {
         Ok(Some(row))
     }
 
+    /// Whether the beginning of a file (64 chunks) can be read without the network. May itself wait for rows.
+    pub fn is_here(&self, ino: Ino) -> Result<bool, FsError> {
+        let node = self.node(ino)?;
+        if node.read().extents.is_none() {
+            self.load_extents(ino, &mut node.write())?;
+        }
+        let state = node.read();
+        if !state.row.has_chunks() {
+            return Ok(true);
+        }
+        let (chunk_bytes, empty) = (state.row.chunk_bytes(), ExtentMap::new());
+        let range = 0..state.row.size.min(chunk_bytes.saturating_mul(64));
+        for gap in extents::gaps(state.extents.as_ref().unwrap_or(&empty), range) {
+            for n in gap.start / chunk_bytes..gap.end.div_ceil(chunk_bytes) {
+                let chunk = self.chunk_row(ino, &state, n, true)?.flatten();
+                if chunk.is_some_and(|chunk| !self.chunks.is_local(&chunk)) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// How many bytes of the parts of `range` that no extent covers hold a chunk's data.
     ///
     /// Never waits for the network: whoever writes must not, and a chunk of which nothing is known here counts as full.

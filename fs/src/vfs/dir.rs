@@ -193,7 +193,9 @@ impl Vfs {
     /// A name that stays is given exactly once between two rewinds, whatever comes and goes beside it.
     pub fn readdir(&self, ino: Ino, cookie: u64, limit: usize) -> Result<Vec<DirEntry>, FsError> {
         let dir = self.node(ino)?;
-        self.note_read(&dir);
+        if !self.options.no_dir_atime {
+            self.note_read(&dir);
+        }
         if dir.read().dir.is_none() {
             self.load_dir(ino, &mut dir.write())?;
         }

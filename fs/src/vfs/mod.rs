@@ -79,6 +79,8 @@ pub struct VfsOptions {
     pub read_only: bool,
     /// Never note when something was read.
     pub no_atime: bool,
+    /// Never note when a directory was read.
+    pub no_dir_atime: bool,
 }
 
 impl Default for VfsOptions {
@@ -92,6 +94,7 @@ impl Default for VfsOptions {
             root_owner: (0, 0),
             read_only: false,
             no_atime: false,
+            no_dir_atime: false,
         }
     }
 }
@@ -244,6 +247,11 @@ impl Vfs {
     /// The same for what looks at extended attributes (ACLs are some) of the inode.
     pub fn may_block_for_xattrs(&self, ino: Ino) -> bool {
         self.rows.has_base() && self.nodes.peek(ino).is_none_or(|node| node.read().row.has_xattrs())
+    }
+
+    /// Whether a file that is in memory has setuid or setgid bits.
+    pub fn has_set_ids(&self, ino: Ino) -> bool {
+        self.nodes.peek(ino).is_some_and(|node| node.read().row.perm & 0o6000 != 0)
     }
 
     /// Whether part of the drive may be elsewhere.

@@ -23,6 +23,12 @@ fn mode(path: &Path) -> Result<u32> {
     Ok(path.symlink_metadata()?.mode() & 0o7777)
 }
 
+/// The mode as the kernel believes it: `stat` asks for nothing else, so that nothing else makes the kernel ask us.
+fn believed_mode(path: &Path) -> Result<u32> {
+    let said = Command::new("stat").args(["-c", "%a"]).arg(path).output()?;
+    Ok(u32::from_str_radix(String::from_utf8(said.stdout)?.trim(), 8)?)
+}
+
 pub fn kill_setuid(dir: &Path) -> Result<()> {
     let path = dir.join("f");
     let again = |perm: u32| -> Result<()> {
@@ -35,6 +41,7 @@ pub fn kill_setuid(dir: &Path) -> Result<()> {
     let one = |what: &str, f: &(dyn Fn() -> Result<()> + Sync)| -> Result<()> {
         again(0o6777)?;
         as_user(ONE, &[ONE], f)?;
+        same(&format!("believed after a stranger's {what}"), believed_mode(&path)?, 0o777)?;
         same(&format!("after a stranger's {what}"), mode(&path)?, 0o777)
     };
     one("write", &|| Ok(OpenOptions::new().append(true).open(&path)?.write_all(b"x")?))?;
@@ -88,6 +95,12 @@ pub fn foreign_group(dir: &Path) -> Result<()> {
     same("setfacl by an owner in the group", mode(&path)? & 0o2000, 0o2000)?;
     as_user(ONE, &[ONE], || Ok(set_xattr(&path, "system.posix_acl_access", &acl(&[]), 0)?))?;
     same("setfacl by an owner outside the group", mode(&path)? & 0o2000, 0)?;
+    let below = dir.join("d");
+    fs::create_dir(&below)?;
+    chown(&below, Some(ONE), Some(OTHER))?;
+    chmod(&below, 0o2755)?;
+    as_user(ONE, &[ONE], || Ok(set_xattr(&below, "system.posix_acl_access", &acl(&[]), 0)?))?;
+    same("setfacl of a directory by an owner outside the group", mode(&below)? & 0o2000, 0)?;
     as_user(ONE, &[ONE], || {
         refused("chown to another user", chown(&path, Some(OTHER), None), libc::EPERM)?;
         refused("chgrp to a foreign group", chown(&path, None, Some(7)), libc::EPERM)
