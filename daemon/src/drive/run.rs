@@ -162,8 +162,15 @@ async fn serve(
                 mount = still;
                 engine.set_mounted_again();
                 if let Some(done) = waiting.take() {
-                    let text = format!("{} is in use: {error}", mountpoint.display());
-                    let _ = done.send(Err(ControlError::new(ErrorKind::Busy, text)));
+                    let at = mountpoint.display();
+                    let refused = match error {
+                        MountError::Busy(_) => {
+                            ControlError::new(ErrorKind::Busy, format!("{at} is in use: {error}"))
+                        }
+                        // The drive is well and stays mounted.
+                        error => ControlError::internal(format!("{at} cannot be unmounted: {error}")),
+                    };
+                    let _ = done.send(Err(refused));
                 }
             }
         }

@@ -313,6 +313,10 @@ fn unmount_as_user(mountpoint: &Path, lazy: bool) -> Result<(), MountError> {
     if words.contains("busy") {
         return Err(MountError::Busy(mountpoint.to_owned()));
     }
+    let words = match words.contains("/etc/mtab") && !Path::new("/etc/mtab").exists() {
+        true => format!("{words}; as root: `ln -s /proc/self/mounts /etc/mtab`"),
+        false => words,
+    };
     Err(MountError::Fusermount(words))
 }
 
