@@ -5,9 +5,11 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Running, Slot, client, config, key, loopback, session};
 use holdfast_net::client::PutOutcome;
+use holdfast_net::provider::Gate;
 use holdfast_net::record::{RecordKey, RecordKind};
 use holdfast_net::wire::CONTROL_PROTOCOL;
 use holdfast_net::{ErrorCode, ProviderConfig};
@@ -54,6 +56,34 @@ async fn strangers_records_take_a_share_and_count() {
 
     let running = Running::with(dir.path(), 7, loopback(), config(), Arc::default()).await;
     assert_eq!(running.provider.status().store.records_bytes, 1020 << 10);
+    running.stop().await;
+}
+
+/// Back-pressure from what is done with slots: a new deal is refused as busy, with the reason; one that was promised before is
+/// answered as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_gate_refuses_new_deals_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let closed = Arc::new(AtomicBool::new(false));
+    let mut gated = config();
+    let is_closed = closed.clone();
+    gated.gate = Gate::new(move |len| {
+        (len <= 2_032 && is_closed.load(Ordering::SeqCst)).then(|| "sealing is behind".to_owned())
+    });
+    let running = Running::with(dir.path(), 7, loopback(), gated, Arc::default()).await;
+    let client = client().await;
+    let session = session(&client, &running, &key(1)).await;
+    let [before, after] = [1, 2].map(|n| Slot::new(1_000, n, &key(1), running.peer()));
+    session.propose(&before.proposal, before.manifest.as_bytes()).await.unwrap();
+    closed.store(true, Ordering::SeqCst);
+    let refused = session.propose(&after.proposal, after.manifest.as_bytes()).await.unwrap_err();
+    assert_eq!(refused.code(), Some(ErrorCode::Busy));
+    assert!(refused.to_string().contains("sealing is behind"), "{refused}");
+    before.store(&session).await;
+    // What is not sealed is taken all the same, and the gate opens again.
+    Slot::new(3_000, 3, &key(1), running.peer()).store(&session).await;
+    closed.store(false, Ordering::SeqCst);
+    after.store(&session).await;
     running.stop().await;
 }
 

@@ -1,19 +1,24 @@
 //! What commitments and possession proofs cost, against what SHA-256 alone would cost here.
 //!
-//! `cargo bench -p holdfast-proofs` (or with `-- --check`, which fails below the targets).
+//! `cargo bench -p holdfast-proofs` (or with `-- --check`, which fails below the targets, or `-- --plot FILE`, which draws
+//! time against space as `tree-cache.svg` beside this file shows it).
 //! The bound is measured in the same run, alternating with what it bounds, in time of the processor (wall
 //! time for several threads), best of several rounds. The bound's work is the tree's: for each 31.75 payload
 //! bytes one pair of nodes, two compressions, operands in the first-level cache.
 
+/// The tests' own plotter, by its path: this crate depends on none of ours.
+#[path = "../../tests/src/plot.rs"]
+mod plot;
+#[path = "shared/zeros.rs"]
+mod zeros;
+
 use std::hint::black_box;
-use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use holdfast_proofs::commp::{self, Node, hash_pairs, hash_pairs_portable};
-use holdfast_proofs::{Challenge, CommpHasher, PieceCid, ReadAt, TreeCache, TreeLevel, prove, verify};
+use holdfast_proofs::{Challenge, CommpHasher, PieceCid, TreeCache, TreeLevel, prove, verify};
 use nix::time::{ClockId, clock_gettime};
-use sha2::{Digest, Sha256};
+use zeros::{ZeroTree, Zeros};
 
 const MIB: usize = 1 << 20;
 /// Payload of one round: short enough that some rounds are undisturbed, too long for the caches.
@@ -121,89 +126,27 @@ fn commitments(check: bool) {
     }
 }
 
-/// A payload of any length without memory: byte 0 everywhere, counting what is read.
-struct Zeros {
-    len: u64,
-    read: AtomicU64,
+/// What one level of the cache costs, and what a proof costs with it.
+struct Trade {
+    cache_mib: f64,
+    read_mib: f64,
+    prove_ms: f64,
 }
 
-impl ReadAt for Zeros {
-    fn read_exact_at(&self, _: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.read.fetch_add(buf.len() as u64, Ordering::Relaxed);
-        buf.fill(0);
-        Ok(())
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.len)
-    }
-}
-
-/// The tree cache of a payload of zeros, made up on the fly: each stored node is its level's constant.
-struct ZeroTree {
-    file: Vec<(u64, Node)>,
-    head: Vec<u8>,
-    tail: Vec<u8>,
-    len: u64,
-    read: AtomicU64,
-}
-
-impl ReadAt for ZeroTree {
-    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.read.fetch_add(buf.len() as u64, Ordering::Relaxed);
-        if offset < 32 {
-            buf.copy_from_slice(&self.head[..buf.len()]);
-        } else if offset >= self.len - 96 {
-            buf.copy_from_slice(&self.tail);
-        } else {
-            let level = self.file.iter().rev().find(|(start, _)| *start <= offset);
-            let node = level.map_or([0; 32], |(_, node)| *node);
-            buf.as_chunks_mut::<32>().0.fill(node);
-        }
-        Ok(())
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.len)
-    }
-}
-
-/// 32 GiB of zeros: the tree's shape, reads and hashing are those of any 32 GiB; the bytes are constant.
-fn zero_tree(piece: &PieceCid, level: TreeLevel) -> ZeroTree {
-    let (_, small) = {
-        // The frame of a cache: any hasher of this level makes the first bytes.
-        let mut hasher = CommpHasher::with_cache(level);
-        hasher.update(&[0]);
-        hasher.finish_with_cache()
-    };
-    let mut file = Vec::new();
-    let mut at = 32;
-    for stored in (level.get()..=piece.height()).step_by(7) {
-        file.push((at, commp::zero_node(stored)));
-        at += piece.leaf_count().div_ceil(1 << stored) * 32;
-    }
-    let mut tail = vec![0; 64];
-    tail[..8].copy_from_slice(&piece.payload_len().to_le_bytes());
-    tail[8..40].copy_from_slice(piece.root());
-    let head = small[..32].to_vec();
-    let check = Sha256::new().chain_update(&head).chain_update(&tail).finalize();
-    tail.extend_from_slice(&check);
-    ZeroTree { file, head, tail, len: level.file_len(piece.payload_len()), read: AtomicU64::new(0) }
-}
-
-fn possession(check: bool) {
+fn possession(check: bool) -> Vec<Trade> {
     let len = (32_u64 << 30) / 128 * 127;
-    let Ok(piece) = PieceCid::new(len, commp::zero_node(30)) else { return };
-    let Ok(challenge) = Challenge::new([7; 32], holdfast_proofs::pdp::DEFAULT_CHALLENGES) else { return };
+    let Ok(piece) = PieceCid::new(len, commp::zero_node(30)) else { panic!("no piece") };
+    let challenge = Challenge::new([7; 32], holdfast_proofs::pdp::DEFAULT_CHALLENGES);
+    let Ok(challenge) = challenge else { panic!("no challenge") };
+    let mut trades = Vec::new();
     println!("\npossession of 32 GiB, {} places", challenge.count());
     println!("  level    cache MiB   read KiB   prove ms   verify ms   proof KiB");
-    for level in [5, 6, 7, 8, 10, 12].into_iter().filter_map(TreeLevel::new) {
-        let source = Zeros { len, read: AtomicU64::new(0) };
-        let tree = zero_tree(&piece, level);
+    for level in [5, 6, 7, 8, 10, 12, 14, 16].into_iter().filter_map(TreeLevel::new) {
+        let (source, tree) = (Zeros::new(len), ZeroTree::new(&piece, level));
         let (mut proving, mut verifying, mut bytes, mut read) = (f64::MAX, f64::MAX, 0, 0);
         for _ in 0..ROUNDS {
-            source.read.store(0, Ordering::Relaxed);
-            tree.read.store(0, Ordering::Relaxed);
+            source.forget();
+            tree.forget();
             let mut proof = None;
             proving = proving.min(seconds(|| {
                 let cache = TreeCache::open(&tree, &piece);
@@ -212,26 +155,65 @@ fn possession(check: bool) {
             let Some(proof) = proof else { panic!("no proof") };
             verifying = verifying.min(seconds(|| assert!(verify(&piece, &challenge, &proof).is_ok())));
             bytes = proof.encode().map_or(0, |bytes| bytes.len());
-            read = source.read.load(Ordering::Relaxed) + tree.read.load(Ordering::Relaxed);
+            read = source.read() + tree.read();
         }
         println!(
             "  {:5} {:12.1} {:10} {:10.2} {:11.3} {:11.1}",
             level.get(),
-            tree.len as f64 / MIB as f64,
+            tree.bytes() as f64 / MIB as f64,
             read / 1024,
             proving * 1e3,
             verifying * 1e3,
             bytes as f64 / 1024.0
         );
+        trades.push(Trade {
+            cache_mib: tree.bytes() as f64 / MIB as f64,
+            read_mib: read as f64 / MIB as f64,
+            prove_ms: proving * 1e3,
+        });
         if check && level == TreeLevel::DEFAULT {
             assert!(proving < 0.020, "a proof takes {proving} s");
             assert!(read < 400 << 10, "a proof reads {read} bytes");
         }
     }
+    trades
+}
+
+/// Time against space. Both measures stand on one axis, since their numbers are of one size.
+fn chart(trades: &[Trade]) -> plot::Chart {
+    let marks = |values: &[f64]| values.iter().map(|value| (*value, value.to_string())).collect();
+    let line = |name: &str, of: fn(&Trade) -> f64| {
+        (name.to_owned(), trades.iter().map(|trade| (trade.cache_mib, of(trade))).collect())
+    };
+    plot::Chart {
+        title: "A proof of possession of 32 GiB (24 places) against the size of its tree cache".to_owned(),
+        x: plot::Axis {
+            title: "tree cache, MiB (1 is 0.003 % of the piece, 1000 are 3 %)".to_owned(),
+            from: 2_000.0,
+            to: 0.4,
+            marks: marks(&[1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0]),
+            logarithmic: true,
+        },
+        y: plot::Axis {
+            title: "ms of one core, warm; MiB read".to_owned(),
+            from: 0.1,
+            to: 200.0,
+            marks: marks(&[0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]),
+            logarithmic: true,
+        },
+        lines: vec![line("time, ms", |trade| trade.prove_ms), line("read, MiB", |trade| trade.read_mib)],
+    }
 }
 
 fn main() {
-    let check = std::env::args().any(|argument| argument == "--check");
+    let words: Vec<String> = std::env::args().collect();
+    let check = words.iter().any(|word| word == "--check");
+    let plot = words.iter().position(|word| word == "--plot").and_then(|at| words.get(at + 1));
     commitments(check);
-    possession(check);
+    let trades = possession(check);
+    if let Some(path) = plot
+        && let Err(error) = std::fs::write(path, chart(&trades).svg())
+    {
+        panic!("{path}: {error}");
+    }
 }

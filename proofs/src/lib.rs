@@ -27,6 +27,7 @@ pub mod sealing;
 pub use commp::{CacheError, CommpHasher, PieceCid, PieceCidError, TreeCache, TreeLevel};
 pub use odds::AuditPlan;
 pub use pdp::{
-    Challenge, PossessionProof, ProofError, ProveError, SeedInputs, Verdict, prove, rebuild_cache, verify,
+    Challenge, PossessionProof, ProofError, ProveError, SeedInputs, Verdict, prove, rebuild_cache,
+    rebuild_cache_into, verify,
 };
 pub use read_at::ReadAt;

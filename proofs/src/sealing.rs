@@ -11,6 +11,7 @@
 //! from Filecoin's circuits, so that the provider's program needs none of them.
 //! Refuses: lines longer than `LINE_BYTES_MAX`, in either direction.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -113,6 +114,9 @@ pub struct SectorStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskLine {
     pub id: u64,
+    /// "possession", "spacetime", "seal" or "upkeep".
+    #[serde(default)]
+    pub class: String,
     pub what: String,
     pub state: String,
     /// Unix seconds.
@@ -168,6 +172,9 @@ pub struct SealingStatus {
     pub sectors: Vec<SectorStatus>,
     pub sectors_total: usize,
     pub sectors_faulty: usize,
+    /// All sectors, counted by their last finished phase.
+    #[serde(default)]
+    pub phases: BTreeMap<String, usize>,
     pub windows: WindowCounts,
     pub tasks: Vec<TaskLine>,
     pub events: Vec<SealingEvent>,
@@ -179,7 +186,20 @@ impl SealingStatus {
         self.tasks.iter().filter(|task| task.at_risk)
     }
 
-    fn seconds_until(&self, at: u64) -> i64 {
+    /// Proofs that may miss their deadlines: a seal that is late costs time, a proof that is late is worth nothing.
+    pub fn proofs_at_risk(&self) -> impl Iterator<Item = &TaskLine> {
+        self.at_risk().filter(|task| task.class == "possession" || task.class == "spacetime")
+    }
+
+    /// Unix seconds at which everything that is queued is expected to be done; none with an empty queue.
+    #[must_use]
+    pub fn expected_finish(&self) -> Option<u64> {
+        self.tasks.iter().filter_map(|task| task.expected_finish).max()
+    }
+
+    /// Seconds until a moment, by the prover's clock when it said this.
+    #[must_use]
+    pub fn seconds_until(&self, at: u64) -> i64 {
         at.cast_signed().saturating_sub(self.now.cast_signed())
     }
 }
@@ -204,7 +224,11 @@ impl fmt::Display for SealingStatus {
             "pieces   {} waiting, {} in sectors, {} longer than a sector and not sealed",
             self.pieces.waiting, self.pieces.in_sectors, self.pieces.too_large
         )?;
-        writeln!(f, "sectors  {}, {} of them faulty", self.sectors_total, self.sectors_faulty)?;
+        write!(f, "sectors  {}, {} of them faulty", self.sectors_total, self.sectors_faulty)?;
+        for (phase, sectors) in &self.phases {
+            write!(f, "; {sectors} past {phase}")?;
+        }
+        writeln!(f)?;
         writeln!(
             f,
             "windows  {} proven, {} missed; each sector every {} s, within {} s",
@@ -213,6 +237,10 @@ impl fmt::Display for SealingStatus {
             self.windows.period_seconds,
             self.windows.deadline_seconds
         )?;
+        if let Some(expected) = self.expected_finish() {
+            let (tasks, left) = (self.tasks.len(), self.seconds_until(expected).max(0));
+            writeln!(f, "queue    {tasks} task(s), expected to be done in {left} s")?;
+        }
         if !self.accepts {
             writeln!(f, "takes no deals that must be sealed: {}", self.reasons.join("; "))?;
         }
@@ -278,6 +306,7 @@ mod tests {
     fn what_is_in_trouble_is_said_in_words() {
         let task = TaskLine {
             id: 4,
+            class: "spacetime".to_owned(),
             what: "window PoSt of 2 sector(s)".to_owned(),
             state: "running".to_owned(),
             deadline: 130,
@@ -312,6 +341,7 @@ mod tests {
             sectors: vec![sector],
             sectors_total: 1,
             sectors_faulty: 1,
+            phases: BTreeMap::from([("cleared".to_owned(), 1)]),
             windows: WindowCounts::default(),
             tasks: vec![task],
             events: vec![SealingEvent { at: 95, warning: true, text: "sector 9 is faulty".to_owned() }],
@@ -323,10 +353,13 @@ mod tests {
             "AT RISK  window PoSt of 2 sector(s): due in 30 s",
             "FAULTY: the replica is cut, proven 20 s ago",
             "expected in 40 s",
+            "queue    1 task(s), expected to be done in 40 s",
+            "sectors  1, 1 of them faulty; 1 past cleared",
             "5 s ago  warning: sector 9 is faulty",
         ] {
             assert!(text.contains(words), "{words} in\n{text}");
         }
+        assert_eq!(status.proofs_at_risk().count(), 1);
         let json = serde_json::to_string(&status).unwrap();
         assert_eq!(serde_json::from_str::<SealingStatus>(&json).unwrap(), status);
     }

@@ -95,6 +95,9 @@ impl ProviderConfig {
 /// Records take at most this part of the capacity.
 const RECORDS_SHARE: u64 = 16;
 
+/// A proof for 32 GiB reads 300 KiB and takes a millisecond with it.
+pub(super) const TREE_PERMILLE_DEFAULT: u16 = 10;
+
 /// Bounds of a provider.
 #[derive(Debug, Clone)]
 pub struct ProviderLimits {
@@ -134,6 +137,9 @@ pub struct ProviderLimits {
     pub audits_max: usize,
     /// Pushes at once.
     pub pushes_max: usize,
+    /// Disk for a slot's tree cache, in thousandths of the slot and beside the capacity: with less, a proof reads more
+    /// of the slot (proofs/SOUNDNESS.md, section 4). What lies there already stays until it is made again.
+    pub tree_permille: u16,
     /// Seconds between looks at ended deals.
     pub sweep_seconds: u64,
 }
@@ -159,6 +165,7 @@ impl Default for ProviderLimits {
             serving_bytes_max: 64 << 20,
             audits_max: 4,
             pushes_max: 32,
+            tree_permille: TREE_PERMILLE_DEFAULT,
             sweep_seconds: 60,
         }
     }

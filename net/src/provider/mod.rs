@@ -122,10 +122,11 @@ impl Provider {
         settlement: Arc<dyn Settlement>,
     ) -> Result<Provider, NetError> {
         let dir = dir.to_path_buf();
-        let store = tokio::task::spawn_blocking(move || Store::open(&dir, Steps::default()))
+        let mut store = tokio::task::spawn_blocking(move || Store::open(&dir, Steps::default()))
             .await
             .map_err(|e| NetError::Local(e.to_string()))??;
         let limits = &config.limits;
+        store.tree_permille = limits.tree_permille;
         let inner = Inner {
             serving: Arc::new(Semaphore::new(
                 limits.serving_bytes_max.clamp(DATA_FRAME_BYTES, Semaphore::MAX_PERMITS),

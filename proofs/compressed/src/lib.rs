@@ -24,6 +24,7 @@ mod circuit;
 mod draw;
 mod field;
 pub mod odds;
+mod opening;
 mod params;
 mod proof;
 mod prove;
@@ -39,6 +40,7 @@ pub use binding::{Binding, BindingError, BindingProof, check_binding, open_bindi
 pub use circuit::{CircuitSize, circuit_size};
 pub use draw::Audit;
 pub use odds::BoundAudits;
+pub use opening::{OPENING_BYTES_MAX, OpeningError, OpeningFile};
 pub use params::{LocalParameters, LocalVerifyingKey, ParamsError, Progress, VERIFYING_KEY_LEN};
 pub use proof::DecodeError;
 pub use proof::{CompressedProof, PROOF_LEN};

@@ -1,11 +1,12 @@
 //! What each step costs: processor seconds, peak memory and bytes, as the table in `../../SOUNDNESS.md`.
 //!
-//! `cargo bench -p holdfast-sectors` measures a 2 KiB sector without commit 2; `-- --8m` an 8 MiB sector too;
-//! `-- --parameters FOLDER` does commit 2 with the local PoRep parameters that lie there. Every step is a worker of
-//! its own, so that its processor time and its peak memory are those that the kernel counted for that process.
+//! `cargo bench --manifest-path proofs/sectors/Cargo.toml` measures a 2 KiB sector without commit 2; `-- --8m` an 8 MiB sector too;
+//! `-- --parameters FOLDER` does commit 2 with the local PoRep parameters that lie there. Every step is a worker that a
+//! process of its own started, so that processor time and peak memory are what the kernel counted for that worker alone.
 //! Figures of test strength: they say nothing about 32 GiB but the order of the phases.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -17,6 +18,8 @@ use holdfast_sectors::{Bytes32, Circuit, Profile, SealMode, Workshop};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
 
+/// A process of one step.
+const ALONE: &str = "--alone";
 const LIMITS: Limits = Limits { memory_bytes: 16 << 30, cores: 2, nice: 0 };
 
 struct Bench {
@@ -24,25 +27,74 @@ struct Bench {
     dir: tempfile::TempDir,
 }
 
-/// Processor seconds of all children so far, and the peak memory of the largest of them in KiB.
+/// Processor seconds of this process's children, and the peak memory of the largest of them in KiB.
 fn children() -> Result<(f64, i64)> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
     Ok((seconds(usage.user_time()) + seconds(usage.system_time()), usage.max_rss()))
 }
 
+/// Processor seconds of this process so far.
+fn own() -> Result<f64> {
+    Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map(Duration::from)?.as_secs_f64())
+}
+
+fn launcher(workshop: &Path) -> Result<Launcher> {
+    let prover = PathBuf::from(env!("CARGO_BIN_EXE_holdfast-prover"));
+    Ok(Launcher::new(prover, vec!["worker".into()], Workshop::create(workshop)?))
+}
+
+/// One step, in a process that does nothing else: what it and its worker took.
+fn alone(job: &str, workshop: &str) -> Result<()> {
+    match launcher(Path::new(workshop))?.start(serde_json::from_str(job)?, LIMITS)?.wait()? {
+        ChildEnd::Done(_) => {}
+        other => bail!("{other:?}"),
+    }
+    let (seconds, peak) = children()?;
+    println!("{seconds} {peak}");
+    Ok(())
+}
+
 impl Bench {
-    fn step(&self, what: &str, job: Job, output: &Path) -> Result<()> {
-        let (before, _) = children()?;
-        match self.launcher.start(job, LIMITS)?.wait()? {
-            ChildEnd::Done(_) => {}
-            other => bail!("{what}: {other:?}"),
-        }
-        let (after, peak) = children()?;
-        // The peak is of the largest child so far: steps stand in the order of their hunger within a profile.
-        println!("| {what} | {:.2} | {} | {} |", after - before, peak >> 10, size(output)?);
+    fn step(&self, what: &str, job: &Job, output: &Path) -> Result<()> {
+        let mut process = Command::new(std::env::current_exe()?);
+        process.arg(ALONE).arg(serde_json::to_string(job)?).arg(self.launcher.workshop().dir());
+        let done = process.stderr(Stdio::inherit()).output()?;
+        let said = String::from_utf8_lossy(&done.stdout);
+        let (seconds, peak) = said.trim().split_once(' ').with_context(|| format!("{what}: {said}"))?;
+        let (seconds, peak): (f64, u64) = (seconds.parse()?, peak.parse()?);
+        println!("| {what} | {seconds:.2} | {} | {} |", peak >> 10, size(output)?);
         Ok(())
     }
+}
+
+/// Payload MB a processor second, by the library and by us, on one thread's worth of bytes.
+fn commitments() -> Result<()> {
+    let payload = vec![7; 127 << 17];
+    let speed = |work: &dyn Fn() -> Result<()>| -> Result<f64> {
+        let mut best = 0.0_f64;
+        for _ in 0..5 {
+            let before = own()?;
+            work()?;
+            best = best.max(payload.len() as f64 / (own()? - before) / 1e6);
+        }
+        Ok(best)
+    };
+    let library = speed(&|| {
+        let size = filecoin_proofs::UnpaddedBytesAmount(payload.len() as u64);
+        filecoin_proofs::generate_piece_commitment(payload.as_slice(), size).map(drop)
+    })?;
+    let ours = speed(&|| {
+        let mut hasher = CommpHasher::new();
+        hasher.update(&payload);
+        std::hint::black_box(hasher.finish());
+        Ok(())
+    })?;
+    println!(
+        "piece commitment, payload MB a CPU second: library {library:.0}, ours {ours:.0}, {:.1} times\n",
+        ours / library
+    );
+    Ok(())
 }
 
 /// Bytes of a file or folder.
@@ -60,9 +112,10 @@ fn seal(bench: &Bench, profile: Profile, mode: SealMode, commit_2: bool) -> Resu
     let payload: Vec<u8> = (0..profile.payload_bytes_max()).map(|i| (i % 251) as u8).collect();
     let mut hasher = CommpHasher::new();
     hasher.update(&payload);
+    let piece = hasher.finish();
     {
         let mut sector = Sector::create(&path, spec)?;
-        sector.add_piece(hasher.finish(), payload.as_slice())?;
+        sector.add_piece(piece, payload.as_slice())?;
         sector.set_ticket(Bytes32([2; 32]))?;
     }
     let mut phase = Phase::Filling;
@@ -83,24 +136,29 @@ fn seal(bench: &Bench, profile: Profile, mode: SealMode, commit_2: bool) -> Resu
             Phase::Cleared => "final",
         };
         let what = format!("{} {mode}: {}", profile.name(), next.name());
-        bench.step(
-            &what,
-            Job::Seal { sector: path.clone(), through: next, seed: None },
-            &path.join(output),
-        )?;
+        let job = Job::Seal { sector: path.clone(), through: next, seed: None };
+        bench.step(&what, &job, &path.join(output))?;
         phase = next;
+    }
+    let unsealed = path.join("unsealed");
+    if mode == SealMode::Interactive && !commit_2 {
+        std::fs::remove_file(&unsealed)?;
+        let (out, len) = (bench.dir.path().join("read"), payload.len() as u64 / 2);
+        let job = Job::ReadPiece { sector: path.clone(), piece, offset: len / 2, len, out: out.clone() };
+        bench.step(&format!("{}: unseal half of it", profile.name()), &job, &out)?;
+        let job = Job::RestoreUnsealed { sector: path.clone() };
+        bench.step(&format!("{}: unseal all of it", profile.name()), &job, &unsealed)?;
     }
     Ok(path)
 }
 
 fn verify(bench: &Bench, file: &Path, what: &str) -> Result<()> {
-    let now = || clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map(Duration::from);
-    let own = bench.launcher.workshop().parameters();
-    let start = now()?;
+    let parameters = bench.launcher.workshop().parameters();
+    let start = own()?;
     for _ in 0..20 {
-        verify_file(file, &own)?;
+        verify_file(file, &parameters)?;
     }
-    println!("| {what} | {:.4} | | {} |", (now()? - start).as_secs_f64() / 20.0, size(file)?);
+    println!("| {what} | {:.4} | | {} |", (own()? - start) / 20.0, size(file)?);
     Ok(())
 }
 
@@ -108,11 +166,8 @@ fn posts(bench: &Bench, profile: Profile, sector: &Path) -> Result<()> {
     let parameters = bench.launcher.workshop().parameters();
     for circuit in [Circuit::WindowPost, Circuit::WinningPost] {
         let path = parameters.params_path(profile, circuit);
-        bench.step(
-            &format!("{} parameters: {circuit}", profile.name()),
-            Job::Parameters { profile, circuit },
-            &path,
-        )?;
+        let job = Job::Parameters { profile, circuit };
+        bench.step(&format!("{} parameters: {circuit}", profile.name()), &job, &path)?;
     }
     let (prover, beacon) = (Bytes32([1; 32]), Bytes32([4; 32]));
     let out = bench.dir.path().join("window");
@@ -120,20 +175,25 @@ fn posts(bench: &Bench, profile: Profile, sector: &Path) -> Result<()> {
     let sectors = vec![sector.to_owned()];
     bench.step(
         &format!("{} window PoSt", profile.name()),
-        Job::WindowPost { statement, sectors, out: out.clone() },
+        &Job::WindowPost { statement, sectors, out: out.clone() },
         &out,
     )?;
-    verify(bench, &out, "verify window PoSt")?;
+    verify(bench, &out, &format!("{} verify window PoSt", profile.name()))?;
     let out = bench.dir.path().join("winning");
     let none = PublicSector { number: 0, comm_r: Bytes32::default() };
     let statement = WinningStatement { profile, prover, beacon, epoch: 1, sector: none };
     let job = Job::WinningPost { statement, sector: sector.to_owned(), out: out.clone() };
-    bench.step(&format!("{} winning PoSt", profile.name()), job, &out)?;
-    verify(bench, &out, "verify winning PoSt")
+    bench.step(&format!("{} winning PoSt", profile.name()), &job, &out)?;
+    verify(bench, &out, &format!("{} verify winning PoSt", profile.name()))
 }
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
+    if let [_, word, job, workshop] = arguments.as_slice()
+        && word == ALONE
+    {
+        return alone(job, workshop);
+    }
     let folder =
         arguments.iter().position(|word| word == "--parameters").and_then(|at| arguments.get(at + 1));
     let dir = tempfile::tempdir()?;
@@ -143,14 +203,15 @@ fn main() -> Result<()> {
         let to = workshop.parameters().dir().join(path.file_name().context("a file has a name")?);
         std::fs::hard_link(&path, &to).or_else(|_| std::fs::copy(&path, &to).map(drop))?;
     }
-    let prover = PathBuf::from(env!("CARGO_BIN_EXE_holdfast-prover"));
-    let bench = Bench { launcher: Launcher::new(prover, vec!["worker".into()], workshop), dir };
-    println!("| step (test strength) | CPU s | peak MiB, so far | bytes |\n|---|---|---|---|");
+    let bench = Bench { launcher: launcher(workshop.dir())?, dir };
+    commitments()?;
+    println!("| step (test strength) | CPU s | peak MiB | bytes |\n|---|---|---|---|");
     let sector = seal(&bench, Profile::Test2k, SealMode::Interactive, false)?;
     seal(&bench, Profile::Test2k, SealMode::Synthetic, false)?;
     posts(&bench, Profile::Test2k, &sector)?;
     if arguments.iter().any(|word| word == "--8m") {
-        seal(&bench, Profile::Test8m, SealMode::Interactive, false)?;
+        let sector = seal(&bench, Profile::Test8m, SealMode::Interactive, false)?;
+        posts(&bench, Profile::Test8m, &sector)?;
     }
     if folder.is_some() {
         std::fs::remove_dir_all(sector)?;

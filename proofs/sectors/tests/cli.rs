@@ -64,6 +64,49 @@ fn committed_proofs_hold_and_their_twins_do_not() {
 }
 
 #[test]
+fn what_is_no_proof_is_refused_and_read_no_further_than_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let good = fs::read(vector("window-2k.proof")).unwrap();
+    let sparse = put("sparse", &good);
+    fs::File::options().write(true).open(&sparse).unwrap().set_len(1 << 40).unwrap();
+    let refused = [
+        put("empty", b""),
+        put("text", b"a proof, trust me"),
+        put("name", b"HFPROOF"),
+        put("version", b"HFPROOF\x01"),
+        put("deep", &[b"HFPROOF\x01".as_slice(), &[0x81; 1 << 20]].concat()),
+        put("claims", b"HFPROOF\x01\x9b\xff\xff\xff\xff\xff\xff\xff\xff"),
+        put("half", &good[..good.len() / 2]),
+        put("more", &[good.as_slice(), b"\0"].concat()),
+        put("twice", &[good.as_slice(), &good].concat()),
+        sparse,
+        PathBuf::from("/dev/zero"),
+        PathBuf::from("/dev/null"),
+    ];
+    for path in refused {
+        let output = run(&["verify", path.to_str().unwrap()], dir.path());
+        assert_eq!(output.status.code(), Some(11), "{}: {}", path.display(), text(&output.stderr));
+        assert!(!text(&output.stderr).contains("panicked"), "{}", text(&output.stderr));
+    }
+    let output = run(&["verify", dir.path().to_str().unwrap()], dir.path());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("directory"), "{}", text(&output.stderr));
+
+    let stdin = |bytes: &[u8]| {
+        let file = fs::File::open(put("stdin", bytes)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast-prover"));
+        command.args(["verify", "-"]).env("HOLDFAST_PARAMETERS", dir.path());
+        command.stdin(file).output().unwrap().status.code()
+    };
+    assert_eq!((stdin(&good), stdin(&good[1..])), (Some(0), Some(11)));
+}
+
+#[test]
 fn parameters_are_made_kept_and_refused_for_production() {
     let dir = tempfile::tempdir().unwrap();
     let words = ["params", "--json", "--profile", "test-2k", "--circuit", "window-post"];

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 #![allow(clippy::unwrap_used)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -11,12 +12,14 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use holdfast_proofs::sealing::{Order, SealingStatus, StoredPiece};
+use holdfast_proofs::sealing::{Order, SealingStatus, SectorStatus, StoredPiece};
 use holdfast_proofs::{CommpHasher, PieceCid};
 
 /// Seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_mins(4);
 const FAR: u64 = 4_000_000_000;
+/// Of the keeper, each with whatever worker it has.
+const KILLS: u64 = 24;
 
 struct Keeper {
     process: Child,
@@ -172,6 +175,69 @@ fn deals_become_sectors_that_are_proven_mended_and_ended() {
     keeper.tell(&Order::Ended { deal: "again".to_owned() });
     keeper.until("its end", |status| status.sectors_total == 0);
     assert!(!dir.join("sectors/1").exists());
+    keeper.close();
+}
+
+/// What the journals of all sectors say: phase and replica by number. A folder that is set aside has no number.
+fn journals(dir: &Path) -> Vec<(u64, String, Option<String>)> {
+    let entries = fs::read_dir(dir.join("sectors")).into_iter().flatten();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let read = |name: String| {
+        let number = name.parse().unwrap_or_else(|_| panic!("{name} was set aside"));
+        let journal = fs::read(dir.join("sectors").join(name).join("journal.json")).ok()?;
+        let journal: serde_json::Value = serde_json::from_slice(&journal).unwrap();
+        let finished = journal["finished"].as_array().unwrap();
+        let phase = finished.last().map_or("none yet".to_owned(), |last| last["phase"].to_string());
+        Some((number, phase, journal["comm_r"].as_str().map(str::to_owned)))
+    };
+    names.filter_map(read).collect()
+}
+
+/// Killed at moments that fall into every phase, while new pieces come, it seals them all to the end; nothing is set aside,
+/// and a number never has a second replica.
+#[test]
+fn killed_at_any_moment_it_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let (dir, parameters) = (home.path().join("sealing"), home.path().join("parameters"));
+    // The parameters first: what is killed then is filling, sealing and proving.
+    let mut keeper = Keeper::start(&dir, &parameters, 10);
+    keeper.list(&[]);
+    keeper.until("parameters", |status| status.accepts);
+    keeper.kill();
+    let mut deals = Vec::new();
+    let (mut phases, mut replicas) = (BTreeSet::new(), BTreeMap::new());
+    for round in 0..KILLS {
+        if round % 4 == 0 {
+            deals.push(deal(home.path(), deals.len() as u8 + 1, 1_900));
+        }
+        let mut keeper = Keeper::start(&dir, &parameters, 10);
+        keeper.list(&deals);
+        std::thread::sleep(Duration::from_millis(80 + round * 97 % 900));
+        keeper.kill();
+        for (number, phase, comm_r) in journals(&dir) {
+            phases.insert(phase);
+            if let Some(comm_r) = comm_r {
+                assert_eq!(
+                    replicas.entry(number).or_insert_with(|| comm_r.clone()),
+                    &comm_r,
+                    "sector {number}"
+                );
+            }
+        }
+    }
+    assert!(phases.len() >= 3, "the kills met too little: {phases:?}");
+    let mut keeper = Keeper::start(&dir, &parameters, 10);
+    keeper.list(&deals);
+    let status = keeper.until("commit 1 and a Window PoSt of all", |status| {
+        let done = |sector: &SectorStatus| sector.phase == "commit 1" && sector.proven_at.is_some();
+        status.sectors_total == deals.len() && status.sectors.iter().all(done)
+    });
+    assert_eq!((status.sectors_faulty, status.pieces.in_sectors), (0, deals.len()), "{status}");
+    for (number, _, comm_r) in journals(&dir) {
+        assert!(replicas.get(&number).is_none_or(|first| Some(first) == comm_r.as_ref()), "sector {number}");
+    }
+    let (code, _) = verify(&status.windows.newest_proof.clone().unwrap(), &parameters);
+    assert_eq!(code, 0);
     keeper.close();
 }
 

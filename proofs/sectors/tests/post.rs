@@ -73,7 +73,7 @@ fn a_window_is_proven_and_the_faulty_are_declared() {
     assert_eq!(report.key_trust, Some(KeyTrust::OwnLocal));
     assert!(report.to_string().contains("test strength") && !report.is_production());
     assert_eq!(verify_file(&out, &NoKeys).unwrap().key_trust, Some(KeyTrust::FromFile));
-    let bare = ProofFile::read(&out).unwrap().without_key();
+    let bare = ProofFile::read(fs::File::open(&out).unwrap()).unwrap().without_key();
     assert!(bare.verify(&own).is_ok());
     assert!(matches!(bare.verify(&NoKeys), Err(ProofFileError::Key(_))));
     assert!(NoKeys.find(Profile::Test2k, Circuit::WindowPost, &[0; 32]).is_none());

@@ -18,6 +18,6 @@ mod verify;
 
 pub use challenge::{CHALLENGES_MAX, Challenge, DEFAULT_CHALLENGES, SeedInputs};
 pub use proof::{PROOF_BYTES_MAX, PossessionProof, ProofError};
-pub use prove::{ProveError, prove, rebuild_cache};
+pub use prove::{ProveError, prove, rebuild_cache, rebuild_cache_into};
 pub use set::{ProvingSet, SET_PIECES_MAX, SetVerdict, prove_set, verify_set};
 pub use verify::{Verdict, verify};

@@ -102,6 +102,21 @@ pub fn rebuild_cache<S: ReadAt + ?Sized>(
     piece: &PieceCid,
     level: TreeLevel,
 ) -> Result<Vec<u8>, ProveError> {
+    let mut cache = Vec::new();
+    rebuild_cache_into(source, piece, level, |bytes| cache.extend(bytes))?;
+    Ok(cache)
+}
+
+/// The same in parts, each to be appended, so that a large cache is never in memory as a whole.
+///
+/// # Errors
+/// As above; what was given before is then of no use.
+pub fn rebuild_cache_into<S: ReadAt + ?Sized>(
+    source: &S,
+    piece: &PieceCid,
+    level: TreeLevel,
+    mut put: impl FnMut(Vec<u8>),
+) -> Result<(), ProveError> {
     check_length(source, piece)?;
     let mut hasher = CommpHasher::with_cache(level);
     let mut buffer = vec![0_u8; REBUILD_READ_BYTES.min(piece.payload_len()) as usize];
@@ -111,10 +126,14 @@ pub fn rebuild_cache<S: ReadAt + ?Sized>(
         let bytes = &mut buffer[..part as usize];
         source.read_exact_at(offset, bytes)?;
         hasher.update(bytes);
+        put(hasher.drain_cache());
         offset += part;
     }
     match hasher.finish_with_cache() {
-        (found, cache) if found == *piece => Ok(cache),
+        (found, rest) if found == *piece => {
+            put(rest);
+            Ok(())
+        }
         _ => Err(ProveError::Damaged { start: 0, end: piece.payload_len() }),
     }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use holdfast_proofs::CommpHasher;
 
 use super::row::DealState;
-use super::{Entry, Outcome, Store, disk, ended, storage, tree_level};
+use super::tree::TreeDraft;
+use super::{Entry, Outcome, Store, disk, ended, storage};
 use crate::deal::{DealId, SignedReceipt};
 use crate::error::{ErrorCode, NetError};
 use crate::wire::message::WireError;
@@ -30,6 +31,7 @@ pub(in crate::provider) struct Incoming {
     entry: Entry,
     file: File,
     hasher: CommpHasher,
+    tree: TreeDraft,
     offset: u64,
 }
 
@@ -90,9 +92,9 @@ impl Store {
         if let Some(receipt) = self.finish_renamed(id, &entry, sign)? {
             return Ok(Begin::Receipt(receipt));
         }
-        let (file, hasher, offset) = self.resume(id, &entry).map_err(|e| storage(&e))?;
+        let (file, hasher, tree, offset) = self.resume(id, &entry).map_err(|e| storage(&e))?;
         receiving.kept = true;
-        Ok(Begin::Receive(Incoming { store: self.clone(), id: *id, entry, file, hasher, offset }))
+        Ok(Begin::Receive(Incoming { store: self.clone(), id: *id, entry, file, hasher, tree, offset }))
     }
 
     /// A crash between the rename and the row left a whole slot without its receipt.
@@ -108,8 +110,8 @@ impl Store {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(storage(&e)),
         };
-        match holdfast_proofs::rebuild_cache(&file, &entry.piece, tree_level(&entry.piece)) {
-            Ok(tree) => self.install(id, entry, &file, &tree, sign).map(Some),
+        match self.make_tree(id, &entry.piece, &file) {
+            Ok(mut tree) => self.install(id, entry, &file, &mut tree, sign).map(Some),
             Err(e) => {
                 tracing::warn!(deal = %id, "a slot without a receipt is not whole, receiving it again: {e}");
                 disk::remove(&path).map_err(|e| storage(&e))?;
@@ -120,14 +122,15 @@ impl Store {
 
     /// Opens what is there of a slot and hashes it. Its bytes were never synced: after a power cut they may be
     /// anything, and the piece CID will tell.
-    fn resume(&self, id: &DealId, entry: &Entry) -> std::io::Result<(File, CommpHasher, u64)> {
+    fn resume(&self, id: &DealId, entry: &Entry) -> std::io::Result<(File, CommpHasher, TreeDraft, u64)> {
         let path = self.incoming.join(id.to_string());
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         if file.metadata()?.len() > entry.raw_len {
             file.set_len(0)?;
         }
         let len = file.metadata()?.len();
-        let mut hasher = CommpHasher::with_cache(tree_level(&entry.piece));
+        let mut hasher = CommpHasher::with_cache(self.tree_level(&entry.piece));
+        let mut tree = self.draft_tree(id);
         let mut buffer = vec![0u8; REHASH_BYTES.min(usize::try_from(len).unwrap_or(REHASH_BYTES))];
         let mut at = 0;
         while at < len {
@@ -135,9 +138,10 @@ impl Store {
             let part = buffer.split_at_mut(want).0;
             file.read_exact_at(part, at)?;
             hasher.update(part);
+            tree.put(&hasher.drain_cache());
             at += want as u64;
         }
-        Ok((file, hasher, len))
+        Ok((file, hasher, tree, len))
     }
 
     /// The last steps of storing: everything synced before the receipt is, the receipt synced before it is told.
@@ -146,7 +150,7 @@ impl Store {
         id: &DealId,
         entry: &Entry,
         file: &File,
-        tree: &[u8],
+        tree: &mut TreeDraft,
         sign: &dyn Fn(&Entry) -> Result<SignedReceipt, NetError>,
     ) -> Outcome<Vec<u8>> {
         let name = id.to_string();
@@ -165,8 +169,8 @@ impl Store {
             self.steps.edge("store.row.before")
         };
         durable().map_err(|e| storage(&e))?;
-        if let Err(e) = self.write_tree(id, tree) {
-            tracing::warn!(deal = %id, "no tree cache, the first audit will make it: {e}");
+        if !tree.install() {
+            tracing::warn!(deal = %id, "no tree cache: the first audit will make it");
         }
         let receipt = sign(entry).map_err(|e| WireError::new(ErrorCode::Storage, e.to_string()))?.to_bytes();
         let stored = self.change_row(id, |row| {
@@ -203,6 +207,7 @@ impl Incoming {
         }
         self.file.write_all_at(bytes, self.offset).map_err(|e| storage(&e))?;
         self.hasher.update(bytes);
+        self.tree.put(&self.hasher.drain_cache());
         self.offset = end;
         Ok(())
     }
@@ -215,7 +220,7 @@ impl Incoming {
         if self.offset != self.entry.raw_len {
             return Err(WireError::new(ErrorCode::Malformed, "the push ended before the slot did"));
         }
-        let (piece, tree) = std::mem::replace(&mut self.hasher, CommpHasher::new()).finish_with_cache();
+        let (piece, rest) = std::mem::replace(&mut self.hasher, CommpHasher::new()).finish_with_cache();
         if piece != self.entry.piece {
             // The next push begins at zero.
             self.file.set_len(0).map_err(|e| storage(&e))?;
@@ -224,6 +229,7 @@ impl Incoming {
                 "the bytes do not have the deal's piece CID",
             ));
         }
-        self.store.install(&self.id, &self.entry, &self.file, &tree, sign)
+        self.tree.put(&rest);
+        self.store.install(&self.id, &self.entry, &self.file, &mut self.tree, sign)
     }
 }

@@ -11,18 +11,19 @@ mod incoming;
 pub(crate) mod records;
 pub(crate) mod row;
 mod stored;
+mod tree;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use holdfast_proofs::{PieceCid, TreeLevel};
+use holdfast_proofs::PieceCid;
 use nix::fcntl::{Flock, FlockArg};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::config::ProviderConfig;
+use super::config::{ProviderConfig, TREE_PERMILLE_DEFAULT};
 use crate::codec;
 use crate::deal::{DealId, SignedProposal};
 use crate::error::{ErrorCode, NetError};
@@ -34,8 +35,6 @@ pub(crate) use row::DealRow;
 pub use row::DealState;
 pub use stored::StoredDeal;
 
-/// A tree cache of at most this size is kept for each slot.
-const TREE_BYTES_MAX: u64 = 1 << 20;
 const UPTIME_BYTES_MAX: usize = 64;
 
 use row::ROW_BYTES_MAX;
@@ -157,6 +156,8 @@ pub(super) struct Store {
     /// One row is rewritten at a time; two states of a deal never race to its file.
     rows: Mutex<()>,
     pub(super) records: Records,
+    /// What a slot's tree cache may take, in thousandths of the slot.
+    pub(super) tree_permille: u16,
     steps: Steps,
     _lock: Flock<File>,
 }
@@ -188,6 +189,7 @@ impl Store {
             index: Mutex::default(),
             rows: Mutex::new(()),
             records: Records::open(dir("records"), steps.clone()).map_err(local)?,
+            tree_permille: TREE_PERMILLE_DEFAULT,
             steps,
             _lock: lock,
         };
@@ -425,27 +427,6 @@ impl Store {
         self.rebuild_tree(id, piece, slot)
     }
 
-    /// Makes a slot's tree cache from its bytes.
-    pub(super) fn rebuild_tree(&self, id: &DealId, piece: &PieceCid, slot: &File) -> Outcome<TreeFile> {
-        let bytes = holdfast_proofs::rebuild_cache(slot, piece, tree_level(piece)).map_err(|e| {
-            tracing::error!(deal = %id, "the slot is damaged: {e}");
-            WireError::new(ErrorCode::Corrupt, "the slot is damaged")
-        })?;
-        self.write_tree(id, &bytes).map_err(|e| storage(&e))?;
-        let file = File::open(self.trees.join(id.to_string())).map_err(|e| storage(&e))?;
-        holdfast_proofs::TreeCache::open(file, piece).map_err(|e| {
-            tracing::error!(deal = %id, "the tree cache is of no use: {e}");
-            WireError::new(ErrorCode::Storage, "the tree cache is of no use")
-        })
-    }
-
-    /// A cache: renamed so that it is never half a file, not synced.
-    fn write_tree(&self, id: &DealId, bytes: &[u8]) -> std::io::Result<()> {
-        let tmp = self.trees.join(format!("{}{id}", disk::TMP_PREFIX));
-        std::fs::write(&tmp, bytes)?;
-        std::fs::rename(&tmp, self.trees.join(id.to_string()))
-    }
-
     /// Gives a deal up: the row first, the slot second. Again: the same.
     pub(super) fn release(&self, id: &DealId) -> Outcome<()> {
         self.change_row(id, |row| {
@@ -547,10 +528,6 @@ impl Store {
 
 /// A slot's tree cache.
 pub(super) type TreeFile = holdfast_proofs::TreeCache<File>;
-
-fn tree_level(piece: &PieceCid) -> TreeLevel {
-    TreeLevel::within(piece.payload_len(), TREE_BYTES_MAX)
-}
 
 /// What memory keeps of a row.
 fn entry_of(row: &DealRow) -> Result<(DealId, Entry), codec::CodecError> {

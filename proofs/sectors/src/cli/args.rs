@@ -46,7 +46,7 @@ pub struct ParameterFolder {
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// A proof file: possession, seal, Window PoSt or Winning PoSt
+    /// A proof file: possession, seal, Window PoSt or Winning PoSt (`-`: standard input)
     pub file: PathBuf,
     #[command(flatten)]
     pub folder: ParameterFolder,

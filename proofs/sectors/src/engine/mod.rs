@@ -58,6 +58,17 @@ impl Class {
         matches!(self, Self::Possession | Self::Spacetime)
     }
 
+    /// As statuses and metrics call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Possession => "possession",
+            Self::Spacetime => "spacetime",
+            Self::Seal => "seal",
+            Self::Upkeep => "upkeep",
+        }
+    }
+
     /// Smaller goes first; within a rank the deadline decides.
     fn rank(self) -> u8 {
         match self {

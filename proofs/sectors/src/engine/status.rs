@@ -1,4 +1,4 @@
-//! The engine in figures and words: for `holdfast status`, the API and the metrics.
+//! The engine in figures and words: what the keeper's status, and with it `holdfast status` and the metrics, is made of.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,24 +60,6 @@ impl EngineStatus {
             })
             .collect();
         Self { now, budget: core.budget, used, tasks }
-    }
-
-    /// Name, label and value of each metric.
-    #[must_use]
-    pub fn metrics(&self) -> Vec<(&'static str, Option<Class>, u64)> {
-        let mut out = vec![
-            ("holdfast_engine_cores_used", None, u64::from(self.used.cores)),
-            ("holdfast_engine_memory_used_bytes", None, self.used.memory_bytes),
-            ("holdfast_engine_tasks_at_risk", None, self.count(|task| task.at_risk)),
-        ];
-        for class in [Class::Possession, Class::Spacetime, Class::Seal, Class::Upkeep] {
-            out.push(("holdfast_engine_tasks", Some(class), self.count(|task| task.class == class)));
-        }
-        out
-    }
-
-    fn count(&self, is: impl Fn(&TaskStatus) -> bool) -> u64 {
-        self.tasks.iter().filter(|task| is(task)).count() as u64
     }
 }
 

@@ -1,5 +1,7 @@
 //! The keeper in figures and words.
 
+use std::collections::BTreeMap;
+
 use holdfast_proofs::sealing::{
     Room, SCHEMA, SECTORS_SHOWN_MAX, SealingStatus, SectorStatus, TaskLine, WindowCounts,
 };
@@ -77,6 +79,7 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
         shown.truncate(SECTORS_SHOWN_MAX);
         let tasks = engine.tasks.into_iter().map(|task| TaskLine {
             id: task.id.0,
+            class: task.class.name().to_owned(),
             what: task.what,
             state: task.state,
             deadline: task.deadline / 1_000,
@@ -84,6 +87,10 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
             at_risk: task.at_risk,
             attempts: task.attempts,
         });
+        let mut phases = BTreeMap::new();
+        for kept in self.sectors.values() {
+            *phases.entry(kept.phase.name().to_owned()).or_default() += 1;
+        }
         let newest = self.book.last_window.into_iter().flat_map(|last| {
             let oldest =
                 last.saturating_sub(self.settings.period_seconds / self.settings.deadline_seconds + 1);
@@ -105,6 +112,7 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
             sectors: shown.into_iter().filter_map(|number| self.sector_line(number)).collect(),
             sectors_total: self.sectors.len(),
             sectors_faulty: self.book.faults.len(),
+            phases,
             windows: WindowCounts {
                 period_seconds: self.settings.period_seconds,
                 deadline_seconds: self.settings.deadline_seconds,

@@ -15,7 +15,7 @@ mod report;
 mod statement;
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use holdfast_proofs::{PieceCid, PossessionProof, verify};
@@ -226,17 +226,15 @@ impl ProofFile {
         Ok(file)
     }
 
-    /// Reads a file from disk; nothing of it is verified yet.
+    /// Reads a file; nothing of it is verified yet. No more is read than a proof file may have: the length that a path
+    /// tells beforehand says nothing of a device or a pipe.
     ///
     /// # Errors
     /// As `decode`, and `Io`.
-    pub fn read(path: &Path) -> Result<Self, ProofFileError> {
-        let len = fs::metadata(path)?.len();
-        let bound = usize::try_from(len).unwrap_or(usize::MAX);
-        if bound > PROOF_FILE_BYTES_MAX {
-            return Err(ProofFileError::TooLong(bound));
-        }
-        Self::decode(&fs::read(path)?)
+    pub fn read(source: impl Read) -> Result<Self, ProofFileError> {
+        let mut bytes = Vec::new();
+        source.take(PROOF_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        Self::decode(&bytes)
     }
 
     /// Checks the claim, and says on whose word the key stands.
@@ -309,7 +307,7 @@ impl ProofFile {
 /// # Errors
 /// Says why the proof is not accepted.
 pub fn verify_file(path: &Path, keys: &dyn KeySource) -> Result<VerifyReport, ProofFileError> {
-    ProofFile::read(path)?.verify(keys)
+    ProofFile::read(fs::File::open(path)?)?.verify(keys)
 }
 
 #[cfg(test)]

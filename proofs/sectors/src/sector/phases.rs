@@ -26,7 +26,7 @@ use super::{
 use crate::durable;
 use crate::params::Circuit;
 use crate::profile::shaped;
-use crate::proof::{ProofFile, SealStatement};
+use crate::proof::{ProofFile, ProofFileError, SealStatement};
 use crate::types::Bytes32;
 use crate::workshop::Workshop;
 
@@ -210,7 +210,8 @@ fn commit_2<Tree: MerkleTreeTrait + 'static>(
     let path = sector.path(PROOF);
     let statement = sector.statement()?;
     // A replica that was made again is the same one, and its proof still holds.
-    if !ProofFile::read(&path).is_ok_and(|there| there.is_for(&statement)) {
+    let there = File::open(&path).map_err(ProofFileError::from).and_then(ProofFile::read);
+    if !there.is_ok_and(|there| there.is_for(&statement)) {
         let output: SealCommitPhase1Output<Tree> = read_json(&sector.path(COMMIT1))?;
         let file = prove::<Tree>(sector, workshop, &statement, output)?;
         durable::replace(&path, &file.encode()?).map_err(SectorError::io(&path))?;
