@@ -326,6 +326,11 @@ impl Engine {
         Ok(())
     }
 
+    /// How each copy is audited now.
+    pub fn audit_plan(&self) -> holdfast_proofs::odds::AuditPlan {
+        self.policy.audit_plan(self.ledger.copies())
+    }
+
     /// Seconds between two audits of one copy.
     pub fn audit_interval(&self) -> u64 {
         self.policy.audit_interval(self.ledger.copies())

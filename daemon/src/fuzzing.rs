@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use holdfast_compressed::AuditReport;
+use holdfast_compressed::{AuditReport, OpeningFile, SetPath};
 use holdfast_net::record::{RECORD_BYTES_MAX, RecordRules as _};
 use holdfast_proofs::{
     CommpHasher, PieceCid, PossessionProof,
@@ -12,7 +12,7 @@ use holdfast_proofs::{
 };
 
 use crate::cli::args::parse_size;
-use crate::control::{Request, Response, StatusReport};
+use crate::control::{ProviderStatusReport, Request, Response, StatusReport};
 use crate::drive::head::Published;
 use crate::drive::ledger;
 use crate::home::{Config, ProviderAddr, passphrase};
@@ -28,6 +28,8 @@ const OWN: &[Decoder] = &[
     ("daemon-pid", |bytes| drop(ProcessRecord::parse(text(bytes)))),
     ("daemon-request", |bytes| drop(serde_json::from_slice::<Request>(bytes))),
     ("daemon-response", |bytes| drop(serde_json::from_slice::<Response>(bytes))),
+    ("daemon-provider-status", provider_status),
+    ("daemon-metrics-request", |bytes| crate::metrics::judge_any(bytes)),
     ("daemon-status", |bytes| drop(serde_json::from_slice::<StatusReport>(bytes))),
     ("daemon-ledger-piece", |bytes| drop(ledger::decode_piece(b"row", bytes))),
     ("daemon-ledger-provider", |bytes| drop(ledger::decode_provider(b"row", bytes))),
@@ -43,6 +45,8 @@ const OWN: &[Decoder] = &[
     ("proofs-sealing-order", |bytes| drop(serde_json::from_slice::<Order>(bytes))),
     ("proofs-sealing-status", sealing_status),
     ("proofs-compressed-report", compressed_report),
+    ("proofs-compressed-openings", openings),
+    ("proofs-compressed-set-path", set_path),
     ("proofs-checkpoint", |bytes| drop(CommpHasher::resume(bytes))),
 ];
 
@@ -114,6 +118,13 @@ fn proof_file(bytes: &[u8]) {
     }
 }
 
+fn provider_status(bytes: &[u8]) {
+    if let Ok(mut report) = serde_json::from_slice::<ProviderStatusReport>(bytes) {
+        report.judge();
+        let _ = (report.render(), crate::metrics::provider_page(&report));
+    }
+}
+
 fn sealing_status(bytes: &[u8]) {
     if let Ok(status) = serde_json::from_slice::<SealingStatus>(bytes) {
         let _ = status.to_string();
@@ -123,6 +134,21 @@ fn sealing_status(bytes: &[u8]) {
 fn compressed_report(bytes: &[u8]) {
     if let Ok(report) = AuditReport::decode(bytes) {
         assert!(report.encode().is_ok_and(|again| again == bytes), "two encodings of one report");
+    }
+}
+
+fn openings(bytes: &[u8]) {
+    let found = OpeningFile::decode(bytes);
+    assert!(found.is_err() || OpeningFile::is_one(bytes), "openings that do not begin as such");
+    if let Ok(file) = found {
+        assert!(file.encode().is_ok_and(|again| again == bytes), "two encodings of the same openings");
+        let _ = file.verify();
+    }
+}
+
+fn set_path(bytes: &[u8]) {
+    if let Ok(path) = SetPath::decode(bytes) {
+        assert!(path.encode().is_ok_and(|again| again == bytes), "two encodings of one way in a set");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The `holdfast` program: everything that joins the rooms.
 //!
-//! - `home`, `control`, `worker`, `records`: what a drive's process is made of.
+//! - `home`, `control`, `metrics`, `worker`, `records`: what a drive's process is made of.
 //! - `cli`: the commands; thin, all of them. `provide` and `local_network`: the provider's side.
 //! - `drive`, `workers`, `wiring`, `retrieve`, `restore`, `status`: the drive itself, which fs and net meet in.
 //!
@@ -29,6 +29,7 @@ pub mod home;
 pub mod keep;
 pub mod local_network;
 pub mod memory;
+pub mod metrics;
 pub mod process;
 pub mod progress;
 pub mod prover;

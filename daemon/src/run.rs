@@ -1,6 +1,6 @@
 //! The seam between the commands and the drive: what `drive::run` is given.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use holdfast_fs::fuse::MountOptions;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,8 @@ pub struct RunOptions {
     pub mountpoint: PathBuf,
     /// What stood after `-o`.
     pub mount_options: MountOptions,
+    /// Where its metrics are offered.
+    pub metrics: Option<SocketAddr>,
     /// Called once, when a program may write to the mountpoint.
     pub ready: Box<dyn FnOnce() + Send>,
     /// Cancelled by SIGTERM, SIGINT and SIGHUP: unmount (lazily if it must be), keep everything, return.

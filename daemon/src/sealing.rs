@@ -32,7 +32,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::home::read_limited;
+use crate::{control::SealingReport, home::read_limited};
 
 /// The prover's folder within the provider's.
 const FOLDER: &str = "sealing";
@@ -80,6 +80,54 @@ pub enum SealingError {
 struct Heard {
     status: Option<SealingStatus>,
     at: Option<Instant>,
+    /// Times that a prover has ended, and whether the one that said this has.
+    ended: u64,
+    is_down: bool,
+}
+
+impl Heard {
+    /// Takes the prover's newest word, and gives what in it is a warning that was not there before: every one of them is
+    /// also written to the log, so that it outlives the status.
+    fn take(&mut self, status: SealingStatus) -> Vec<String> {
+        let before = self.status.as_ref().map_or(&[][..], |status| &status.events);
+        let new = status.events.iter().filter(|event| event.warning && !before.contains(event));
+        let new = new.map(|event| event.text.clone()).collect();
+        (self.status, self.at, self.is_down) = (Some(status), Some(Instant::now()), false);
+        new
+    }
+
+    /// Why nothing that must be sealed is promised now.
+    fn refuses(&self) -> Option<String> {
+        match self.status.as_ref().filter(|_| self.is_fresh()) {
+            None => Some("the prover does not answer".to_owned()),
+            Some(status) if status.accepts => None,
+            Some(status) => Some(format!("sealing is behind: {}", status.reasons.join("; "))),
+        }
+    }
+
+    /// Whether its newest word is of now.
+    fn is_fresh(&self) -> bool {
+        !self.is_down && self.at.is_some_and(|at| at.elapsed().as_secs() < STATUS_SECONDS_MAX)
+    }
+}
+
+/// How the sealing of a running provider stands, for whoever is asked.
+#[derive(Clone)]
+pub struct SealingView {
+    profile: String,
+    heard: Arc<Mutex<Heard>>,
+}
+
+impl SealingView {
+    /// As the prover told it last.
+    pub fn report(&self) -> SealingReport {
+        let heard = self.heard.lock();
+        let last = heard.status.clone().zip(heard.at).map(|(status, at)| {
+            let age_seconds = at.elapsed().as_secs();
+            LastStatus { running: heard.is_fresh(), age_seconds, status }
+        });
+        SealingReport { profile: self.profile.clone(), prover_ended: heard.ended, last }
+    }
 }
 
 /// The prover of a provider.
@@ -112,22 +160,16 @@ impl Sealer {
         Sealer { program, dir: folder.join(FOLDER), config, prover, heard: Arc::default() }
     }
 
+    /// What a status and the metrics show.
+    pub fn view(&self) -> SealingView {
+        SealingView { profile: self.config.profile.clone(), heard: self.heard.clone() }
+    }
+
     /// What the deal maker asks before it promises a slot.
     pub fn gate(&self) -> Gate {
         let (heard, sealed_max) = (self.heard.clone(), piece_bytes_max(&self.config.profile).unwrap_or(0));
-        Gate::new(move |raw_len| {
-            // What no sector takes is only kept.
-            if raw_len > sealed_max {
-                return None;
-            }
-            let heard = heard.lock();
-            let fresh = heard.at.is_some_and(|at| at.elapsed().as_secs() < STATUS_SECONDS_MAX);
-            match heard.status.as_ref().filter(|_| fresh) {
-                None => Some("the prover does not answer".to_owned()),
-                Some(status) if status.accepts => None,
-                Some(status) => Some(format!("sealing is behind: {}", status.reasons.join("; "))),
-            }
-        })
+        // What no sector takes is only kept.
+        Gate::new(move |raw_len| if raw_len > sealed_max { None } else { heard.lock().refuses() })
     }
 
     /// Keeps a prover running until `shutdown`. `began` is told once the first one works, or why it does not.
@@ -152,6 +194,10 @@ impl Sealer {
             };
             let Some(failure) = failure else { return };
             tracing::error!("the prover has ended: {failure}");
+            {
+                let mut heard = self.heard.lock();
+                (heard.is_down, heard.ended) = (true, heard.ended + 1);
+            }
             if let Some(began) = began.take() {
                 // Nobody who does not listen any more needs to know.
                 let _ = began.send(Err(failure));
@@ -256,7 +302,10 @@ impl Sealer {
                     return None;
                 }
                 Some(status) = running.lines.recv() => {
-                    *self.heard.lock() = Heard { status: Some(status), at: Some(Instant::now()) };
+                    let warnings = self.heard.lock().take(status);
+                    for warning in warnings {
+                        tracing::warn!("sealing: {warning}");
+                    }
                     if let Some(began) = began.take() {
                         let _ = began.send(Ok(()));
                     }
@@ -339,13 +388,25 @@ fn push(lines: &mut Vec<u8>, order: &Order) -> std::io::Result<()> {
 }
 
 /// A status with what its age says.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LastStatus {
     /// Whether it is of now.
     pub running: bool,
     pub age_seconds: u64,
     #[serde(flatten)]
     pub status: SealingStatus,
+}
+
+impl LastStatus {
+    /// For people.
+    pub fn render(&self) -> String {
+        let lead = if self.running {
+            String::new()
+        } else {
+            format!("the prover does not run: this was {} s ago\n", self.age_seconds)
+        };
+        format!("{lead}{}", self.status)
+    }
 }
 
 /// The newest status of a provider's folder; none where nothing was ever sealed in it. `now` is in unix seconds.
@@ -359,4 +420,39 @@ pub fn last_status(folder: &Path, now: u64) -> Result<Option<LastStatus>, crate:
         .map_err(|error| crate::home::HomeError::Damaged { path, reason: error.to_string() })?;
     let age_seconds = now.saturating_sub(status.now);
     Ok(Some(LastStatus { running: age_seconds < STATUS_SECONDS_MAX, age_seconds, status }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use holdfast_proofs::sealing::SealingEvent;
+
+    #[test]
+    fn a_warning_is_told_once_and_an_ended_prover_says_nothing() {
+        let mut heard = Heard::default();
+        assert_eq!(heard.refuses().unwrap(), "the prover does not answer");
+        let mut status = crate::control::provider_sample().sealing.unwrap().last.unwrap().status;
+        let event = |at, warning, text: &str| SealingEvent { at, warning, text: text.to_owned() };
+        status.events = vec![
+            event(1, true, "task 3 may miss its deadline by 2 s"),
+            event(2, false, "sector 1 is sealed"),
+        ];
+        assert_eq!(heard.take(status.clone()), ["task 3 may miss its deadline by 2 s"]);
+        assert!(heard.take(status.clone()).is_empty() && heard.is_fresh());
+        // The same words at another time are another event; the oldest go when there are too many.
+        status.events = vec![event(3, true, "task 3 may miss its deadline by 2 s")];
+        assert_eq!(heard.take(status.clone()).len(), 1);
+        assert_eq!(heard.refuses(), None);
+        (status.accepts, status.reasons) = (false, vec!["the queue is full".to_owned()]);
+        heard.take(status.clone());
+        assert_eq!(heard.refuses().unwrap(), "sealing is behind: the queue is full");
+        status.accepts = true;
+        heard.take(status);
+        heard.is_down = true;
+        assert_eq!(heard.refuses().unwrap(), "the prover does not answer", "an old word is none");
+        let view = SealingView { profile: "test-2k".to_owned(), heard: Arc::new(Mutex::new(heard)) };
+        let report = view.report();
+        assert!(!report.running() && report.last.is_some());
+    }
 }

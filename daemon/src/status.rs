@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use holdfast_fs::drive::types::{DriveUsage, PieceInfo};
 
 use crate::control::{
-    Amount, CommitReport, CommitsReport, DriveState, DurabilityReport, PiecesReport, PolicyReport,
-    ProviderReport, ProviderState as Shown, RedundancyReport, STATUS_SCHEMA, Safety, StatusReport,
-    StorageReport,
+    Amount, AuditsReport, CommitReport, CommitsReport, DriveState, DurabilityReport, PiecesReport,
+    PolicyReport, ProviderReport, ProviderState as Shown, RedundancyReport, STATUS_SCHEMA, Safety,
+    StatusReport, StorageReport,
 };
 use crate::drive::Engine;
 use crate::drive::ledger::{Form, Ledger, Peer, PieceId, PieceRow, ProviderRow, ProviderState, Seconds};
@@ -153,6 +153,11 @@ fn redundancy(engine: &Engine, totals: &Totals) -> RedundancyReport {
     report
 }
 
+fn audits(engine: &Engine) -> AuditsReport {
+    let plan = engine.audit_plan();
+    AuditsReport { leaves: plan.challenges, interval_seconds: plan.period_seconds, in_words: plan.in_words() }
+}
+
 /// Where a provider belongs, from either source, once each.
 fn tags(row: &ProviderRow) -> Vec<String> {
     let both = row.declared.each().chain(row.tagged.each());
@@ -259,6 +264,7 @@ pub fn gather(engine: &Engine) -> anyhow::Result<StatusReport> {
         commits,
         pieces: totals.pieces,
         redundancy,
+        audits: audits(engine),
         providers: providers(engine),
         workers: engine.supervisor.reports(),
         storage: StorageReport {
@@ -293,6 +299,7 @@ pub fn unreadable(engine: &Engine, reason: String) -> StatusReport {
         commits: CommitsReport::default(),
         pieces: PiecesReport::default(),
         redundancy: RedundancyReport::default(),
+        audits: audits(engine),
         providers: providers(engine),
         workers: engine.supervisor.reports(),
         storage: StorageReport::default(),

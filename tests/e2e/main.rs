@@ -24,8 +24,10 @@ mod retention;
 mod roundtrip;
 mod small;
 mod snapshots;
+mod standing;
 mod stranger;
 mod stripes;
+mod verifying;
 mod writers;
 
 use std::path::{Path, PathBuf};
@@ -92,7 +94,10 @@ const TESTS: &[Test] = &[
     test("a_power_cut_loses_nothing_that_was_synced", FUSE, 600, crash::power_cut),
     test("a_lying_fsync_is_noticed", FUSE, 300, crash::lying_fsync),
     test("a_full_disk_is_lived_through", ROOT, 300, full::full_disk),
+    test("a_drive_and_its_providers_say_how_they_stand", FUSE, 180, standing::told),
     test("a_prover_that_cannot_is_refused", PROVER, 300, proving::refused),
+    test("what_is_no_proof_is_refused", PROVER, 600, verifying::no_proof),
+    test("compressed_proofs_are_made_and_checked_by_hand", &[], 900, verifying::compressed),
     test("sealing_under_load_misses_no_deadline", PROVER, 1_500, proving::under_load),
     test("two_of_five_providers_are_lost", FUSE, 600, providers::two_of_five_lost),
     test("a_provider_that_flips_bits_is_replaced", FUSE, 600, providers::flipped_bits),

@@ -17,6 +17,8 @@ use holdfast_proofs::{CommpHasher, PieceCid};
 use holdfast_tests::harness::{Context, Process, kill_pid, run, run_ok, wait_until};
 use serde_json::Value;
 
+use crate::standing::{metrics, of_provider, value};
+
 const PERIOD_SECONDS: u64 = 60;
 const DEADLINE_SECONDS: u64 = 30;
 /// Making parameters for Window PoSt takes seconds on an idle machine.
@@ -61,6 +63,7 @@ impl Sealing {
             .args(["--seal", "test-2k", "--seal-cores", "2", "--seal-memory", "5G", "--seal-gather", "1"])
             .args(["--seal-period", &PERIOD_SECONDS.to_string()])
             .args(["--seal-deadline", &DEADLINE_SECONDS.to_string()])
+            .args(["--metrics", "0"])
             .arg("--parameters")
             .arg(&parameters)
             .arg(&dir);
@@ -245,17 +248,41 @@ pub fn under_load(ctx: &Context) -> Result<()> {
     verify.args(["proofs", "verify"]).arg(&twin);
     ensure!(run(&mut verify, AUDIT)?.status.code() == Some(11), "a changed proof was not refused");
 
+    stands(ctx, &sealing, &tally)?;
     outlives_its_prover(ctx, &mut sealing)
 }
 
+/// `holdfast status` and the metrics say what `proofs status` says, and what was served.
+fn stands(ctx: &Context, sealing: &Sealing, tally: &Tally) -> Result<()> {
+    let report = of_provider(ctx, &sealing.dir)?;
+    ensure!(report["sealing"]["last"]["running"] == true, "{report:#}");
+    ensure!(windows(&report["sealing"]["last"], "missed") == 0, "{report:#}");
+    ensure!(report["served"]["proofs_made"].as_u64() >= Some(tally.audits as u64), "{report:#}");
+    ensure!(report["served"]["proofs_failed"] == 0 && report["health"]["level"] != "trouble", "{report:#}");
+    let page = metrics(report["metrics"].as_str().context("no metrics")?)?;
+    ensure!(value(&page, "holdfast_sealing_up")? == 1.0, "{page}");
+    ensure!(value(&page, "holdfast_sealing_windows_total{result=\"missed\"}")? == 0.0, "{page}");
+    let proven = value(&page, "holdfast_sealing_windows_total{result=\"proven\"}")?;
+    ensure!(proven >= windows(&report["sealing"]["last"], "proven") as f64, "{page}");
+    ensure!(value(&page, "holdfast_provider_served_bytes_total")? >= tally.read_bytes as f64, "{page}");
+    ensure!(value(&page, "holdfast_sealing_tasks_at_risk{class=\"proof\"}")? == 0.0, "{page}");
+    Ok(())
+}
+
 fn outlives_its_prover(ctx: &Context, sealing: &mut Sealing) -> Result<()> {
-    let before = sealing.status()?;
+    // Sectors of deals that were given up at the end of the load go first: they would be gone with any prover.
+    let settled = |status: &Value| status["sectors_total"].as_u64() <= Some(SEALED_AT_ONCE as u64);
+    let before = sealing.wait("the end of what was given up", settled)?;
     let pid = before["pid"].as_u64().context("no pid")?;
     kill_pid(u32::try_from(pid)?)?;
     let after = sealing.wait("another prover", |status| status["pid"] != pid && status["accepts"] == true)?;
     ensure!(sealing.process.running(), "the provider ended with its prover");
     ensure!(after["sectors_total"] == before["sectors_total"], "{after:#}");
     ensure!(windows(&after, "proven") >= windows(&before, "proven"), "{after:#}");
+    let report = of_provider(ctx, &sealing.dir)?;
+    ensure!(report["sealing"]["prover_ended"] == 1, "{report:#}");
+    let log = std::fs::read_to_string(sealing.dir.join("provider.log"))?;
+    ensure!(log.contains("the prover has ended"), "the log does not tell of it");
     ctx.note("the prover was killed and is there again");
     Ok(())
 }

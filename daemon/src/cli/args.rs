@@ -1,11 +1,17 @@
 //! The arguments of every command, and the help that goes with them.
 
-use std::path::PathBuf;
+mod proofs;
+mod provide;
+
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use holdfast_net::tags::Tags;
 
-use crate::home::ProviderAddr;
+use crate::{home::ProviderAddr, metrics};
+
+pub use proofs::*;
+pub use provide::*;
 
 const EXAMPLES: &str = "\
 A first drive, with providers on this machine to try it out:
@@ -44,7 +50,7 @@ pub enum Command {
     Unmount(UnmountArgs),
     /// Make everything written so far durable; with --wait, until the providers have it
     Sync(SyncArgs),
-    /// Show where the data stands, what happened and what to do
+    /// Show where the data stands, what happened and what to do; of a provider, what it keeps, proves and seals
     Status(StatusArgs),
     /// Drop local copies of what is safe with the providers
     Evict(EvictArgs),
@@ -138,6 +144,10 @@ pub struct MountHow {
     /// Return when the drive is mounted and writable; the daemon goes on in the background
     #[arg(long, visible_alias = "daemonize")]
     pub background: bool,
+    /// Offer metrics for Prometheus at http://ADDRESS/metrics while it is mounted: a port of this machine only (9465), or an
+    /// address that others reach as well (192.0.2.7:9465)
+    #[arg(long, value_name = "ADDRESS", value_parser = metrics::parse_address)]
+    pub metrics: Option<SocketAddr>,
     /// Leave the bare folder writable while the drive is not mounted
     #[arg(long)]
     pub plain_mountpoint: bool,
@@ -235,6 +245,8 @@ pub struct UndeleteArgs {
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
+    /// A provider's folder, or a drive's home [default: the drive of --home]
+    pub dir: Option<PathBuf>,
     /// Show it again every second
     #[arg(long, conflicts_with = "json")]
     pub watch: bool,
@@ -296,122 +308,6 @@ impl TagArgs {
     pub fn tags(&self) -> Tags {
         Tags { operator: self.operator.clone(), network: self.network.clone(), place: self.place.clone() }
     }
-}
-
-#[derive(Debug, Args)]
-pub struct ProvideArgs {
-    /// The provider's folder (made where it is missing)
-    pub dir: PathBuf,
-    /// How much it stores at most: 500G, 2TiB, ... [default: what the folder was last given, else 100G]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub capacity: Option<u64>,
-    /// How much one drive may store at most: 50G, 1TiB, ...
-    /// [default: what the folder was last given, else no limit but the capacity]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub client_quota: Option<u64>,
-    /// An address to listen at: /ip4/0.0.0.0/tcp/4001; may be given several times
-    /// [default: what the folder was last given, else /ip4/0.0.0.0/tcp/0; port 0 draws one and keeps it]
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen: Vec<String>,
-    #[command(flatten)]
-    pub tags: TagArgs,
-    #[command(flatten)]
-    pub seal: SealArgs,
-    /// Return when it listens; the provider goes on in the background
-    #[arg(long, hide = true, value_name = "FD")]
-    pub ready_fd: Option<i32>,
-}
-
-#[derive(Debug, Args)]
-pub struct SealArgs {
-    /// Seal the pieces into sectors of this profile and prove them on schedule: test-2k or test-8m (both of TEST STRENGTH),
-    /// production-32g, production-64g; off ends it [default: what the folder was last given, else off]
-    #[arg(long, value_name = "PROFILE")]
-    pub seal: Option<String>,
-    /// Cores that sealing and proving may use [default: all]
-    #[arg(long, value_name = "N", requires = "seal", value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub seal_cores: Option<u32>,
-    /// Memory that they may use: 8G, ... [default: half of the machine's]
-    #[arg(long, value_name = "SIZE", requires = "seal", value_parser = parse_size)]
-    pub seal_memory: Option<u64>,
-    /// Every sector is proven once in so many seconds
-    #[arg(long, value_name = "SECONDS", requires = "seal", default_value_t = 86_400)]
-    pub seal_period: u64,
-    /// Within so many seconds from its challenge; the period is a multiple of it
-    #[arg(long, value_name = "SECONDS", requires = "seal", default_value_t = 1_800)]
-    pub seal_deadline: u64,
-    /// How many seconds a piece waits for others to fill a sector with
-    #[arg(long, value_name = "SECONDS", requires = "seal", default_value_t = 3_600)]
-    pub seal_gather: u64,
-    /// The folder of parameters [default: ~/.local/share/holdfast-parameters]
-    #[arg(long, value_name = "DIR", requires = "seal")]
-    pub parameters: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub struct ProofsArgs {
-    #[command(subcommand)]
-    pub command: ProofsCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ProofsCommand {
-    /// Check a proof file from the public data in it
-    Verify(ProofsVerifyArgs),
-    /// Show, or make, the parameters of a profile, and say what this machine lacks for it (by holdfast-prover)
-    Params(ProofsParamsArgs),
-    /// Name a file's bytes and prove possession of them
-    Prove(ProofsProveArgs),
-    /// Show how a provider's sealing stands: sectors, windows, tasks, deadlines at risk
-    Status {
-        /// The provider's folder
-        dir: PathBuf,
-    },
-}
-
-#[derive(Debug, Args)]
-pub struct ParameterFolder {
-    /// The folder of parameters [default: ~/.local/share/holdfast-parameters]
-    #[arg(long, env = "HOLDFAST_PARAMETERS", value_name = "DIR")]
-    pub parameters: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub struct ProofsVerifyArgs {
-    /// Possession, compressed possession, seal, Window PoSt or Winning PoSt
-    pub file: PathBuf,
-    #[command(flatten)]
-    pub folder: ParameterFolder,
-}
-
-#[derive(Debug, Args)]
-pub struct ProofsParamsArgs {
-    /// test-2k, test-8m (both of TEST STRENGTH), production-32g or production-64g
-    #[arg(long, value_name = "PROFILE")]
-    pub profile: String,
-    /// Only this circuit: porep, window-post or winning-post; may be given several times
-    #[arg(long = "circuit", value_name = "CIRCUIT")]
-    pub circuits: Vec<String>,
-    /// Make what is missing (test profiles only; what is whole already stays, so that it can be gone on with)
-    #[arg(long)]
-    pub make: bool,
-    #[command(flatten)]
-    pub folder: ParameterFolder,
-}
-
-#[derive(Debug, Args)]
-pub struct ProofsProveArgs {
-    /// The bytes to be proven
-    pub file: PathBuf,
-    /// What the leaves are drawn with, 64 hexadecimal digits: from who asks, or from a beacon
-    #[arg(long, value_name = "HEX")]
-    pub seed: String,
-    /// How many leaves are drawn
-    #[arg(long, value_name = "N", default_value_t = holdfast_proofs::pdp::DEFAULT_CHALLENGES)]
-    pub count: u16,
-    /// Where the proof file goes
-    #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -493,12 +389,16 @@ impl Cli {
 }
 
 fn default_home() -> PathBuf {
+    data_folder().join("holdfast")
+}
+
+/// Where this user's programs keep their data.
+fn data_folder() -> PathBuf {
     let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     variable("XDG_DATA_HOME")
         .filter(|p| p.is_absolute())
         .or_else(|| variable("HOME").map(|h| h.join(".local/share")))
         .unwrap_or_else(|| PathBuf::from("."))
-        .join("holdfast")
 }
 
 /// `500`, `64k`, `10M`, `10MB`, `2TiB`: letters mean powers of 1024, as they do for `dd` and `du`.

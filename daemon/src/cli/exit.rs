@@ -7,6 +7,7 @@ use crate::{
     control::{ClientError, ControlError, ErrorKind},
     drive::ledger::LedgerError,
     home::{HomeError, mountpoint::MountpointError, passphrase::SecretError},
+    metrics::MetricsError,
     provide::ProvideError,
     sealing::SealingError,
 };
@@ -222,6 +223,7 @@ impl From<ProvideError> for Failure {
             ProvideError::Listen { port_in_use: true, .. } => Failure::new(Exit::InUse, message)
                 .hint("Another program uses this port: give another one with --listen."),
             ProvideError::Listen { .. } => Failure::new(Exit::Network, message),
+            ProvideError::Metrics(error) => error.into(),
             ProvideError::Folder(HomeError::NotEmpty(dir)) => Failure::new(
                 Exit::Home,
                 format!("{} is not empty and is not a provider's folder", dir.display()),
@@ -240,6 +242,21 @@ impl From<ProvideError> for Failure {
     }
 }
 
+impl From<MetricsError> for Failure {
+    fn from(error: MetricsError) -> Failure {
+        let message = error.to_string();
+        if error.in_use() {
+            return Failure::new(Exit::InUse, message)
+                .hint("Another program uses this port: give another one with --metrics.");
+        }
+        let exit = match error.source.kind() {
+            std::io::ErrorKind::PermissionDenied => Exit::Permission,
+            _ => Exit::Network,
+        };
+        Failure::new(exit, message)
+    }
+}
+
 impl From<anyhow::Error> for Failure {
     /// Looks through the causes for one that has a code of its own.
     fn from(error: anyhow::Error) -> Failure {
@@ -249,7 +266,10 @@ impl From<anyhow::Error> for Failure {
                 Ok(mountpoint) => mountpoint.into(),
                 Err(error) => match error.downcast::<ControlError>() {
                     Ok(control) => control.into(),
-                    Err(error) => from_causes(&error),
+                    Err(error) => match error.downcast::<MetricsError>() {
+                        Ok(metrics) => metrics.into(),
+                        Err(error) => from_causes(&error),
+                    },
                 },
             },
         }

@@ -5,6 +5,7 @@
 
 pub(crate) mod args;
 mod background;
+mod compress;
 mod exit;
 mod hardening;
 mod init;

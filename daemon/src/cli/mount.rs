@@ -79,6 +79,9 @@ fn in_background(
     for option in &how.options {
         arguments.extend(["-o".into(), option.into()]);
     }
+    if let Some(address) = how.metrics {
+        arguments.extend(["--metrics".into(), address.to_string().into()]);
+    }
     if how.plain_mountpoint {
         arguments.push("--plain-mountpoint".into());
     }
@@ -121,8 +124,15 @@ fn serve(
     let outcome = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         stop_on_signals(shutdown.clone())?;
-        let run =
-            RunOptions { home, unlocked, mountpoint, mount_options: options, ready: announce, shutdown };
+        let run = RunOptions {
+            home,
+            unlocked,
+            mountpoint,
+            mount_options: options,
+            metrics: how.metrics,
+            ready: announce,
+            shutdown,
+        };
         drive::run(run).await.map_err(Failure::from)
     });
     // Closed again: the file system itself may have changed the folder's mode in between.

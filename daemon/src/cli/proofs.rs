@@ -6,12 +6,12 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io::{self, Read},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
-use holdfast_compressed::{AuditReport, ReportError};
+use holdfast_compressed::{AuditReport, BoundAudits, OpeningError, OpeningFile, ReportError};
 use holdfast_proofs::{
     Challenge, CommpHasher, PieceCid, TreeCache, TreeLevel,
     file::{FileError, PROOF_FILE_BYTES_MAX, PossessionFile, ProofFile},
@@ -27,11 +27,13 @@ use super::{
 use crate::{home::write_atomically, prover, sealing, worker::unix_now};
 
 /// What stands before and beside every result that is not to be relied upon.
-const WARNING: &str = "TEST STRENGTH: the parameters were made locally, and whoever made them can forge this. No money may \
+pub(super) const WARNING: &str = "TEST STRENGTH: the parameters were made locally, and whoever made them can forge this. No money may \
                        rest on it.";
 /// Memory for the tree of a file that is proven.
 const TREE_BYTES_MAX: u64 = 64 << 20;
 const READ_BYTES: usize = 4 << 20;
+/// Standard input, as a file's name.
+const STDIN: &str = "-";
 
 /// What a verification says; the shape is `holdfast-prover`'s.
 #[derive(Serialize)]
@@ -53,6 +55,8 @@ pub fn run(json: bool, args: &ProofsArgs, program: io::Result<PathBuf>) -> Outco
         ProofsCommand::Verify(args) => verify(json, args, program),
         ProofsCommand::Params(args) => params(json, args, program),
         ProofsCommand::Prove(args) => possess(json, args),
+        ProofsCommand::Compress(args) => super::compress::compress(json, args),
+        ProofsCommand::Open(args) => super::compress::open(json, args),
         ProofsCommand::Status { dir } => status(json, dir),
     }
 }
@@ -60,14 +64,17 @@ pub fn run(json: bool, args: &ProofsArgs, program: io::Result<PathBuf>) -> Outco
 fn verify(json: bool, args: &ProofsVerifyArgs, program: io::Result<PathBuf>) -> Outcome {
     let bytes = read(&args.file)?;
     // A compressed report is an array of DAG-CBOR, any other proof file begins with its name.
-    let verified = if bytes.first().is_some_and(|byte| byte >> 5 == 4) {
+    let verified = if OpeningFile::is_one(&bytes) {
+        openings(&bytes)?
+    } else if bytes.first().is_some_and(|byte| byte >> 5 == 4) {
         compressed(&bytes)?
     } else {
         match ProofFile::decode(&bytes)? {
             ProofFile::Possession(file) => possession(&file)?,
+            // What was read is what is checked: a pipe gives its bytes once.
             ProofFile::Sealed(_) => {
-                let words: Vec<OsString> = vec!["verify".into(), std::path::absolute(&args.file)?.into()];
-                return hand_over(json, words, &args.folder, program);
+                let words: Vec<OsString> = vec!["verify".into(), STDIN.into()];
+                return hand_over(json, words, &args.folder, program, Some(&bytes));
             }
         }
     };
@@ -83,7 +90,12 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     };
     let mut bytes = Vec::new();
     let limit = PROOF_FILE_BYTES_MAX as u64 + 1;
-    File::open(path).map_err(named)?.take(limit).read_to_end(&mut bytes).map_err(named)?;
+    let read = if path == Path::new(STDIN) {
+        io::stdin().lock().take(limit).read_to_end(&mut bytes)
+    } else {
+        File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+    };
+    read.map_err(named)?;
     Ok(bytes)
 }
 
@@ -129,6 +141,43 @@ fn compressed(bytes: &[u8]) -> Result<Verified, Failure> {
     })
 }
 
+/// The chance with which a cheater passes, for the figure that is told.
+const CHANCE: f64 = 0.001;
+
+fn openings(bytes: &[u8]) -> Result<Verified, Failure> {
+    let file = OpeningFile::decode(bytes)?;
+    let binding = file.verify()?;
+    let (piece, root) = (binding.slot().piece(), binding.slot().root());
+    let asked = BoundAudits { openings: u64::from(binding.openings()), draws: 0 };
+    let rest = if binding.exhaustive() {
+        "every leaf was opened: both trees are over the same bytes".to_owned()
+    } else {
+        let percent = asked.differing_at_most(CHANCE) * 100.0;
+        format!(
+            "where more than {percent:.1} % of the leaves differ, this passes less than once in a thousand times"
+        )
+    };
+    Ok(Verified {
+        valid: true,
+        production: true,
+        warning: None,
+        kind: "openings",
+        strength: "production strength",
+        key_sha256: None,
+        shows: vec![
+            format!(
+                "{} drawn leaves of {piece} are the same in the tree with the root {root}",
+                binding.openings()
+            ),
+            rest,
+        ],
+        does_not_show: vec![
+            "that this is the root that was agreed on: compare it".to_owned(),
+            "that the seed was fresh: only who drew it, or a beacon, knows that".to_owned(),
+        ],
+    })
+}
+
 impl Verified {
     fn text(&self) -> String {
         let mut text = self.warning.map_or_else(String::new, |warning| format!("{warning}\n"));
@@ -157,15 +206,16 @@ fn params(json: bool, args: &ProofsParamsArgs, program: io::Result<PathBuf>) -> 
     if args.make {
         words.push("--make".into());
     }
-    hand_over(json, words, &args.folder, program)
+    hand_over(json, words, &args.folder, program, None)
 }
 
-/// Runs the prover in our place: its output is ours, and so is its exit code.
+/// Runs the prover in our place: its output is ours, and so is its exit code. It is given `input`, or ours.
 fn hand_over(
     json: bool,
     words: Vec<OsString>,
     folder: &ParameterFolder,
     program: io::Result<PathBuf>,
+    input: Option<&[u8]>,
 ) -> Outcome {
     let prover = prover::find(program.ok().as_deref(), std::env::var_os("PATH").as_deref())?;
     let mut command = Command::new(prover);
@@ -176,7 +226,16 @@ fn hand_over(
     if let Some(parameters) = &folder.parameters {
         command.arg("--parameters").arg(parameters);
     }
-    let status = command.status().map_err(|error| Failure::internal(format!("holdfast-prover: {error}")))?;
+    if input.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let failed = |error: io::Error| Failure::internal(format!("holdfast-prover: {error}"));
+    let mut child = command.spawn().map_err(failed)?;
+    if let (Some(bytes), Some(mut pipe)) = (input, child.stdin.take()) {
+        // One that ends before it has read all of it says why by its exit code.
+        let _ = pipe.write_all(bytes);
+    }
+    let status = child.wait().map_err(failed)?;
     match status.code() {
         Some(0) => Ok(()),
         Some(code) => Err(Failure::new(Exit::from_code(code), "").silent()),
@@ -189,12 +248,7 @@ fn status(json: bool, dir: &Path) -> Outcome {
         Failure::new(Exit::Home, format!("nothing was ever sealed in {}", dir.display()))
             .hint("`holdfast provide DIR --seal PROFILE` begins.")
     })?;
-    let lead = if last.running {
-        String::new()
-    } else {
-        format!("the prover does not run: this was {} s ago\n", last.age_seconds)
-    };
-    print(json, &last, &format!("{lead}{}", last.status))
+    print(json, &last, &last.render())
 }
 
 #[derive(Serialize)]
@@ -207,13 +261,16 @@ struct Proven {
 
 /// Names a file's bytes and proves possession of them.
 fn possess(json: bool, args: &ProofsProveArgs) -> Outcome {
-    let seed = data_encoding::HEXLOWER_PERMISSIVE.decode(args.seed.as_bytes()).ok();
-    let seed: [u8; 32] = seed
-        .and_then(|seed| seed.try_into().ok())
-        .ok_or_else(|| Failure::new(Exit::Usage, "a seed is 64 hexadecimal digits"))?;
+    let seed =
+        hex32(&args.seed).ok_or_else(|| Failure::new(Exit::Usage, "a seed is 64 hexadecimal digits"))?;
     let challenge =
         Challenge::new(seed, args.count).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let mut file = File::open(&args.file)?;
+    if !file.metadata()?.is_file() {
+        // It is read twice, the second time at the drawn places.
+        let message = format!("{} is no regular file", args.file.display());
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let mut hasher = CommpHasher::with_cache(TreeLevel::within(file.metadata()?.len(), TREE_BYTES_MAX));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (mut chunk, mut tree) = (vec![0; READ_BYTES], Vec::new());
@@ -228,10 +285,7 @@ fn possess(json: bool, args: &ProofsProveArgs) -> Outcome {
     let tree = TreeCache::open(tree, &piece).map_err(Failure::internal)?;
     let proof = prove(&file, &tree, &challenge).map_err(Failure::internal)?;
     let bytes = PossessionFile { piece, challenge, proof }.encode()?;
-    let out = std::path::absolute(&args.out)?;
-    write_atomically(&out, &bytes)?;
-    // Whoever is to check it may be somebody else.
-    fs::set_permissions(&out, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    let out = publish(&args.out, &bytes)?;
     let text = format!(
         "piece {piece}\nproof {} ({} bytes, {} challenges)\n",
         out.display(),
@@ -239,6 +293,29 @@ fn possess(json: bool, args: &ProofsProveArgs) -> Outcome {
         args.count
     );
     print(json, &Proven { file: out, piece, challenges: args.count, bytes: bytes.len() }, &text)
+}
+
+/// 64 hexadecimal digits.
+pub(super) fn hex32(text: &str) -> Option<[u8; 32]> {
+    data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok()
+}
+
+/// Writes what somebody else may be to check; its absolute path.
+pub(super) fn publish(out: &Path, bytes: &[u8]) -> Result<PathBuf, Failure> {
+    let out = std::path::absolute(out)?;
+    write_atomically(&out, bytes)?;
+    fs::set_permissions(&out, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    Ok(out)
+}
+
+impl From<OpeningError> for Failure {
+    fn from(error: OpeningError) -> Failure {
+        match error {
+            OpeningError::Newer(_) => Failure::new(Exit::NewerFormat, error.to_string())
+                .hint("Update this program; nothing was changed."),
+            _ => Failure::new(Exit::Damage, error.to_string()),
+        }
+    }
 }
 
 impl From<FileError> for Failure {

@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use holdfast_proofs::sealing::{PROFILES, piece_bytes_max};
@@ -18,11 +19,15 @@ use super::{
     print, runtime,
 };
 use crate::{
-    control::render::{count, size},
+    control::{
+        Client, ClientError, ProviderStatusReport, Request, STATUS_SECONDS_MAX, StoppedProviderReport,
+        render::{count, size},
+    },
     home::create_private_dir,
     local_network::{self, LOG_FILE, LocalProvider, provider_dir},
-    provide::{self, SealChange, Started},
-    sealing::SealConfig,
+    provide::{self, Change, Started, Wishes},
+    sealing::{self, LastStatus, SealConfig},
+    worker::unix_now,
 };
 
 /// What `--seal` says to end sealing.
@@ -41,10 +46,10 @@ pub fn run(json: bool, args: &ProvideArgs, program: io::Result<PathBuf>) -> Outc
 }
 
 /// What is asked about sealing, with this machine's own figures where nothing is said.
-fn seal_change(args: &SealArgs) -> Result<SealChange, Failure> {
-    let Some(profile) = &args.seal else { return Ok(SealChange::Keep) };
+fn seal_change(args: &SealArgs) -> Result<Change<SealConfig>, Failure> {
+    let Some(profile) = &args.seal else { return Ok(Change::Keep) };
     if profile == SEAL_OFF {
-        return Ok(SealChange::Off);
+        return Ok(Change::Off);
     }
     if piece_bytes_max(profile).is_none() {
         let known = PROFILES.map(|(name, _)| name).join(", ");
@@ -54,7 +59,7 @@ fn seal_change(args: &SealArgs) -> Result<SealChange, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let half = crate::memory::total_bytes().map_or(SEAL_MEMORY_DEFAULT, |bytes| bytes / 2);
     let parameters = args.parameters.as_ref().map(std::path::absolute).transpose()?;
-    Ok(SealChange::On(SealConfig {
+    Ok(Change::On(SealConfig {
         profile: profile.clone(),
         cores: args.seal_cores.unwrap_or(u32::try_from(cores).unwrap_or(1)),
         memory_bytes: args.seal_memory.unwrap_or(half),
@@ -66,11 +71,16 @@ fn seal_change(args: &SealArgs) -> Result<SealChange, Failure> {
 }
 
 fn serve(json: bool, args: &ProvideArgs, ready: &ReadyPipe, program: Option<&Path>) -> Outcome {
-    create_private_dir(&args.dir)?;
-    let seal = seal_change(&args.seal)?;
-    let tags = args.tags.tags();
-    let folder =
-        provide::Folder::open(&args.dir, args.capacity, args.client_quota, &args.listen, &tags, seal)?;
+    let wishes = Wishes {
+        capacity: args.capacity,
+        client_quota: args.client_quota,
+        listen: args.listen.clone(),
+        tags: args.tags.tags(),
+        seal: seal_change(&args.seal)?,
+        metrics: args.metrics.clone().unwrap_or_default(),
+        tree_permille: args.tree_cache,
+    };
+    let folder = provide::Folder::open(&args.dir, wishes)?;
     log::to_file(&args.dir.join(LOG_FILE))?;
     let announce = |started: &Started| {
         if ready.has_parent() {
@@ -81,8 +91,12 @@ fn serve(json: bool, args: &ProvideArgs, ready: &ReadyPipe, program: Option<&Pat
             println!("Providing up to {} in {}.", size(started.capacity_bytes), started.dir.display());
             if let Some(profile) = &started.seal {
                 let worth = if profile.starts_with("test") { " (TEST STRENGTH: worth nothing)" } else { "" };
-                println!("Sealing at {profile}{worth}: `holdfast proofs status {}`.", started.dir.display());
+                println!("Sealing at {profile}{worth}.");
             }
+            if let Some(url) = &started.metrics {
+                println!("Metrics at {url}.");
+            }
+            println!("How it stands: `holdfast status {}`.", started.dir.display());
             println!("Its address, for `holdfast provider add`:");
             for addr in started.address.full_addrs() {
                 println!("  {addr}");
@@ -94,6 +108,50 @@ fn serve(json: bool, args: &ProvideArgs, ready: &ReadyPipe, program: Option<&Pat
         stop_on_signals(shutdown.clone())?;
         Ok(provide::run(folder, shutdown, program, announce).await?)
     })
+}
+
+/// How the provider of a folder stands.
+pub(super) fn status(json: bool, watch: bool, dir: &Path) -> Outcome {
+    let socket = provide::socket_path(dir);
+    let client = Client::new(&socket).patience(Duration::from_secs(STATUS_SECONDS_MAX));
+    loop {
+        let report: ProviderStatusReport = match client.call(&Request::Status {}, |_| {}) {
+            Ok(report) => report,
+            Err(ClientError::NotRunning(_)) => return stopped(json, dir),
+            Err(ClientError::Silent) => {
+                return Err(Failure::new(Exit::Failed, "the provider does not answer").hint(
+                    "See provider.log in its folder. Ending it loses nothing that it has signed for.",
+                ));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if !watch {
+            return print(json, &report, &report.render());
+        }
+        // Clears the terminal and starts at its top.
+        print(false, &report, &format!("\x1b[2J\x1b[H{}", report.render()))?;
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// A provider that does not run has a status too, for programs; the exit code says that nothing runs.
+fn stopped(json: bool, dir: &Path) -> Outcome {
+    if local_network::process(dir).is_some() {
+        let failure = Failure::new(Exit::InUse, "the provider runs, but cannot be asked");
+        return Err(
+            failure.hint("It is just starting, or ending, or of an older version: try again in a moment.")
+        );
+    }
+    let sealing = sealing::last_status(dir, unix_now())?;
+    let text = sealing.as_ref().map_or_else(String::new, LastStatus::render);
+    let capacity = provide::capacity_of(dir)?;
+    let report = StoppedProviderReport::new(dir.to_owned(), local_network::address(dir), capacity, sealing);
+    print(json, &report, &text)?;
+    let failure =
+        Failure::new(Exit::NotMounted, format!("the provider in {} does not run", dir.display())).hint(
+            "`holdfast provide DIR` starts it; until then nothing is served or proven, and drives put their copies elsewhere.",
+        );
+    if json { Err(failure.silent()) } else { Err(failure) }
 }
 
 pub fn local_network(json: bool, args: &LocalNetworkArgs, program: io::Result<PathBuf>) -> Outcome {

@@ -13,9 +13,10 @@ use crate::{
         UnmountedReport, VerifyReport,
     },
     drive,
-    home::{Home, Passphrase, mountpoint},
+    home::{Home, HomeError, Passphrase, mountpoint},
     process::{ProcessHandle, ProcessRecord},
     progress::Progress,
+    provide::is_provider,
 };
 
 /// How long the daemon may take to end once it has said that the drive is unmounted.
@@ -23,8 +24,20 @@ const END_SECONDS_MAX: u64 = 60;
 /// How long `unmount --force` waits for an answer, and again after SIGTERM.
 const FORCE_SECONDS: u64 = 20;
 
+/// Of a drive, or of a provider: the folder says which it is.
 pub fn status(cli: &Cli, args: &StatusArgs) -> Outcome {
-    let home = Home::open(&cli.home_path())?;
+    let path = match &args.dir {
+        Some(dir) => std::path::absolute(dir)?,
+        None => cli.home_path(),
+    };
+    if is_provider(&path) {
+        return super::provide::status(cli.json, args.watch, &path);
+    }
+    let home = Home::open(&path).map_err(|error| match error {
+        HomeError::Missing(_) => Failure::new(Exit::Home, format!("{error}, and no provider's folder either"))
+            .hint("`holdfast status DIR` shows the drive or the provider whose folder that is; `holdfast init` makes a drive."),
+        other => other.into(),
+    })?;
     let socket = home.socket_path();
     let client = Client::new(&socket).patience(Duration::from_secs(STATUS_SECONDS_MAX));
     loop {

@@ -1,6 +1,8 @@
-//! The control socket: how `holdfast status`, `sync`, `unmount`, `verify` and `provider` speak with a mounted drive.
+//! The control socket: how `holdfast status`, `sync`, `unmount`, `verify` and `provider` speak with a mounted drive, and
+//! `status` with a running provider.
 //!
-//! One Unix socket, `home/control.sock` (mode 0600 in a 0700 folder: who may open it, owns the drive). A connection
+//! One Unix socket, `home/control.sock` (mode 0600 in a 0700 folder: who may open it, owns the drive), and the same name in a
+//! provider's folder. A connection
 //! carries one request and its answers, each a line of JSON:
 //!
 //! ```text
@@ -15,6 +17,7 @@
 mod client;
 mod keep;
 mod protocol;
+mod provider;
 pub mod render;
 pub mod report;
 mod server;
@@ -25,8 +28,9 @@ pub use keep::*;
 pub use protocol::{
     ControlError, ErrorKind, KeepRequest, ProgressLine, Request, Response, RuleChange, Target,
 };
+pub use provider::*;
 pub use report::*;
-pub use server::{ControlHandler, ProgressSink, Server};
+pub use server::{Answers, ControlHandler, ProgressSink, Server};
 
 #[cfg(test)]
 mod tests;

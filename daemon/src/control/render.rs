@@ -226,6 +226,9 @@ impl StatusReport {
 
     fn provider_lines(&self, out: &mut String) {
         line(out, format_args!("\nproviders"));
+        if self.redundancy.stored_bytes > 0 && !self.audits.in_words.is_empty() {
+            line(out, format_args!("  every copy is asked for {}", self.audits.in_words));
+        }
         if self.providers.is_empty() {
             line(
                 out,

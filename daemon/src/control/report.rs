@@ -39,6 +39,8 @@ pub struct StatusReport {
     pub pieces: PiecesReport,
     #[serde(default)]
     pub redundancy: RedundancyReport,
+    #[serde(default)]
+    pub audits: AuditsReport,
     pub providers: Vec<ProviderReport>,
     pub workers: Vec<WorkerReport>,
     pub storage: StorageReport,
@@ -192,6 +194,16 @@ pub struct PiecesReport {
     pub lost: u64,
     /// Kept on this machine as well.
     pub local: u64,
+}
+
+/// How every copy is asked to prove itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditsReport {
+    /// Leaves of a challenge, and seconds from one to the next.
+    pub leaves: u16,
+    pub interval_seconds: u64,
+    /// What a loss of some size means: how soon it is noticed.
+    pub in_words: String,
 }
 
 /// What the safety of the pieces costs, and what it lacks.

@@ -51,6 +51,12 @@ pub trait ControlHandler: Send + Sync + 'static {
     async fn provider_remove(&self, peer_id: String) -> Answer<ProvidersReport>;
 }
 
+/// Whoever answers at a control socket: a drive (all requests), or a provider (those that it knows).
+#[async_trait]
+pub trait Answers: Send + Sync + 'static {
+    async fn answer(self: Arc<Self>, request: Request, progress: ProgressSink) -> Answer<serde_json::Value>;
+}
+
 /// Where a handler shows how far it is; never blocks.
 #[derive(Clone)]
 pub struct ProgressSink(Option<mpsc::Sender<ProgressLine>>);
@@ -76,8 +82,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens at `path`. Call it while the home's lock is held: a socket that is already there is then a dead one.
-    pub fn start(path: &Path, handler: Arc<dyn ControlHandler>) -> std::io::Result<Server> {
+    /// Listens at `path`. Call it while the folder's lock is held: a socket that is already there is then a dead one.
+    pub fn start(path: &Path, handler: Arc<dyn Answers>) -> std::io::Result<Server> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -95,7 +101,7 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: UnixListener, handler: Arc<dyn ControlHandler>) {
+async fn accept(listener: UnixListener, handler: Arc<dyn Answers>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
@@ -118,7 +124,7 @@ async fn accept(listener: UnixListener, handler: Arc<dyn ControlHandler>) {
     }
 }
 
-async fn serve(stream: UnixStream, handler: Arc<dyn ControlHandler>) -> std::io::Result<()> {
+async fn serve(stream: UnixStream, handler: Arc<dyn Answers>) -> std::io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     if peer != 0 && peer != nix::unistd::geteuid().as_raw() {
         return Err(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
@@ -139,13 +145,14 @@ async fn serve(stream: UnixStream, handler: Arc<dyn ControlHandler>) -> std::io:
     };
     let (sender, mut lines) = mpsc::channel(PROGRESS_LINES_MAX);
     let gone = wait_for_eof(&mut reader);
-    let answering = answer(request, handler, ProgressSink(Some(sender)));
+    let answering = handler.answer(request, ProgressSink(Some(sender)));
     tokio::pin!(answering, gone);
     loop {
         tokio::select! {
             biased;
             Some(line) = lines.recv() => send(&mut write, &Response::Progress(line)).await?,
-            response = &mut answering => {
+            answer = &mut answering => {
+                let response = answer.map_or_else(Response::Error, Response::Ok);
                 while let Ok(line) = lines.try_recv() {
                     send(&mut write, &Response::Progress(line)).await?;
                 }
@@ -168,39 +175,43 @@ async fn send(write: &mut OwnedWriteHalf, response: &Response) -> std::io::Resul
     write.write_all(&line).await
 }
 
-async fn answer(request: Request, handler: Arc<dyn ControlHandler>, progress: ProgressSink) -> Response {
-    let result = match request {
-        Request::Status {} => {
-            let mut status = handler.status().await;
-            status.judge();
-            value(Ok(status))
+#[async_trait]
+impl<T: ControlHandler> Answers for T {
+    async fn answer(self: Arc<Self>, request: Request, progress: ProgressSink) -> Answer<serde_json::Value> {
+        let handler = self;
+        match request {
+            Request::Status {} => {
+                let mut status = handler.status().await;
+                status.judge();
+                value(Ok(status))
+            }
+            Request::Sync { wait, timeout_seconds } => {
+                let work = handler.sync(wait, progress);
+                value(match timeout_seconds {
+                    None => work.await,
+                    Some(seconds) => {
+                        tokio::time::timeout(Duration::from_secs(seconds), work).await.unwrap_or_else(|_| {
+                            let message =
+                                format!("not everything is with enough providers after {seconds} s");
+                            Err(ControlError::new(ErrorKind::Timeout, message))
+                        })
+                    }
+                })
+            }
+            Request::Seal {} => value(handler.seal().await),
+            // Once begun it is finished, whether or not the client stays to hear of it.
+            Request::Unmount { lazy } => value(
+                tokio::spawn(async move { handler.unmount(lazy).await })
+                    .await
+                    .unwrap_or_else(|error| Err(ControlError::internal(error))),
+            ),
+            Request::Verify { deep } => value(handler.verify(deep, progress).await),
+            Request::Keep { what } => handler.keep(what).await,
+            Request::ProviderList {} => value(handler.provider_list().await),
+            Request::ProviderAdd { provider } => value(handler.provider_add(provider).await),
+            Request::ProviderRemove { peer_id } => value(handler.provider_remove(peer_id).await),
         }
-        Request::Sync { wait, timeout_seconds } => {
-            let work = handler.sync(wait, progress);
-            value(match timeout_seconds {
-                None => work.await,
-                Some(seconds) => {
-                    tokio::time::timeout(Duration::from_secs(seconds), work).await.unwrap_or_else(|_| {
-                        let message = format!("not everything is with enough providers after {seconds} s");
-                        Err(ControlError::new(ErrorKind::Timeout, message))
-                    })
-                }
-            })
-        }
-        Request::Seal {} => value(handler.seal().await),
-        // Once begun it is finished, whether or not the client stays to hear of it.
-        Request::Unmount { lazy } => value(
-            tokio::spawn(async move { handler.unmount(lazy).await })
-                .await
-                .unwrap_or_else(|error| Err(ControlError::internal(error))),
-        ),
-        Request::Verify { deep } => value(handler.verify(deep, progress).await),
-        Request::Keep { what } => handler.keep(what).await,
-        Request::ProviderList {} => value(handler.provider_list().await),
-        Request::ProviderAdd { provider } => value(handler.provider_add(provider).await),
-        Request::ProviderRemove { peer_id } => value(handler.provider_remove(peer_id).await),
-    };
-    result.map_or_else(Response::Error, Response::Ok)
+    }
 }
 
 fn value<T: Serialize>(answer: Answer<T>) -> Answer<serde_json::Value> {

@@ -3,9 +3,17 @@
 //! The owner's part of it stands in the home's `config` (`policy`, `limits`); the rest are constants of the design.
 
 use holdfast_fs::retention::rule::RetentionRule;
+use holdfast_proofs::{odds::AuditPlan, pdp::CHALLENGES_MAX};
 
 /// How long deals are made for, unless the owner says otherwise.
 pub const DEAL_SECONDS: u64 = 180 * 24 * 3600;
+
+/// Whoever keeps less of a copy than this ...
+const AUDIT_KEPT: f64 = 0.99;
+/// ... is noticed within this time ...
+const AUDIT_NOTICED_SECONDS: u64 = 24 * 3600;
+/// ... but for this chance.
+const AUDIT_RISK: f64 = 0.01;
 
 /// Named limits and intervals; units and qualifiers come last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +36,7 @@ pub struct Policy {
     pub audit_interval_seconds: u64,
     /// A challenge costs a provider about a hundred reads of a page and the line 40 KB: a large drive asks each copy less often.
     pub audits_per_second_max: u64,
-    /// Leaves asked in one challenge; proofs/SOUNDNESS.md says what they show.
+    /// Leaves asked in one challenge, at least; proofs/SOUNDNESS.md says what they show.
     pub audit_leaves: u16,
     /// A provider that stays silent for so long, while others answer, is replaced.
     pub failed_after_seconds: u64,
@@ -113,6 +121,15 @@ impl Policy {
         self.audit_interval_seconds.max(copies.checked_div(self.audits_per_second_max).unwrap_or(0))
     }
 
+    /// How each of `copies` copies is audited. Where audits are far apart each asks more leaves, so that a loss of a hundredth of
+    /// a copy is noticed within a day with 99 % (as far as one challenge has room for).
+    pub fn audit_plan(&self, copies: u64) -> AuditPlan {
+        let period_seconds = self.audit_interval(copies);
+        let needed = AuditPlan::challenges_for(period_seconds, AUDIT_KEPT, AUDIT_NOTICED_SECONDS, AUDIT_RISK);
+        let challenges = needed.unwrap_or(CHALLENGES_MAX).max(self.audit_leaves).min(CHALLENGES_MAX);
+        AuditPlan { challenges, period_seconds }
+    }
+
     /// Unsealed bytes with which a seal starts at once; `waiting`: somebody waits for room.
     pub fn seal_bytes(&self, waiting: bool) -> u64 {
         match self.quota_bytes {
@@ -131,5 +148,29 @@ impl Policy {
     /// Copies of every piece, each with another provider.
     pub fn copies(&self) -> u16 {
         u16::from(self.survive_losses) + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rarer_audits_ask_more() {
+        let policy = Policy::default();
+        let plan = |copies| policy.audit_plan(copies);
+        // Small drives: every ten minutes, and far better than a day.
+        assert_eq!((plan(0).challenges, plan(2_400).period_seconds), (policy.audit_leaves, 600));
+        assert!(plan(2_400).noticed_within(AUDIT_KEPT, 0.99).is_some_and(|seconds| seconds < 2 * 3600));
+        let mut last = 0;
+        for copies in [0, 10_000, 50_000, 100_000, 172_800, 345_600] {
+            let plan = plan(copies);
+            assert!(plan.challenges >= last, "{copies}: {plan:?}");
+            assert!(plan.unnoticed(AUDIT_KEPT, AUDIT_NOTICED_SECONDS) <= AUDIT_RISK, "{copies}: {plan:?}");
+            last = plan.challenges;
+        }
+        assert!(last > policy.audit_leaves);
+        // Once in several days: as many as a challenge takes.
+        assert_eq!(plan(10_000_000).challenges, CHALLENGES_MAX);
     }
 }

@@ -26,9 +26,12 @@ use super::ledger::{Imported, Ledger, MemoryRows, ProviderState};
 use super::peers::Peers;
 use super::policy::Policy;
 use super::{Engine, Parts};
-use crate::control::{self, ControlError, ErrorKind, RestoredReport, UnmountReport, VerifyReport};
+use crate::control::{
+    self, ControlError, ControlHandler as _, ErrorKind, RestoredReport, UnmountReport, VerifyReport,
+};
 use crate::handler::{Handler, ProviderList, UnmountRequest};
 use crate::home::{Home, ProviderAddr, Unlocked};
+use crate::metrics::{self, Endpoint, Page};
 use crate::restore::{self, Newest};
 use crate::retrieve::{NetRetriever, Sources};
 use crate::run::RunOptions;
@@ -78,6 +81,11 @@ impl ProviderList for Providers {
 /// Runs a drive until it is unmounted.
 pub async fn run(options: RunOptions) -> anyhow::Result<UnmountReport> {
     let mut home = options.home;
+    // An address that is in use is told before anything is opened.
+    let metrics = match options.metrics {
+        Some(address) => Some(Endpoint::bind(address).await?),
+        None => None,
+    };
     let engine = open(&mut home, &options.unlocked, vfs_options(&options.mount_options)).await?;
     let providers = Arc::new(Providers(Mutex::new(home)));
     engine.drive.set_durability_source(durability_of(&engine));
@@ -97,10 +105,11 @@ pub async fn run(options: RunOptions) -> anyhow::Result<UnmountReport> {
     let (ask, asked) = mpsc::channel(4);
     let socket = providers.0.lock().socket_path();
     let handler = Arc::new(Handler::new(engine.clone(), ask, providers));
-    let server = control::Server::start(&socket, handler)
+    let server = control::Server::start(&socket, handler.clone())
         .with_context(|| format!("listening at {}", socket.display()));
-    let result = match server {
-        Ok(server) => {
+    let metrics = metrics.map(|listener| Endpoint::serve(listener, page(handler))).transpose();
+    let result = match server.and_then(|server| Ok((server, metrics?))) {
+        Ok((server, _metrics)) => {
             (options.ready)();
             serve(&engine, mount, asked, &options.shutdown, options.mountpoint, server).await
         }
@@ -111,6 +120,18 @@ pub async fn run(options: RunOptions) -> anyhow::Result<UnmountReport> {
     };
     close(&engine).await;
     result
+}
+
+/// What `holdfast status` says, as metrics.
+fn page(handler: Arc<Handler>) -> Page {
+    Arc::new(move || {
+        let handler = handler.clone();
+        Box::pin(async move {
+            let mut status = handler.status().await;
+            status.judge();
+            Some(metrics::drive_page(&status))
+        })
+    })
 }
 
 fn start_workers(engine: &Arc<Engine>, keyring: Vec<u8>) {

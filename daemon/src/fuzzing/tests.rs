@@ -3,6 +3,8 @@
 use super::*;
 use crate::control::{ControlError, ErrorKind, KeepRequest, ProgressLine, RuleChange};
 use crate::drive::ledger::{PieceRow, ProviderRow, Release, StripePiece, StripeRow};
+use holdfast_compressed::{Shape, SlotEntry, SlotSet, SlotTree, SlotTreeBuilder, StoredLevel, open_binding};
+use holdfast_proofs::{Challenge, TreeCache, TreeLevel};
 use std::collections::BTreeSet;
 
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/seeds");
@@ -24,6 +26,33 @@ fn seed(name: &str, bytes: &[u8]) {
 
 const SEALING_STATUS: &str = r#"{"schema":1,"now":100,"pid":1,"profile":"test-2k","strength":"test strength","budget":{"cores":2,"memory_bytes":9},"used":{"cores":0,"memory_bytes":0},"accepts":true,"reasons":[],"piece_bytes_max":2032,"pieces":{"waiting":1,"in_sectors":0,"too_large":0},"sectors":[{"number":9,"phase":"cleared","pieces":3,"until":7,"proven_at":80}],"sectors_total":1,"sectors_faulty":0,"windows":{"period_seconds":60,"deadline_seconds":30,"proven":1,"missed":0},"tasks":[],"events":[{"at":95,"warning":true,"text":"x"}]}"#;
 
+/// Openings of a slot, and the way to the second slot of a set of two.
+fn compressed() -> (Vec<u8>, Vec<u8>) {
+    let slot = |byte: u8| {
+        let payload: Vec<u8> = (0..700).map(|i| (i % 251) as u8 ^ byte).collect();
+        let mut hasher = CommpHasher::with_cache(TreeLevel::MIN);
+        hasher.update(&payload);
+        let mut cache = hasher.drain_cache();
+        let (piece, rest) = hasher.finish_with_cache();
+        cache.extend(rest);
+        let mut builder = SlotTreeBuilder::new(StoredLevel::DEFAULT);
+        builder.update(&payload, 1);
+        let mut tree = builder.drain();
+        let (commitment, rest) = builder.finish(&piece).unwrap();
+        tree.extend(rest);
+        (payload, cache, tree, commitment)
+    };
+    let (payload, cache, tree, commitment) = slot(0);
+    let challenge = Challenge::new([7; 32], 3).unwrap();
+    let cache = TreeCache::open(cache.as_slice(), commitment.piece()).unwrap();
+    let tree = SlotTree::open(tree.as_slice(), &commitment).unwrap();
+    let binding = open_binding(&payload, &cache, &tree, &challenge).unwrap();
+    let file = OpeningFile { slot: commitment, challenge, binding };
+    let entries = [commitment, slot(1).3].iter().map(SlotEntry::from).collect();
+    let set = SlotSet::new(Shape::new(2, 1).unwrap(), entries).unwrap();
+    (file.encode().unwrap(), set.path(1).unwrap().encode().unwrap())
+}
+
 fn cbor<T: serde::Serialize>(value: &T) -> Vec<u8> {
     serde_ipld_dagcbor::to_vec(value).unwrap()
 }
@@ -38,6 +67,10 @@ fn valid_values_are_seeds() {
     config.providers.extend(provider.parse::<ProviderAddr>());
     seed("daemon-config", &serde_json::to_vec(&config).unwrap());
     seed("daemon-provider-config", br#"{"version":1,"capacity_bytes":9,"listen":["/ip4/0.0.0.0/tcp/4001"]}"#);
+    seed(
+        "daemon-provider-config",
+        br#"{"version":1,"capacity_bytes":9,"listen":["/ip4/0.0.0.0/tcp/1"],"metrics":"127.0.0.1:9464","tree_permille":3}"#,
+    );
     seed("daemon-pid", b"4711 12345 5b2ff7b2-4d3c-4a7e-9d4c-1f1f1f1f1f1f\n");
     let requests = [
         Request::Status {},
@@ -59,6 +92,9 @@ fn valid_values_are_seeds() {
     for response in responses {
         seed("daemon-response", &serde_json::to_vec(&response).unwrap());
     }
+    let provider = crate::control::provider_sample();
+    seed("daemon-provider-status", &serde_json::to_vec(&provider).unwrap());
+    seed("daemon-metrics-request", b"GET /metrics HTTP/1.1\r\nHost: localhost:9464\r\n\r\n");
     seed("daemon-status", &serde_json::to_vec(&crate::control::render::tests::sample()).unwrap());
     seed("daemon-ledger-piece", &cbor(&PieceRow::new(1 << 20, 3)));
     let pieces = [1, 2, 3].map(|n| StripePiece { id: [n; 16], len: 1000 * u64::from(n) }).to_vec();
@@ -77,6 +113,9 @@ fn valid_values_are_seeds() {
     let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../proofs/vectors");
     seed("proofs-file", &std::fs::read(format!("{vectors}/possession.proof")).unwrap());
     seed("proofs-compressed-report", &std::fs::read(format!("{vectors}/compressed.report")).unwrap());
+    let (openings, path) = compressed();
+    seed("proofs-compressed-openings", &openings);
+    seed("proofs-compressed-set-path", &path);
     seed("proofs-sealing-order", br#"{"ended":{"deal":"d1"}}"#);
     seed("proofs-sealing-status", SEALING_STATUS.as_bytes());
     let mut hasher = CommpHasher::new();

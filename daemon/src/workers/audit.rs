@@ -3,7 +3,8 @@
 //! Needs no copy of the data: the slot's piece CID and the deal are enough. A wrong proof, a refusal or "I do not have it"
 //! fails the copy at once; silence fails nothing, it makes the provider stop counting, and lost after a time. "Busy" is
 //! neither: the challenge is due again, and a provider that is too busy for too long is treated as one that refuses. Challenges
-//! keep a distance from each other, whatever was suspected. What a series of them shows is derived in proofs/SOUNDNESS.md.
+//! keep a distance from each other, whatever was suspected. What a series of them shows is derived in proofs/SOUNDNESS.md; how
+//! many leaves each asks follows from it (`Policy::audit_plan`), and `holdfast status` says it in words.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -310,8 +311,12 @@ fn blame(error: &NetError, overdue: u64, interval: u64) -> Blame {
 async fn challenge(engine: &Engine, due: &Due) -> Result<(), NetError> {
     let deal = <[u8; 32]>::try_from(due.holder.deal.as_slice());
     let deal = DealId(deal.map_err(|_| NetError::Invalid("deal id".into()))?);
-    let spec =
-        AuditSpec { piece: due.cid, count: engine.policy.audit_leaves, epoch: engine.now(), record: None };
+    let spec = AuditSpec {
+        piece: due.cid,
+        count: engine.audit_plan().challenges,
+        epoch: engine.now(),
+        record: None,
+    };
     let asking = async {
         let session = engine.peers.session(&engine.ledger, &due.holder.provider).await?;
         session.audit(deal, &spec, PATIENCE).await

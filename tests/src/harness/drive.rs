@@ -47,6 +47,8 @@ pub struct Drive {
     /// Words and passphrase, outside of the home.
     pub secrets: PathBuf,
     pub mount_options: Vec<String>,
+    /// Further words of `mount`.
+    pub mount_words: Vec<String>,
 }
 
 impl Drive {
@@ -57,6 +59,7 @@ impl Drive {
             mountpoint: ctx.dir.join(format!("{name}.mount")),
             secrets: ctx.dir.join(format!("{name}.secrets")),
             mount_options: Vec::new(),
+            mount_words: Vec::new(),
         }
     }
 
@@ -133,6 +136,7 @@ impl Drive {
         for option in &self.mount_options {
             command.arg("-o").arg(option);
         }
+        command.args(&self.mount_words);
         match run_ok(&mut command, MOUNT_LIMIT) {
             Ok(done) => Ok(done.took),
             Err(error) => Err(error.context(self.daemon_log())),

@@ -47,6 +47,11 @@ pub fn sample() -> StatusReport {
             striped_bytes: 4 << 20,
             ..Default::default()
         },
+        audits: AuditsReport {
+            leaves: 64,
+            interval_seconds: 600,
+            in_words: "64 places every 10 minutes; noticed with 99 %: a loss of 1 % within 80 minutes".into(),
+        },
         providers: vec![
             provider(1, ProviderState::Failed, false),
             provider(2, ProviderState::Ok, true),
@@ -121,6 +126,7 @@ fn the_text_tells_the_story() {
         "newest 4",
         "1 with all 3 copies",
         "operator=acme",
+        "every copy is asked for 64 places every 10 minutes; noticed with 99 %: a loss of 1 % within 80 minutes",
         "9.0 MiB with providers, 1.80 times the data; 4.0 MiB of it in 2 stripes, 1 of which lack slots",
     ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");

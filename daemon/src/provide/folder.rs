@@ -1,0 +1,354 @@
+//! A provider's folder: its configuration, and the lock that makes it one process's.
+//!
+//! Promises: what was given is remembered once the provider runs with it, so that what is refused (a profile that cannot be
+//! sealed, a port in use) does not refuse the next start as well; a folder that holds something else, or is of a newer format,
+//! is refused and left as it is. Also tells a provider's folder from a drive's home.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use holdfast_net::{Multiaddr, provider::ProviderConfig, tags::Tags};
+use libp2p::multiaddr::Protocol;
+use serde::{Deserialize, Serialize};
+
+use super::ProvideError;
+use crate::{
+    home::{HomeError, LockGuard, create_private_dir, read_limited, write_atomically},
+    local_network::LOG_FILE,
+    sealing::SealConfig,
+};
+
+pub(super) const IDENTITY_FILE: &str = "identity";
+const CONFIG_FILE: &str = "config";
+const SOCKET_FILE: &str = "control.sock";
+/// Not `lock`: that is the net room's, for the slots.
+const LOCK_FILE: &str = "provider.lock";
+/// What a drive's home has and a provider's folder never.
+const KEYFILE: &str = "keyfile";
+const CONFIG_VERSION: u64 = 1;
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+const CAPACITY_DEFAULT: u64 = 100 << 30;
+const LISTEN_DEFAULT: &str = "/ip4/0.0.0.0/tcp/0";
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FolderConfig {
+    version: u64,
+    capacity_bytes: u64,
+    /// What one drive may store; without it, as much as there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_bytes_max: Option<u64>,
+    listen: Vec<String>,
+    /// Where it belongs, for its clients.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    tags: Tags,
+    /// How its pieces are sealed; without it, they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seal: Option<SealConfig>,
+    /// Where its metrics are offered; without it, nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metrics: Option<SocketAddr>,
+    /// Disk for the trees of slots, in thousandths of the slots; without it, as the net room has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tree_permille: Option<u16>,
+}
+
+impl FolderConfig {
+    fn new() -> FolderConfig {
+        FolderConfig {
+            version: CONFIG_VERSION,
+            capacity_bytes: CAPACITY_DEFAULT,
+            client_bytes_max: None,
+            listen: vec![LISTEN_DEFAULT.to_owned()],
+            tags: Tags::default(),
+            seal: None,
+            metrics: None,
+            tree_permille: None,
+        }
+    }
+
+    fn with(mut self, wishes: Wishes) -> FolderConfig {
+        if !wishes.tags.is_empty() {
+            self.tags = wishes.tags;
+        }
+        if !wishes.listen.is_empty() {
+            self.listen = wishes.listen;
+        }
+        self.capacity_bytes = wishes.capacity.unwrap_or(self.capacity_bytes);
+        self.client_bytes_max = wishes.client_quota.or(self.client_bytes_max);
+        self.tree_permille = wishes.tree_permille.or(self.tree_permille);
+        wishes.seal.apply(&mut self.seal);
+        wishes.metrics.apply(&mut self.metrics);
+        self
+    }
+}
+
+/// What is to become of something that the folder remembers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Change<T> {
+    #[default]
+    Keep,
+    Off,
+    On(T),
+}
+
+impl<T> Change<T> {
+    fn apply(self, to: &mut Option<T>) {
+        match self {
+            Change::Keep => {}
+            Change::Off => *to = None,
+            Change::On(value) => *to = Some(value),
+        }
+    }
+}
+
+/// What is asked for this time; what is not given stays as it was.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    pub capacity: Option<u64>,
+    pub client_quota: Option<u64>,
+    pub listen: Vec<String>,
+    pub tags: Tags,
+    pub seal: Change<SealConfig>,
+    pub metrics: Change<SocketAddr>,
+    pub tree_permille: Option<u16>,
+}
+
+/// Whether a folder is a provider's, and no drive's.
+pub fn is_provider(dir: &Path) -> bool {
+    dir.join(LOCK_FILE).exists() && dir.join(CONFIG_FILE).exists() && !dir.join(KEYFILE).exists()
+}
+
+/// Where a running provider is asked.
+pub fn socket_path(dir: &Path) -> PathBuf {
+    dir.join(SOCKET_FILE)
+}
+
+/// What the provider of a folder would take.
+pub fn capacity_of(dir: &Path) -> Result<u64, HomeError> {
+    let path = dir.join(CONFIG_FILE);
+    Ok(parse_config(&read_limited(&path, CONFIG_BYTES_MAX)?, &path)?.capacity_bytes)
+}
+
+/// A provider's folder, taken by this process.
+pub struct Folder {
+    pub(super) dir: PathBuf,
+    config: FolderConfig,
+    /// What the file says.
+    on_disk: FolderConfig,
+    pub(super) listen: Vec<Multiaddr>,
+    _lock: LockGuard,
+}
+
+impl Folder {
+    /// Opens or makes the folder.
+    pub fn open(dir: &Path, wishes: Wishes) -> Result<Folder, ProvideError> {
+        create_private_dir(dir)?;
+        let dir = dir.canonicalize().map_err(|error| HomeError::io("open", dir, error))?;
+        let path = dir.join(CONFIG_FILE);
+        let known = read_config(&dir, &path)?;
+        let lock = LockGuard::take(&dir.join(LOCK_FILE)).map_err(|error| match error {
+            HomeError::InUse { path, pid } => ProvideError::InUse { dir: path, pid },
+            other => other.into(),
+        })?;
+        let is_new = known.is_none();
+        let on_disk = known.unwrap_or_else(FolderConfig::new);
+        let config = on_disk.clone().with(wishes);
+        if !config.tags.is_valid() {
+            return Err(ProvideError::Tags);
+        }
+        let listen = parse_listen(&config.listen)?;
+        let mut folder = Folder { dir, config, on_disk, listen, _lock: lock };
+        if is_new {
+            // Before anything else is in it: without a configuration it would be a stranger's folder.
+            let first = FolderConfig { seal: None, metrics: None, ..folder.config.clone() };
+            folder.write(first)?;
+        }
+        Ok(folder)
+    }
+
+    /// Remembers what it runs with now.
+    pub(super) fn remember(&mut self) -> Result<(), ProvideError> {
+        if self.config == self.on_disk { Ok(()) } else { self.write(self.config.clone()) }
+    }
+
+    fn write(&mut self, config: FolderConfig) -> Result<(), ProvideError> {
+        let mut bytes = serde_json::to_vec_pretty(&config).map_err(std::io::Error::from)?;
+        bytes.push(b'\n');
+        write_atomically(&self.dir.join(CONFIG_FILE), &bytes)?;
+        self.on_disk = config;
+        Ok(())
+    }
+
+    /// A port that the system drew is kept: drives remember the address.
+    pub(super) fn keep_ports(&mut self, bound: &[Multiaddr]) {
+        for (text, wanted) in self.config.listen.iter_mut().zip(&self.listen) {
+            if tcp_port(wanted) != Some(0) {
+                continue;
+            }
+            let same_kind = |b: &&Multiaddr| wildcard_matches(wanted, b);
+            if let Some(port) = bound.iter().find(same_kind).and_then(tcp_port) {
+                let with_port =
+                    wanted.iter().map(|p| if let Protocol::Tcp(0) = p { Protocol::Tcp(port) } else { p });
+                *text = with_port.collect::<Multiaddr>().to_string();
+            }
+        }
+    }
+
+    pub(super) fn capacity_bytes(&self) -> u64 {
+        self.config.capacity_bytes
+    }
+
+    pub(super) fn seal(&self) -> Option<&SealConfig> {
+        self.config.seal.as_ref()
+    }
+
+    pub(super) fn metrics(&self) -> Option<SocketAddr> {
+        self.config.metrics
+    }
+
+    pub(super) fn tags(&self) -> &Tags {
+        &self.config.tags
+    }
+
+    pub(super) fn addrs(&self) -> String {
+        self.config.listen.join(", ")
+    }
+
+    /// What the net room is told.
+    pub(super) fn provider_config(&self) -> ProviderConfig {
+        let mut config = ProviderConfig::with_capacity(self.config.capacity_bytes);
+        config.tags = self.config.tags.clone();
+        config.limits.key_bytes_max = self.config.client_bytes_max.unwrap_or(config.limits.key_bytes_max);
+        config.limits.tree_permille = self.config.tree_permille.unwrap_or(config.limits.tree_permille);
+        config
+    }
+}
+
+fn read_config(dir: &Path, path: &Path) -> Result<Option<FolderConfig>, HomeError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return check_new(dir).map(|()| None),
+        Err(error) => return Err(HomeError::io("read", path, error)),
+    };
+    parse_config(&bytes, path).map(Some)
+}
+
+/// From the file's bytes; `path` is for messages.
+pub(crate) fn parse_config(bytes: &[u8], path: &Path) -> Result<FolderConfig, HomeError> {
+    let damaged = |reason: String| HomeError::Damaged { path: path.to_owned(), reason };
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
+    match value.get("version").and_then(serde_json::Value::as_u64) {
+        Some(found) if found > CONFIG_VERSION => {
+            Err(HomeError::NewerFormat { path: path.to_owned(), found, known: CONFIG_VERSION })
+        }
+        _ => serde_json::from_value(value).map_err(|e| damaged(e.to_string())),
+    }
+}
+
+/// A folder without a configuration must be empty, but for what an earlier start may have left.
+fn check_new(dir: &Path) -> Result<(), HomeError> {
+    let ours = [LOG_FILE, LOCK_FILE, "config.new", IDENTITY_FILE];
+    for entry in fs::read_dir(dir).map_err(|error| HomeError::io("read", dir, error))? {
+        let name = entry.map_err(|error| HomeError::io("read", dir, error))?.file_name();
+        if !ours.iter().any(|known| name == *known) {
+            return Err(HomeError::NotEmpty(dir.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn parse_listen(texts: &[String]) -> Result<Vec<Multiaddr>, ProvideError> {
+    let parse = |text: &String| {
+        let addr = text.parse::<Multiaddr>().ok().filter(|addr| tcp_port(addr).is_some());
+        addr.ok_or_else(|| ProvideError::Address(text.clone()))
+    };
+    texts.iter().map(parse).collect()
+}
+
+pub(super) fn tcp_port(addr: &Multiaddr) -> Option<u16> {
+    addr.iter().find_map(|p| if let Protocol::Tcp(port) = p { Some(port) } else { None })
+}
+
+/// Whether a bound address came from this wish: the same family and, unless the wish is a wildcard, the same host.
+fn wildcard_matches(wanted: &Multiaddr, bound: &Multiaddr) -> bool {
+    match (wanted.iter().next(), bound.iter().next()) {
+        (Some(Protocol::Ip4(w)), Some(Protocol::Ip4(b))) => w.is_unspecified() || w == b,
+        (Some(Protocol::Ip6(w)), Some(Protocol::Ip6(b))) => w.is_unspecified() || w == b,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn seal() -> SealConfig {
+        SealConfig {
+            profile: "test-2k".to_owned(),
+            cores: 1,
+            memory_bytes: 1 << 30,
+            period_seconds: 60,
+            deadline_seconds: 30,
+            gather_seconds: 1,
+            parameters: None,
+        }
+    }
+
+    fn on_disk(dir: &Path) -> FolderConfig {
+        parse_config(&fs::read(dir.join(CONFIG_FILE)).unwrap(), dir).unwrap()
+    }
+
+    #[test]
+    fn what_it_runs_with_is_remembered_and_what_was_refused_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!is_provider(dir.path()));
+        let wishes = Wishes {
+            capacity: Some(7),
+            seal: Change::On(seal()),
+            metrics: Change::On("127.0.0.1:9".parse().unwrap()),
+            tree_permille: Some(3),
+            ..Wishes::default()
+        };
+        // Opened, and never run: it could not be sealed, say.
+        let folder = Folder::open(dir.path(), wishes.clone()).unwrap();
+        assert!(folder.seal().is_some() && folder.provider_config().limits.tree_permille == 3);
+        drop(folder);
+        assert!(is_provider(dir.path()));
+        let before = on_disk(dir.path());
+        assert_eq!((before.capacity_bytes, &before.seal, before.metrics), (7, &None, None));
+
+        let mut folder = Folder::open(dir.path(), wishes).unwrap();
+        folder.remember().unwrap();
+        drop(folder);
+        assert_eq!(on_disk(dir.path()).seal, Some(seal()));
+        assert_eq!(capacity_of(dir.path()).unwrap(), 7);
+        // Nothing is asked for: all stays.
+        let mut folder = Folder::open(dir.path(), Wishes::default()).unwrap();
+        folder.remember().unwrap();
+        assert_eq!((folder.seal(), folder.metrics().unwrap().port()), (Some(&seal()), 9));
+        drop(folder);
+        let off = Wishes { seal: Change::Off, metrics: Change::Off, ..Wishes::default() };
+        Folder::open(dir.path(), off).unwrap().remember().unwrap();
+        let after = on_disk(dir.path());
+        assert_eq!((after.seal, after.metrics, after.tree_permille), (None, None, Some(3)));
+    }
+
+    #[test]
+    fn drives_and_strangers_are_not_providers() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Folder::open(dir.path(), Wishes::default()).unwrap());
+        assert!(is_provider(dir.path()));
+        fs::write(dir.path().join(KEYFILE), "").unwrap();
+        assert!(!is_provider(dir.path()));
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join("photo"), "").unwrap();
+        assert!(!is_provider(other.path()));
+        let refused = Folder::open(other.path(), Wishes::default());
+        assert!(matches!(refused, Err(ProvideError::Folder(HomeError::NotEmpty(_)))));
+    }
+}
