@@ -1,4 +1,4 @@
-//! Keys and swap; and how much memory there is.
+//! Keys and swap; how much memory there is; and what the allocator keeps of it.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -10,6 +10,34 @@ pub fn lock<T>(value: &T) {
     // SAFETY: the range is that of a live value, and locking changes neither its bytes nor who may use them.
     if let Err(error) = unsafe { nix::sys::mman::mlock(address, size_of::<T>()) } {
         tracing::debug!(%error, "a key's memory is not locked: it may be written to swap");
+    }
+}
+
+/// Arenas of the allocator. Each keeps what was freed in it for its own threads; by default there are eight for each core.
+const ARENAS_MAX: libc::c_int = 4;
+/// Allocations from this size on are returned to the system when they are freed. Left alone, the threshold grows to 32 MiB with the first large one, and
+/// batches, buffers and snapshots of maps leave holes that nothing fills.
+const MAPPED_BYTES_MIN: libc::c_int = 1 << 20;
+/// What may lie free at the end of an arena before it is returned.
+const TOP_BYTES_MAX: libc::c_int = 4 << 20;
+
+/// Makes what is resident follow what is used. To be called before there are threads.
+pub fn tame_allocator() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: settings of the allocator; values out of its range are refused and change nothing.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, ARENAS_MAX);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, TOP_BYTES_MAX);
+    }
+}
+
+/// Returns free pages to the system: after work that came with much memory of its own.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: walks the allocator's own lists under its locks.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

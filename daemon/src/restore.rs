@@ -230,7 +230,7 @@ pub fn from_checkpoint(
 ) -> anyhow::Result<Imported> {
     let owner = keys.placement_signing().verifying_key().to_bytes();
     let Some(root) = &body.checkpoint else { return from_tail(keys, body, now, copies) };
-    let tree = PlacementTree::new(keys.tree(TreeDomain::Placement), 64);
+    let tree = PlacementTree::new(keys.tree(TreeDomain::Placement), 2 << 20);
     let remote = Remote(retriever);
     let mut entries = Vec::new();
     for row in tree.iter(&remote, root, &[], None)? {

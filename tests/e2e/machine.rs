@@ -15,14 +15,25 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub fn first_format(ctx: &Context) -> Result<()> {
     let (home, passphrase) = fixture::unpack(1, &ctx.dir.join("one"))?;
     let drive = Drive::existing(ctx, "drive", home, passphrase);
+    let version = || -> Result<serde_json::Value> {
+        let config: serde_json::Value = serde_json::from_slice(&std::fs::read(drive.home.join("config"))?)?;
+        Ok(config["version"].clone())
+    };
+    ensure!(version()? == 1, "the fixture is of the first format");
     drive.verify(true)?;
     drive.mount()?;
+    ensure!(version()? == 2, "an older program would not know what is written now");
     let at = drive.mountpoint.clone();
+    check_first_format(&at)?;
+    // What the first format's program left unsealed goes into a commit.
+    ensure!(drive.command_with(&["snapshot"])?.status.success());
     check_first_format(&at)?;
     std::fs::write(at.join("new"), "by today's program")?;
     std::fs::write(at.join("folder/hello.txt"), "changed")?;
     drive.unmount()?;
+    drive.verify(true)?;
     drive.mount()?;
+    ensure!(drive.command_with(&["snapshot"])?.status.success());
     ensure!(std::fs::read_to_string(at.join("new"))? == "by today's program");
     ensure!(std::fs::read_to_string(at.join("folder/inner/second"))? == "changed");
     drive.unmount()?;

@@ -30,7 +30,7 @@ use crate::control::{
     self, ControlError, ControlHandler as _, ErrorKind, RestoredReport, UnmountReport, VerifyReport,
 };
 use crate::handler::{Handler, ProviderList, UnmountRequest};
-use crate::home::{Home, ProviderAddr, Unlocked};
+use crate::home::{CONFIG_VERSION, Home, ProviderAddr, Unlocked};
 use crate::metrics::{self, Endpoint, Page};
 use crate::restore::{self, Newest};
 use crate::retrieve::{NetRetriever, Sources};
@@ -86,7 +86,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<UnmountReport> {
         Some(address) => Some(Endpoint::bind(address).await?),
         None => None,
     };
-    let engine = open(&mut home, &options.unlocked, vfs_options(&options.mount_options)).await?;
+    let engine = open(&mut home, &options.unlocked, &options.mount_options).await?;
     let providers = Arc::new(Providers(Mutex::new(home)));
     engine.drive.set_durability_source(durability_of(&engine));
     let mounted = {
@@ -253,7 +253,8 @@ fn drive_options(home: &Home, unlocked: &Unlocked, policy: &Policy) -> DriveOpti
         survive_losses: policy.survive_losses,
         disk_free_bytes_min: home.config().limits.disk_free_bytes_min,
         ..DriveOptions::default()
-    };
+    }
+    .with_memory(home.config().limits.memory_bytes);
     match policy.quota_bytes {
         Some(bytes) => options.with_quota(bytes),
         None => options,
@@ -261,7 +262,12 @@ fn drive_options(home: &Home, unlocked: &Unlocked, policy: &Policy) -> DriveOpti
 }
 
 /// Opens the home's drive, or attaches the newest head of one that is being restored.
-async fn open(home: &mut Home, unlocked: &Unlocked, vfs: VfsOptions) -> anyhow::Result<Arc<Engine>> {
+async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> anyhow::Result<Arc<Engine>> {
+    if home.config().version < CONFIG_VERSION {
+        // Before anything of the newer format is written: older programs read this first.
+        home.change_config(|config| config.version = CONFIG_VERSION)?;
+    }
+    let vfs = vfs_options(mount).with_memory(home.config().limits.memory_bytes);
     let env = Env::system();
     let keys = Arc::new(unlocked.drive_keys());
     crate::memory::lock(&*keys);
@@ -454,7 +460,7 @@ fn client_identity(unlocked: &Unlocked) -> anyhow::Result<holdfast_net::Keypair>
 /// `holdfast verify` on a drive that is not mounted: the local half.
 pub async fn verify_unmounted(home: Home, unlocked: Unlocked, deep: bool) -> anyhow::Result<VerifyReport> {
     let mut home = home;
-    let engine = open(&mut home, &unlocked, vfs_options(&MountOptions::default())).await?;
+    let engine = open(&mut home, &unlocked, &MountOptions::default()).await?;
     let checked = engine.blocking(move |e| e.drive.check(holdfast_fs::check::CheckOptions { deep })).await;
     let remote = engine.audit_everything().await;
     close(&engine).await;

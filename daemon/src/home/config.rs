@@ -11,8 +11,8 @@ use super::{
     files::{read_limited, write_atomically},
 };
 
-/// The format that this version writes.
-pub const CONFIG_VERSION: u64 = 1;
+/// The format of the home folder that this version writes: 2 since marks of changes stand under cuts (fs/format/namespace.md).
+pub const CONFIG_VERSION: u64 = 2;
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// More copies than this are never wanted.
 pub const SURVIVE_LOSSES_MAX: u8 = 9;
@@ -95,6 +95,8 @@ pub struct Limits {
     pub quota_bytes: u64,
     /// Left free on the disk whatever happens.
     pub disk_free_bytes_min: u64,
+    /// Resident memory that a mounted drive's process keeps within.
+    pub memory_bytes: u64,
     /// Idle data is sealed after this long.
     pub seal_after_idle_seconds: u64,
     /// Data that never becomes idle is sealed after this long.
@@ -115,6 +117,7 @@ impl Default for Limits {
             local_pieces_bytes_max: 0,
             quota_bytes: 0,
             disk_free_bytes_min: 1 << 30,
+            memory_bytes: DriveOptions::MEMORY_BYTES_DEFAULT,
             seal_after_idle_seconds: 15,
             seal_after_seconds_max: 120,
             audit_interval_seconds: 600,
@@ -173,6 +176,10 @@ impl Config {
             let reason = format!("quota_bytes is below {}", DriveOptions::QUOTA_BYTES_MIN);
             return Err(HomeError::Damaged { path: path.to_owned(), reason });
         }
+        if config.limits.memory_bytes < DriveOptions::MEMORY_BYTES_MIN {
+            let reason = format!("memory_bytes is below {}", DriveOptions::MEMORY_BYTES_MIN);
+            return Err(HomeError::Damaged { path: path.to_owned(), reason });
+        }
         Ok(config)
     }
 
@@ -198,7 +205,9 @@ mod tests {
         config.write(&path).unwrap();
         assert_eq!(Config::read(&path).unwrap(), config);
         std::fs::write(&path, r#"{"version":1,"drive":"d"}"#).unwrap();
-        assert_eq!(Config::read(&path).unwrap(), Config::new("d".into()));
+        assert_eq!(Config::read(&path).unwrap(), Config { version: 1, ..Config::new("d".into()) });
+        std::fs::write(&path, r#"{"version":2,"drive":"d","limits":{"memory_bytes":1000}}"#).unwrap();
+        assert!(matches!(Config::read(&path), Err(HomeError::Damaged { .. })));
         std::fs::write(&path, r#"{"version":9,"drive":"d","else":1}"#).unwrap();
         assert!(matches!(Config::read(&path), Err(HomeError::NewerFormat { found: 9, .. })));
         std::fs::write(&path, r#"{"version":1,"drive":"d","limits":{"quota_bytes":1000}}"#).unwrap();

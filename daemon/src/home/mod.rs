@@ -29,7 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use config::{Config, Limits, Policy, SURVIVE_LOSSES_MAX};
+pub use config::{CONFIG_VERSION, Config, Limits, Policy, SURVIVE_LOSSES_MAX};
 pub use error::HomeError;
 pub use files::{create_private_dir, read_limited, write_atomically};
 pub use keys::{Recovered, Unlocked};

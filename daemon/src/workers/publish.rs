@@ -244,7 +244,7 @@ fn write_checkpoint(engine: &Engine, base: Option<&CheckpointRow>) -> anyhow::Re
         let entry = PlacementEntry::verify(&bytes)?;
         newest.insert((entry.body().piece, entry.body().slot), entry);
     }
-    let tree = PlacementTree::new(engine.keys.tree(TreeDomain::Placement), 64);
+    let tree = PlacementTree::new(engine.keys.tree(TreeDomain::Placement), 2 << 20);
     let root = base.map(CheckpointRow::root);
     let source = Blocks(engine);
     let mut edits: BTreeMap<Vec<u8>, Edit> = BTreeMap::new();

@@ -82,7 +82,13 @@ impl Engine {
         hasten();
         let _one = self.sealing.lock().await;
         hasten();
-        let sealed = self.blocking(|e| e.drive.seal()).await??;
+        let sealed = self
+            .blocking(|e| {
+                let sealed = e.drive.seal();
+                crate::memory::give_back();
+                sealed
+            })
+            .await??;
         if let Some(commit) = &sealed {
             self.adopt_pieces().await?;
             let text =

@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn finds_what_was_recorded() {
         let keys = Mnemonic::from_entropy([1; 32]).root_key().generation(1).keys();
-        let tree = LocationTree::new(keys.tree(TreeDomain::Location), 64);
+        let tree = LocationTree::new(keys.tree(TreeDomain::Location), 2 << 20);
         let mut store = MemorySource::new();
         let places: Vec<BlockAt> = (0..5000u32)
             .map(|n| {

@@ -8,14 +8,14 @@ use holdfast_content::block::Block;
 use holdfast_content::commit::Commit;
 use holdfast_content::retrieve::Priority;
 use holdfast_content::unixfs;
-use holdfast_store::{Direction, KeyRange, Lsn, Reads, Table};
+use holdfast_store::{Direction, KeyRange, Reads, Table};
 
 use super::{Checker, PAGE_ROWS};
 use crate::drive::error::DriveError;
 use crate::drive::scan;
 use crate::rows::{ChunkRow, Ino, InodeRow, OrphanRow, Time, inode_flags, is_tombstone, keys};
 use crate::seal::commit_row::CommitRow;
-use crate::seal::edits::{changed_lsn, links_of};
+use crate::seal::edits::links_of;
 
 /// Tables whose rows are in the tree.
 const COMMITTED: [Table; 5] = [Table::Inode, Table::Entry, Table::Xattr, Table::Chunk, Table::Dag];
@@ -94,21 +94,13 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Has the row changed since the cut?
-    fn changed_since(&self, cut: Lsn, table: Table, key: &[u8]) -> Result<bool, DriveError> {
-        match self.snapshot.get(Table::Changed, &keys::changed(table, key))? {
-            Some(mark) => Ok(changed_lsn(&mark)? > cut),
-            None => Ok(false),
-        }
-    }
-
     /// Is the inode gone (or about to go), so that its rows are in no commit?
-    fn owner_gone(&self, cut: Lsn, table: Table, key: &[u8]) -> Result<bool, DriveError> {
+    fn owner_gone(&self, table: Table, key: &[u8]) -> Result<bool, DriveError> {
         let owner = match table {
             Table::Meta => return Ok(false),
             _ => keys::decode_inode(key.get(..8).unwrap_or_default())?,
         };
-        Ok(self.changed_since(cut, Table::Inode, &keys::inode(owner))? || self.is_orphan(owner)?)
+        Ok(self.marked.contains(Table::Inode, &keys::inode(owner))? || self.is_orphan(owner)?)
     }
 
     fn is_orphan(&self, ino: Ino) -> Result<bool, DriveError> {
@@ -134,7 +126,7 @@ impl Checker<'_> {
             if links_of(table, key, &entry.value)? != entry.links {
                 self.report.problem(format!("{table:?} {key:02x?}: the tree links something else"));
             }
-            if self.changed_since(newest.cut(), table, key)? || self.owner_gone(newest.cut(), table, key)? {
+            if self.marked.contains(table, key)? || self.owner_gone(table, key)? {
                 continue;
             }
             match self.rows.get(table, key)? {
@@ -157,12 +149,12 @@ impl Checker<'_> {
                 let page = scan::range(self.snapshot, table, &from, &[0xff; 33], PAGE_ROWS)?;
                 let last = page.len() < PAGE_ROWS;
                 for (key, row) in page {
-                    let full = keys::changed(table, &key);
+                    let full = keys::full(table, &key);
                     let absent = !is_tombstone(&row)
                         && trees.namespace.get(&source, &newest.namespace, &full)?.is_none();
                     if absent
-                        && !self.changed_since(newest.cut(), table, &key)?
-                        && !self.owner_gone(newest.cut(), table, &key)?
+                        && !self.marked.contains(table, &key)?
+                        && !self.owner_gone(table, &key)?
                         && self.rows.inode(keys::decode_inode(key.get(..8).unwrap_or_default())?)?.is_some()
                     {
                         self.report.problem(format!("{table:?} {key:02x?}: unchanged, but in no commit"));

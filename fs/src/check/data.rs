@@ -121,6 +121,7 @@ impl Checker<'_> {
 
     fn extents(&mut self, inodes: &Inodes) -> Result<(), DriveError> {
         let mut last: (Ino, u64) = (0, 0);
+        let mut looked_at: Ino = 0;
         let mut lengths: HashMap<Lsn, Option<u64>> = HashMap::new();
         self.each_local(Table::Extent, |this, key, value| {
             this.report.extents += 1;
@@ -133,6 +134,14 @@ impl Checker<'_> {
                 }
             };
             let end = off.saturating_add(row.len);
+            // Zeros that lie over holes may stay for ever.
+            if row.source != ExtentSource::Zero && looked_at != ino && inodes.facts.contains_key(&ino) {
+                looked_at = ino;
+                let orphan = matches!(inodes.orphans.get(&ino), Some(OrphanRow::Unlinked));
+                if !orphan && !this.marked.contains(Table::Inode, &keys::inode(ino))? {
+                    this.report.problem(format!("inode {ino}: data in the log that no seal will look for"));
+                }
+            }
             if last.0 == ino && off < last.1 {
                 this.report.problem(format!("extent {off} of inode {ino}: overlaps the one before"));
             }

@@ -18,6 +18,7 @@ use holdfast_store::Snapshot;
 use crate::drive::error::DriveError;
 use crate::drive::{Drive, Inner};
 use crate::rows::View;
+use crate::rows::marks::Marked;
 
 /// Problems told in words.
 pub const PROBLEMS_MAX: usize = 1000;
@@ -102,6 +103,8 @@ struct Checker<'a> {
     options: CheckOptions,
     snapshot: &'a Snapshot,
     rows: View<'a, Snapshot>,
+    /// What changed since the newest commit.
+    marked: Marked<'a, Snapshot>,
     report: Report,
 }
 
@@ -112,7 +115,16 @@ impl Drive {
         let _no_seal = inner.hold_seals();
         let snapshot = inner.parts.store.snapshot()?;
         let rows = inner.parts.rows().at(&snapshot);
-        let mut checker = Checker { inner, options, snapshot: &snapshot, rows, report: Report::default() };
+        let mut report = Report::default();
+        let marked = match Marked::since(&snapshot, inner.latest_cut()) {
+            Ok(marked) => marked,
+            Err(error) if error.is_retryable() => return Err(error.into()),
+            Err(error) => {
+                report.problem(format!("the check could not begin: {error}"));
+                return Ok(report);
+            }
+        };
+        let mut checker = Checker { inner, options, snapshot: &snapshot, rows, marked, report };
         if let Some(reason) = inner.parts.store.read_only() {
             checker.report.problem(format!("the log takes no more changes: {reason}"));
         }

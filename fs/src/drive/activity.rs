@@ -1,6 +1,6 @@
 //! How old is what is not committed yet?
 //!
-//! Owns: a few samples of (LSN, time). Promises: an age is wrong by no more than the interval between two calls of `dirty`; what an earlier process
+//! Owns: a few samples of (last LSN that changed anything, time). Promises: an age is wrong by no more than the interval between two calls of `dirty`; what an earlier process
 //! left dirty counts from the start of this one.
 
 use std::collections::VecDeque;
@@ -14,7 +14,7 @@ const SAMPLES_MAX: usize = 1024;
 /// See the module's documentation.
 #[derive(Default)]
 pub(crate) struct Activity {
-    /// At this time, this was the last LSN.
+    /// At this time, this was the last change.
     samples: VecDeque<(Lsn, Duration)>,
 }
 

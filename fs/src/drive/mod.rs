@@ -24,11 +24,12 @@ pub mod types;
 mod walk;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use holdfast_content::block::{Block, BlockAt};
 use holdfast_content::retrieve::Priority;
-use holdfast_store::{Direction, KeyRange, Reads, RecoveryReport, Store, Table};
+use holdfast_store::{Direction, KeyRange, Lsn, Reads, RecoveryReport, Store, Table};
 use parking_lot::{Mutex, MutexGuard};
 
 pub use self::ambient::Ambient;
@@ -48,8 +49,8 @@ use self::activity::Activity;
 use self::space::SpaceGauge;
 use crate::pieces::rows::PieceRow;
 use crate::restore::{CommitTree, LocationRoot};
+use crate::rows::marks::ChangedKeys;
 use crate::seal::commit_row::CommitRow;
-use crate::seal::edits::changed_lsn;
 use crate::seal::{self, SealParts, SealState, Sealed};
 use crate::snapshots::Snapshots;
 use crate::vfs::Vfs;
@@ -69,6 +70,8 @@ pub(crate) struct Inner {
     report: RecoveryReport,
     /// One seal at a time.
     state: Mutex<SealState>,
+    /// Records up to here hold nothing that a seal would put into a commit.
+    settled: AtomicU64,
     /// The newest commit, for readers that must not wait for a seal.
     latest: ArcSwapOption<CommitRow>,
     location: Arc<LocationRoot>,
@@ -103,37 +106,25 @@ impl Drive {
     /// What a seal would put into a commit.
     pub fn dirty(&self) -> Result<DirtyState, DriveError> {
         let inner = &*self.inner;
-        let cut = inner.latest_cut();
+        let settled = inner.settled.load(Ordering::Acquire);
+        let marked = inner.parts.rows().marked_lsn();
         let now = inner.ambient.clock.now();
         let mut activity = inner.activity.lock();
-        activity.note(inner.parts.store.last_lsn(), now);
-        let mut state = DirtyState::default();
-        let mut span: Option<(u64, u64)> = None;
-        let mut from = Vec::new();
-        let mut seen = 0;
-        loop {
-            let page = scan::range(&inner.parts.store, Table::Changed, &from, &[0xff], PAGE_ROWS)?;
-            seen += page.len() as u64;
-            let last = page.len() < PAGE_ROWS || seen >= DirtyState::INODES_COUNTED_MAX;
-            for (key, value) in page {
-                let lsn = changed_lsn(&value)?;
-                if lsn > cut {
-                    span = span.map_or(Some((lsn, lsn)), |(low, high)| Some((low.min(lsn), high.max(lsn))));
-                    state.inodes += u64::from(key.first() == Some(&(Table::Inode as u8)));
-                }
-                from = key;
-                from.push(0);
-            }
-            if last {
-                break;
-            }
+        activity.note(marked, now);
+        if marked <= settled {
+            return Ok(DirtyState::default());
         }
-        if let Some((low, high)) = span {
-            state.oldest_change_age = Some(activity.age(low, now));
-            state.newest_change_age = Some(activity.age(high, now));
-            state.bytes = inner.parts.store.usage().live_payload_bytes;
+        let mut changed = ChangedKeys::of_table(&inner.parts.store, settled, Table::Inode)?;
+        let mut inodes = 0;
+        while inodes < DirtyState::INODES_COUNTED_MAX && changed.next()?.is_some() {
+            inodes += 1;
         }
-        Ok(state)
+        Ok(DirtyState {
+            oldest_change_age: Some(activity.age(settled + 1, now)),
+            newest_change_age: Some(activity.age(marked, now)),
+            bytes: inner.parts.store.usage().live_payload_bytes,
+            inodes,
+        })
     }
 
     /// Makes a commit of everything up to now. `None`: nothing had changed since the last one.
@@ -149,12 +140,13 @@ impl Drive {
         match sealed? {
             Sealed::Committed(row) => {
                 inner.adopt(&row);
+                inner.settle(row.cut());
                 seal::sweep(&inner.parts, row.cut())?;
-                inner.activity.lock().forget(row.cut());
                 Ok(Some(row.info))
             }
             Sealed::Unchanged(swept) => {
                 if let Some(cut) = swept {
+                    inner.settle(cut);
                     seal::sweep(&inner.parts, cut)?;
                 }
                 Ok(None)
@@ -274,6 +266,11 @@ impl Drive {
 impl Inner {
     pub(crate) fn latest_cut(&self) -> u64 {
         self.latest.load().as_ref().map_or(0, |row| row.cut())
+    }
+
+    fn settle(&self, cut: Lsn) {
+        self.settled.fetch_max(cut, Ordering::AcqRel);
+        self.activity.lock().forget(cut);
     }
 
     /// No seal runs while this is held.

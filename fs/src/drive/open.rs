@@ -3,14 +3,13 @@
 //! Owns: the order of recovery. Promises: leftovers of a crash are removed before anything is written, never a piece that a row names; a drive that was
 //! attached once falls through to its commit at every later start. Refuses: to attach a home that is not empty.
 //!
-//!     store (log, index) ─► latest commit row ─► trees, base ─► VFS ─► leftover pieces swept ─► blocks of uncommitted pieces
+//!     store (log, index) ─► latest commit row ─► trees, base ─► VFS ─► leftover pieces swept, uncommitted ones noted
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwapOption;
-use holdfast_content::car::PieceReader;
 use holdfast_content::commit::Commit;
 use holdfast_content::keys::DriveKeys;
 use holdfast_content::retrieve::{Priority, Retriever};
@@ -23,13 +22,12 @@ use super::space::SpaceGauge;
 use super::types::{DriveOptions, PieceId, RestorePoint};
 use super::walk::DriveHooks;
 use super::{Activity, Ambient, Drive, DriveError, Inner};
-use crate::pieces::PieceFile;
 use crate::pieces::blocks::BlockReader;
 use crate::pieces::chunks::Chunks;
 use crate::pieces::folder::Folder;
-use crate::pieces::rows::BlockRow;
+use crate::pieces::places::Places;
 use crate::restore::{CommitTree, LocationRoot, Trees};
-use crate::rows::{BaseTree, NameKey, Rows};
+use crate::rows::{BaseTree, NameKey, Rows, marks};
 use crate::seal::commit_row::CommitRow;
 use crate::seal::{SealParts, SealState};
 use crate::vfs::{Vfs, VfsOptions};
@@ -165,7 +163,7 @@ impl Begun {
             options.node_cache_bytes_max,
         ));
         let trees =
-            Arc::new(Trees::new(&keys, blocks.clone(), options.node_cache_nodes_max, options.fetch_deadline));
+            Arc::new(Trees::new(&keys, blocks.clone(), options.tree_cache_bytes_max, options.fetch_deadline));
         Ok(Self { store, report, folder, blocks, trees, keys, options, ambient, disk: home.disk })
     }
 
@@ -207,6 +205,15 @@ impl Begun {
 
     fn finish(self, vfs_options: VfsOptions) -> Result<Drive, DriveError> {
         let latest = self.latest()?;
+        let cut = latest.as_ref().map_or(0, CommitRow::cut);
+        if self.store.read_only().is_none() {
+            let moved = marks::migrate(&self.store, cut)?;
+            if moved > 0 {
+                tracing::info!(moved, "marks of changes were brought into this version's layout");
+            }
+        }
+        // A commit covers all up to its cut; what is marked is beyond.
+        let dirty = marks::any(&self.store, cut)?;
         let location_root = latest.as_ref().map(|row| row.info.location_root.clone());
         let location = Arc::new(LocationRoot::new(&self.trees, location_root));
         let base: Option<Arc<dyn BaseTree>> = match (&latest, self.store.get(Table::Meta, META_HAS_BASE)?) {
@@ -217,6 +224,9 @@ impl Begun {
             _ => None,
         };
         let rows = Rows::new(self.store.clone(), NameKey::new(*self.keys.name_tag.as_bytes()), base);
+        if dirty {
+            rows.note_marked(self.store.last_lsn());
+        }
         let chunks = Arc::new(Chunks::new(
             self.blocks.clone(),
             self.options.chunk_cache_bytes_max,
@@ -247,6 +257,7 @@ impl Begun {
             ambient: self.ambient,
             report: self.report,
             state: Mutex::new(SealState::default()),
+            settled: AtomicU64::new(cut),
             latest: ArcSwapOption::from_pointee(latest.clone()),
             location,
             source: ArcSwapOption::empty(),
@@ -255,8 +266,8 @@ impl Begun {
             pinned: Mutex::default(),
             snapshots: Default::default(),
         };
-        let (placed, pieces) = inner.recover_pieces()?;
-        *inner.state.lock() = SealState { last: latest, placed, pieces };
+        let pieces = inner.recover_pieces()?;
+        *inner.state.lock() = SealState { last: latest, placed: Places::of_pieces(pieces.clone()), pieces };
         inner.recount_pieces()?;
         let inner = Arc::new(inner);
         hooks.attach(&inner);
@@ -265,8 +276,8 @@ impl Begun {
 }
 
 impl Inner {
-    /// Removes what a crash left, and reads which blocks were written without a commit.
-    fn recover_pieces(&self) -> Result<(BTreeMap<[u8; 32], BlockRow>, Vec<PieceId>), DriveError> {
+    /// Removes what a crash left. Gives the pieces that were written without a commit, oldest first.
+    fn recover_pieces(&self) -> Result<Vec<PieceId>, DriveError> {
         let folder = &self.parts.folder;
         let mut listing = folder.list()?;
         let mut uncommitted = Vec::new();
@@ -290,29 +301,6 @@ impl Inner {
             }
         }
         uncommitted.sort_unstable();
-        let mut placed = BTreeMap::new();
-        for (_, id) in &uncommitted {
-            let file = folder.open(*id)?;
-            // What a damaged piece still shows is known, the rest is sealed again or reported when it is read; the
-            // committed part of the drive is whole without it.
-            if let Err(error) = read_places(&file, *id, &mut placed) {
-                tracing::error!(piece = super::error::hex(id), %error, "a piece without a commit is damaged");
-            }
-        }
-        Ok((placed, uncommitted.into_iter().map(|(_, id)| id).collect()))
+        Ok(uncommitted.into_iter().map(|(_, id)| id).collect())
     }
-}
-
-/// Notes where a piece's blocks lie.
-fn read_places(
-    file: &PieceFile,
-    id: PieceId,
-    placed: &mut BTreeMap<[u8; 32], BlockRow>,
-) -> Result<(), DriveError> {
-    let damaged = |error| DriveError::damaged("piece", error);
-    let mut reader = PieceReader::new(file.reader(), id).map_err(damaged)?;
-    while let Some(at) = reader.next_place().map_err(damaged)? {
-        placed.insert(holdfast_content::block::digest_of(&at.cid)?, BlockRow::of(&at));
-    }
-    Ok(())
 }

@@ -13,6 +13,8 @@ use holdfast_content::tree::PhysicalRef;
 use holdfast_store::{Lsn, StoreOptions};
 
 use super::edges::Edges;
+#[cfg(doc)]
+use crate::vfs::VfsOptions;
 
 /// How a drive behaves; the defaults are those of the design.
 #[derive(Clone)]
@@ -23,8 +25,8 @@ pub struct DriveOptions {
     pub chunk_cache_bytes_max: usize,
     /// Blocks of tree nodes that came over the network, kept in memory.
     pub node_cache_bytes_max: usize,
-    /// Decoded tree nodes kept in memory, for each of the two trees (some 20 KiB each).
-    pub node_cache_nodes_max: usize,
+    /// Decoded tree nodes kept in memory, for each of the two trees.
+    pub tree_cache_bytes_max: usize,
     /// How long one read may wait for the network (a FUSE request is answered within 10 s whatever happens).
     pub fetch_deadline: Duration,
     /// Threads that compress, encrypt and hash while a seal runs, at idle priority.
@@ -55,9 +57,9 @@ impl Default for DriveOptions {
     fn default() -> Self {
         Self {
             piece_bytes_max: 64 << 20,
-            chunk_cache_bytes_max: 64 << 20,
+            chunk_cache_bytes_max: 32 << 20,
             node_cache_bytes_max: 16 << 20,
-            node_cache_nodes_max: 512,
+            tree_cache_bytes_max: 16 << 20,
             // Below the 10 s in which a FUSE request is answered, with room for arithmetic and scheduling.
             fetch_deadline: Duration::from_secs(8),
             seal_threads: 2,
@@ -80,6 +82,22 @@ impl Default for DriveOptions {
 impl DriveOptions {
     /// No quota is smaller: below, one segment of the log and one piece would be most of it.
     pub const QUOTA_BYTES_MIN: u64 = 64 << 20;
+
+    /// No process gets by with less memory.
+    pub const MEMORY_BYTES_MIN: u64 = 192 << 20;
+    /// What a process is meant to keep within where nobody says otherwise.
+    pub const MEMORY_BYTES_DEFAULT: u64 = 512 << 20;
+
+    /// The same drive in a process that is to keep within `bytes` of resident memory. What the caches and buffers count is about two thirds of it, together with
+    /// [`VfsOptions::with_memory`]; the rest is for what is not counted: the program, threads, messages, a seal's lists, and what the allocator loses.
+    pub fn with_memory(mut self, bytes: u64) -> Self {
+        let bytes = usize::try_from(bytes.max(Self::MEMORY_BYTES_MIN)).unwrap_or(usize::MAX);
+        self.chunk_cache_bytes_max = bytes / 16;
+        self.node_cache_bytes_max = bytes / 32;
+        self.tree_cache_bytes_max = bytes / 32;
+        self.store = self.store.with_memory(bytes / 2);
+        self
+    }
 
     /// The same drive in a home of at most `bytes`: pieces, segments and rounds small enough that filling, sealing and evicting go on
     /// side by side.
@@ -161,8 +179,8 @@ pub struct DirtyState {
 }
 
 impl DirtyState {
-    /// Beyond this many changed rows nobody cares for the exact number.
-    pub const INODES_COUNTED_MAX: u64 = 20_000;
+    /// Beyond this many changed inodes nobody cares for the exact number.
+    pub const INODES_COUNTED_MAX: u64 = 4_096;
 
     /// Is there anything that a seal would put into a commit?
     pub fn is_dirty(&self) -> bool {

@@ -4,7 +4,7 @@
 //! written twice; a piece's rows are committed after its file is durable, in one record; [`PieceSink::generation`] counts finished pieces, so
 //! that whoever waits for a block's piece sees when it is there. Refuses to go on after an error: the open piece is abandoned.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use holdfast_content::block::{Block, BlockAt, BlockSink, PieceId, SinkError, cid_from_digest, digest_of};
 use holdfast_content::car::PieceWriter;
@@ -12,6 +12,7 @@ use holdfast_content::rng::{Rng, random};
 use holdfast_store::{Reads, Store, Table, Txn};
 
 use super::folder::{Folder, TmpFile};
+use super::places::{Placed, Places};
 use super::rows::{BlockRow, CODEC_DAG_PB, CODEC_RAW, DedupRow, PieceRow};
 use crate::drive::edges::Edges;
 use crate::drive::error::DriveError;
@@ -39,7 +40,7 @@ pub(crate) struct PieceSink<'a> {
     open: Option<OpenPiece>,
     finished: Vec<PieceId>,
     /// Blocks of finished pieces that no commit covers yet: what the location tree has to learn.
-    placed: BTreeMap<[u8; 32], BlockRow>,
+    placed: Places,
     /// From here on blocks are nodes of the location tree, which finds its own by their place.
     unplaced: bool,
     /// Blocks in these pieces count as not there: they are written anew.
@@ -56,7 +57,7 @@ struct OpenPiece {
 
 impl<'a> PieceSink<'a> {
     /// `placed`: blocks of earlier pieces that no commit covers.
-    pub(crate) fn new(parts: SinkParts<'a>, placed: BTreeMap<[u8; 32], BlockRow>) -> Self {
+    pub(crate) fn new(parts: SinkParts<'a>, placed: Places) -> Self {
         Self { parts, open: None, finished: Vec::new(), placed, unplaced: false, emptied: BTreeSet::new() }
     }
 
@@ -160,23 +161,33 @@ impl<'a> PieceSink<'a> {
         parts.store.commit(txn)?;
         parts.edges.hit("piece.rows.after");
         self.finished.push(id);
-        self.placed.extend(open.blocks.into_iter().filter(|(digest, _)| !open.unplaced.contains(digest)));
+        self.placed.add(id, open.blocks.into_iter().filter(|(digest, _)| !open.unplaced.contains(digest)));
         Ok(())
     }
 
-    /// What is written from now on belongs to the location tree itself.
-    pub(crate) fn begin_unplaced(&mut self) {
+    /// Writes the location tree: `write` is given all blocks that no commit covers, in the order of their digests, those of the open piece included. What it
+    /// writes belongs to the tree itself.
+    pub(crate) fn write_location<T>(
+        &mut self,
+        write: impl FnOnce(
+            &mut dyn Iterator<Item = Result<Placed, DriveError>>,
+            &mut Self,
+        ) -> Result<T, DriveError>,
+    ) -> Result<T, DriveError> {
         self.unplaced = true;
-    }
-
-    /// All blocks that no commit covers, those of the open piece included.
-    pub(crate) fn uncommitted(&self) -> impl Iterator<Item = ([u8; 32], BlockRow)> + '_ {
         let open = self.open.iter().flat_map(|open| open.blocks.iter());
-        self.placed.iter().chain(open).map(|(digest, row)| (*digest, *row))
+        let mut open: Vec<Placed> = open.map(|(digest, row)| (*digest, *row)).collect();
+        open.sort_unstable_by_key(|(digest, _)| *digest);
+        let mut placed = std::mem::take(&mut self.placed);
+        let written = write(&mut placed.in_order(self.parts.store, open), self);
+        // Pieces that were finished meanwhile come behind. Until there is a commit, all of them are uncommitted.
+        placed.append(std::mem::take(&mut self.placed));
+        self.placed = placed;
+        written
     }
 
     /// Ends: what a later seal has to put into its location tree, if this one makes no commit.
-    pub(crate) fn into_placed(mut self) -> BTreeMap<[u8; 32], BlockRow> {
+    pub(crate) fn into_placed(mut self) -> Places {
         std::mem::take(&mut self.placed)
     }
 }

@@ -37,12 +37,12 @@ impl Trees {
     pub(crate) fn new(
         keys: &DriveKeys,
         blocks: Arc<BlockReader>,
-        cache_nodes: usize,
+        cache_bytes_max: usize,
         deadline: Duration,
     ) -> Self {
         Self {
-            namespace: Tree::new(keys.tree(TreeDomain::Namespace), cache_nodes),
-            location: LocationTree::new(keys.tree(TreeDomain::Location), cache_nodes),
+            namespace: Tree::new(keys.tree(TreeDomain::Namespace), cache_bytes_max),
+            location: LocationTree::new(keys.tree(TreeDomain::Location), cache_bytes_max),
             blocks,
             deadline,
         }
@@ -155,13 +155,13 @@ impl BaseTree for CommitTree {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BaseError> {
         let source = self.trees.source(Priority::Interactive);
         let entry =
-            self.trees.namespace.get(&source, &self.root, &keys::changed(table, key)).map_err(base_error)?;
+            self.trees.namespace.get(&source, &self.root, &keys::full(table, key)).map_err(base_error)?;
         entry.map(|entry| without_lsn(table, entry.value)).transpose()
     }
 
     fn range(&self, table: Table, start: &[u8], end: &[u8], limit: usize) -> Result<RowList, BaseError> {
         let source = self.trees.source(Priority::Interactive);
-        let (start, end) = (keys::changed(table, start), keys::changed(table, end));
+        let (start, end) = (keys::full(table, start), keys::full(table, end));
         let entries =
             self.trees.namespace.range(&source, &self.root, &start, Some(&end), limit).map_err(base_error)?;
         entries

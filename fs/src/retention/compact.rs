@@ -168,19 +168,20 @@ impl Drive {
                 edits.insert(entry.key.to_vec(), again);
             }
         }
-        let places: BTreeMap<_, _> =
-            sink.uncommitted().map(|(digest, row)| (digest, row.at(&digest))).collect();
-        let forgotten: Vec<_> =
-            marks.forgotten.iter().filter(|digest| !places.contains_key(*digest)).collect();
-        self.forget_blocks(&forgotten)?;
-        for digest in forgotten {
-            edits.insert(digest.to_vec(), location::delete(digest));
-        }
-        for (digest, at) in &places {
-            edits.insert(digest.to_vec(), location::put(at)?);
-        }
-        sink.begin_unplaced();
-        Ok(trees.location.apply_anew(&source, Some(old_root), edits.into_values(), sink)?.root)
+        sink.write_location(|places, sink| {
+            // A compaction moves a bounded number of blocks.
+            let places: BTreeMap<_, _> = places.collect::<Result<_, DriveError>>()?;
+            let forgotten: Vec<_> =
+                marks.forgotten.iter().filter(|digest| !places.contains_key(*digest)).collect();
+            self.forget_blocks(&forgotten)?;
+            for digest in forgotten {
+                edits.insert(digest.to_vec(), location::delete(digest));
+            }
+            for (digest, row) in &places {
+                edits.insert(digest.to_vec(), location::put(&row.at(digest))?);
+            }
+            Ok(trees.location.apply_anew(&source, Some(old_root), edits.into_values(), sink)?.root)
+        })
     }
 
     /// A block that the location tree does not list must have no row either: who found it by its row would refer to what no restore finds.

@@ -14,8 +14,9 @@ use holdfast_content::retrieve::Priority;
 use holdfast_content::tree::{Namespace, NodeRef, Physical, PhysicalRef, Variant};
 use holdfast_store::{Reads, Table};
 
-use crate::drive::{DriveError, Inner, scan};
+use crate::drive::{DriveError, Inner};
 use crate::pieces::rows::DagRow;
+use crate::rows::marks::ChangedKeys;
 use crate::rows::{ChunkRow, OrphanRow, is_tombstone};
 
 /// Rows fetched at once.
@@ -147,21 +148,11 @@ impl Marks {
     pub(super) fn present(&mut self, inner: &Inner) -> Result<(), DriveError> {
         let snapshot = inner.parts.store.snapshot()?;
         for table in [Table::Chunk, Table::Dag] {
-            let tag = table as u8;
-            let (mut from, end) = (vec![tag], [tag + 1]);
-            loop {
-                let page = scan::range(&snapshot, Table::Changed, &from, &end, PAGE_ROWS)?;
-                let last = page.len() < PAGE_ROWS;
-                for (key, _) in page {
-                    let row = snapshot.get(table, key.get(1..).unwrap_or_default())?;
-                    if let Some(row) = row.filter(|row| !is_tombstone(row)) {
-                        self.row(tag, &row)?;
-                    }
-                    from = key;
-                    from.push(0);
-                }
-                if last {
-                    break;
+            let mut changed = ChangedKeys::of_table(&snapshot, inner.latest_cut(), table)?;
+            while let Some(key) = changed.next()? {
+                let row = snapshot.get(table, key.get(1..).unwrap_or_default())?;
+                if let Some(row) = row.filter(|row| !is_tombstone(row)) {
+                    self.row(table as u8, &row)?;
                 }
             }
         }

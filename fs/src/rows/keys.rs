@@ -84,8 +84,8 @@ pub fn chunk(ino: Ino, n: u64) -> [u8; 16] {
     pair(ino, n)
 }
 
-/// Key of `changed[table, key]`: the table's tag before the row's own key.
-pub fn changed(table: holdfast_store::Table, key: &[u8]) -> Vec<u8> {
+/// A row's key among those of all tables, as in a commit's tree and in marks: the table's tag before the row's own key.
+pub fn full(table: holdfast_store::Table, key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(1 + key.len());
     out.push(table as u8);
     out.extend_from_slice(key);

@@ -12,21 +12,24 @@ pub mod base;
 mod codec;
 pub mod inode;
 pub mod keys;
+pub(crate) mod marks;
 #[cfg(test)]
 mod tests;
 mod txn;
 pub mod values;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use holdfast_store::{Reads, Snapshot, Store, StoreError, Table};
+use holdfast_store::{Lsn, Reads, Snapshot, Store, StoreError, Table};
 
 pub use base::{BaseError, BaseTree, RowList, TOMBSTONE, is_tombstone};
 pub use inode::{Ino, InodeRow, Kind, ROOT_INO, Time, inode_flags};
 pub use keys::{NameKey, Tag};
 pub use txn::RowTxn;
+pub(crate) use txn::{mark_again, mark_sealed};
 pub use values::{
     ChunkRow, EntryRow, ExtentRow, ExtentSource, NAME_BYTES_MAX, OrphanRow, XattrRow, is_valid_name,
 };
@@ -37,6 +40,9 @@ pub const ROW_VERSION: u8 = 1;
 /// Meta key of the next inode number that is not reserved (u64, little-endian). A namespace row: it is
 /// marked changed and travels in commits, so that a restored drive never reuses a number.
 pub const META_NEXT_INO: &[u8] = b"ns.next_ino";
+
+/// Meta key of the cut below which no mark is left (version u8, u64 big-endian). Local, in no commit.
+pub(crate) const META_MARKS_FROM: &[u8] = b"seal.marks_from";
 
 /// Rows fetched at once while walking a range of unknown length.
 pub const SCAN_PAGE_ROWS: usize = 1024;
@@ -70,11 +76,13 @@ pub struct Rows {
     store: Store,
     base: ArcSwapOption<Arc<dyn BaseTree>>,
     names: NameKey,
+    /// The last record that marked a row, as far as this process knows.
+    marked: AtomicU64,
 }
 
 impl Rows {
     pub fn new(store: Store, names: NameKey, base: Option<Arc<dyn BaseTree>>) -> Self {
-        Self { store, base: ArcSwapOption::from_pointee(base), names }
+        Self { store, base: ArcSwapOption::from_pointee(base), names, marked: AtomicU64::new(0) }
     }
 
     pub fn store(&self) -> &Store {
@@ -93,6 +101,16 @@ impl Rows {
     /// never after, or deleted rows would shine through.
     pub fn set_base(&self, base: Option<Arc<dyn BaseTree>>) {
         self.base.store(base.map(Arc::new));
+    }
+
+    /// The last record after which a commit has to look at something; 0: none since the start.
+    pub(crate) fn marked_lsn(&self) -> Lsn {
+        self.marked.load(Ordering::Acquire)
+    }
+
+    /// Notes a record that marks rows.
+    pub(crate) fn note_marked(&self, lsn: Lsn) {
+        self.marked.fetch_max(lsn, Ordering::AcqRel);
     }
 
     /// Rows as they are now.

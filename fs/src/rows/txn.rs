@@ -8,7 +8,7 @@ use holdfast_store::{Lsn, Payload, Table, Txn};
 use super::inode::{Ino, InodeRow};
 use super::keys::{self, Tag};
 use super::values::{ChunkRow, EntryRow, ExtentRow, ExtentSource, OrphanRow, XattrRow};
-use super::{META_NEXT_INO, ROW_VERSION, RowError, Rows, TOMBSTONE};
+use super::{META_NEXT_INO, ROW_VERSION, RowError, Rows, TOMBSTONE, marks};
 
 /// Collects the after-images of one atomic change; nothing happens before [`RowTxn::commit`].
 ///
@@ -30,7 +30,7 @@ impl<'a> RowTxn<'a> {
     }
 
     fn mark(&mut self, table: Table, key: &[u8]) {
-        self.changed.insert(keys::changed(table, key));
+        self.changed.insert(keys::full(table, key));
     }
 
     fn put(&mut self, table: Table, key: &[u8], value: impl Into<Bytes>) {
@@ -122,11 +122,11 @@ impl<'a> RowTxn<'a> {
         self.delete(Table::Chunk, &keys::chunk(ino, n));
     }
 
-    /// Puts a chunk that a seal made. The mark bears the chunk's cut, so that the commit of that cut takes it away, and a
-    /// seal that a crash interrupts finds it again.
+    /// Puts a chunk that a seal made. The mark is one of those that the cut closed, so that the commit of that cut takes it
+    /// away, and a seal after one that was interrupted finds it again.
     pub fn put_chunk_sealed(&mut self, ino: Ino, n: u64, row: &ChunkRow) {
         let key = keys::chunk(ino, n);
-        self.txn.put(Table::Changed, keys::changed(Table::Chunk, &key), row.cut.to_be_bytes().to_vec());
+        mark_sealed(&mut self.txn, row.cut, Table::Chunk, &key);
         self.txn.put(Table::Chunk, key, row.encode());
     }
 
@@ -134,9 +134,8 @@ impl<'a> RowTxn<'a> {
     pub fn delete_chunk_sealed(&mut self, ino: Ino, n: u64, cut: Lsn) {
         let key = keys::chunk(ino, n);
         self.delete(Table::Chunk, &key);
-        let mark = keys::changed(Table::Chunk, &key);
-        self.changed.remove(&mark);
-        self.txn.put(Table::Changed, mark, cut.to_be_bytes().to_vec());
+        self.changed.remove(&keys::full(Table::Chunk, &key));
+        mark_sealed(&mut self.txn, cut, Table::Chunk, &key);
     }
 
     /// Drops a row of an inode that is deleted in the same record or was in an earlier one: no tombstone, no mark.
@@ -175,9 +174,25 @@ impl<'a> RowTxn<'a> {
 
     /// Writes the record; when it returns, readers see the change.
     pub fn commit(mut self) -> Result<Lsn, RowError> {
+        let marks = !self.changed.is_empty();
         for key in self.changed {
-            self.txn.put_with_lsn(Table::Changed, key, |lsn| lsn.to_be_bytes().to_vec());
+            self.txn.put_after_cut(Table::Changed, key, &marks::MARK[..]);
         }
-        Ok(self.rows.store().commit(self.txn)?)
+        let lsn = self.rows.store().commit(self.txn)?;
+        if marks {
+            self.rows.note_marked(lsn);
+        }
+        Ok(lsn)
     }
+}
+
+/// Marks a row that a seal made from `cut`: for the commit of that cut, and for no later one.
+pub(crate) fn mark_sealed(txn: &mut Txn, cut: Lsn, table: Table, key: &[u8]) {
+    let mark = marks::key(marks::under_seal(cut), &keys::full(table, key));
+    txn.put(Table::Changed, mark, &marks::MARK[..]);
+}
+
+/// Marks a row as changed after the newest cut; the caller tells [`Rows::note_marked`] of the record.
+pub(crate) fn mark_again(txn: &mut Txn, table: Table, key: &[u8]) {
+    txn.put_after_cut(Table::Changed, keys::full(table, key), &marks::MARK[..]);
 }

@@ -3,10 +3,9 @@
 //! Owns: the file DAGs, the namespace tree, the commit's block and the location tree of one cut. Promises: blocks are written children first, the
 //! location tree last; nothing is installed here, so that a crash leaves only a piece that is swept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use holdfast_content::block::BlockAt;
 use holdfast_content::commit::{Commit, CommitRef, DriveStats};
 use holdfast_content::location;
 use holdfast_content::retrieve::Priority;
@@ -15,11 +14,13 @@ use holdfast_store::{Lsn, Table};
 
 use super::commit_row::CommitRow;
 use super::data::Cut;
-use super::edits::{ChangedKeys, Edits, Gone, with_chunks_flag};
+use super::edits::{Edits, Gone, with_chunks_flag};
 use super::overlay::Overlay;
 use super::{SealParts, dag};
 use crate::drive::error::DriveError;
+use crate::pieces::places::Placed;
 use crate::pieces::writer::PieceSink;
+use crate::rows::marks::ChangedKeys;
 use crate::rows::{Ino, InodeRow, keys};
 
 /// What the blocks of a commit say.
@@ -38,7 +39,7 @@ pub(crate) fn file_dags(
     gone: &Gone,
     sink: &mut PieceSink<'_>,
 ) -> Result<(), DriveError> {
-    let mut changed = ChangedKeys::new(cut.snapshot, after, Some(Table::Chunk));
+    let mut changed = ChangedKeys::of_table(cut.snapshot, after, Table::Chunk)?;
     let mut next_changed = changed.next()?;
     let mut last_new = vec![Table::Chunk as u8];
     let mut file: Option<(Ino, BTreeSet<u64>)> = None;
@@ -105,7 +106,7 @@ pub(crate) fn write(
     let source = trees.source(Priority::Bulk);
     let mut failed = None;
     let mut stats = Stats::new(last.map(|row| row.stats).unwrap_or_default());
-    let edits = Edits::new(cut, after, new, gone, &trees.namespace, &source, old_root, &mut failed);
+    let edits = Edits::new(cut, after, new, gone, &trees.namespace, &source, old_root, &mut failed)?;
     let edits = edits.inspect(|edit| stats.count(parts, old_root, edit));
     let applied = trees.namespace.apply(&source, old_root, edits, sink);
     if let Some(error) = stats.failed.take() {
@@ -145,13 +146,21 @@ fn write_location(
     last: Option<&CommitRow>,
     sink: &mut PieceSink<'_>,
 ) -> Result<PhysicalRef, DriveError> {
-    let places: BTreeMap<[u8; 32], BlockAt> =
-        sink.uncommitted().map(|(digest, row)| (digest, row.at(&digest))).collect();
-    let edits: Vec<Edit> = places.values().map(location::put).collect::<Result<_, _>>()?;
     let source = parts.trees.source(Priority::Bulk);
-    sink.begin_unplaced();
     let old_root = last.map(|row| &row.info.location_root);
-    Ok(parts.trees.location.apply(&source, old_root, edits, sink)?.root)
+    sink.write_location(|places, sink| {
+        let mut failed = None;
+        let edit = |placed: Result<Placed, DriveError>| -> Result<Edit, DriveError> {
+            let (digest, row) = placed?;
+            Ok(location::put(&row.at(&digest))?)
+        };
+        let edits = places.map_while(|placed| edit(placed).map_err(|error| failed = Some(error)).ok());
+        let applied = parts.trees.location.apply(&source, old_root, edits, sink);
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(applied?.root),
+        }
+    })
 }
 
 /// The drive's numbers, carried from commit to commit by what the edits change.

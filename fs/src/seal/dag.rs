@@ -36,6 +36,10 @@ pub(crate) fn update(
 ) -> Result<(), DriveError> {
     let (_, end) = keys::of_inode(ino);
     let old_levels = root_row(cut, ino)?.map_or(0, |row| row.levels);
+    if old_levels == 0 && changed.iter().all(|n| *n == 0) {
+        // It was a leaf at most, and is: most files are.
+        return Ok(());
+    }
     let mut dirty: BTreeSet<u64> = changed.iter().map(|n| n / FANOUT).collect();
     let above_first = Overlaid { cut, new }.any(Table::Chunk, &keys::chunk(ino, 1), &end)?;
     if !above_first {

@@ -1,13 +1,13 @@
 //! From extents to chunks: the first half of a seal.
 //!
-//! Owns: the walk over all extents of a cut, and what becomes of them. Promises: the chunks show each file as of the cut; what is written is
-//! installed as its pieces are finished; memory holds a few chunks and the rows of one round. Refuses: inodes without a name (they are in no
-//! commit), and chunks whose old content is out of reach (their inode is pending).
+//! Owns: the walk over the changed files of a cut, and what becomes of their extents. Promises: the chunks show each file as of the cut; what is written is
+//! installed as its pieces are finished; memory holds a few chunks and the rows of one round; each file that changed is looked at once, in however many
+//! rounds, and again only if it changes meanwhile. Refuses: inodes without a name (they are in no commit), and chunks whose old content is out of reach
+//! (their inode is pending).
 //!
-//!     extents by (inode, offset) ─► Planner ─► old chunk + payloads ─► Pool (tag, compress, encrypt, hash) ─► PieceSink ─► install
+//!     marked inodes ─► extents by offset ─► Planner ─► old chunk + payloads ─► Pool (tag, compress, encrypt, hash) ─► PieceSink ─► install
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::thread::Scope;
 
 use holdfast_content::block::digest_of;
@@ -18,16 +18,21 @@ use holdfast_store::{Lsn, Reads, Snapshot, Store, Table};
 use super::overlay::Overlay;
 use super::plan::{Part, Planner, Work};
 use super::pool::Pool;
-use super::{ROUND_CHUNKS_MAX, SealParts};
+use super::{INSTALL_ROWS, ROUND_CHUNKS_MAX, SealParts};
 use crate::drive::error::DriveError;
-use crate::drive::scan;
 use crate::pieces::rows::DedupRow;
 use crate::pieces::writer::PieceSink;
+use crate::rows::marks::ChangedKeys;
 use crate::rows::{ChunkRow, ExtentSource, Ino, InodeRow, Kind, OrphanRow, View, keys};
 use crate::vfs::seams::{ChunkError, SealedFile};
 
 /// Rows read from the cut at once.
 const PAGE_ROWS: usize = 512;
+/// Rows that the installation of a chunk changes: its own and its mark; and of each extent under it: its own and its payload's.
+const CHUNK_ROWS: usize = 2;
+const EXTENT_ROWS: usize = 2;
+/// Chunks up to this size are made at once, some microseconds: a thread would have to be woken for each.
+const SMALL_BYTES: usize = 8 << 10;
 
 /// The drive at one LSN.
 pub(crate) struct Cut<'a> {
@@ -41,31 +46,65 @@ pub(crate) struct Cut<'a> {
 pub(crate) struct Round {
     /// New chunk rows, to be laid over the cut.
     pub(crate) overlay: Overlay,
-    /// Inodes whose data could not be sealed.
-    pub(crate) pending: BTreeSet<Ino>,
     /// Chunks made (or found) in this round.
     pub(crate) chunks: u64,
     /// Their plain bytes.
     pub(crate) bytes: u64,
-    /// The round stopped at its limit: there is more to do, under a new cut.
-    pub(crate) more: bool,
+    /// All was looked at. If not, the round stopped at its limit: there is more to do, under a new cut.
+    pub(crate) complete: bool,
 }
 
-/// What goes through the threads, in the order of files and chunks.
-enum Job {
-    /// A chunk to be made.
-    Chunk { ino: Ino, n: u64, plain: Vec<u8> },
-    /// A chunk row that goes.
-    Gone { ino: Ino, n: u64 },
-    /// All of a file's chunks were given.
-    End { ino: Ino, empty_from: u64 },
+/// Where the rounds of one seal are on their way around the changed files, in the order of inodes.
+///
+/// ```text
+/// round 1, cut 1   |=====>                  marked since the last commit
+/// round 2, cut 2         |=======>          the same, from where round 1 stopped
+/// round 3, cut 3   ==|           |=====>    ... and then, up to there, what was marked since cut 1: complete
+/// ```
+pub(crate) struct Lap {
+    /// Marks from this cut on are looked at, from `from` on.
+    after: Lsn,
+    from: Ino,
+    /// The cut of the round that began this lap: below `from`, only what was marked since then is left.
+    begun: Option<Lsn>,
+    /// Inodes whose data could not be sealed.
+    pub(crate) pending: BTreeSet<Ino>,
 }
 
-/// What comes out.
+impl Lap {
+    /// A seal's first, after the commit of the cut `after`.
+    pub(crate) fn begin(after: Lsn) -> Self {
+        Self { after, from: 0, begun: None, pending: BTreeSet::new() }
+    }
+}
+
+/// What goes through the threads: a chunk to be made.
+struct Job {
+    ino: Ino,
+    n: u64,
+    plain: Vec<u8>,
+    extents: usize,
+}
+
+/// What comes out, in the order of files and chunks.
 enum Made {
-    Chunk { ino: Ino, n: u64, plain_len: u64, outcome: Result<Outcome, DriveError> },
-    Gone { ino: Ino, n: u64 },
-    End { ino: Ino, empty_from: u64 },
+    Chunk {
+        ino: Ino,
+        n: u64,
+        plain_len: u64,
+        extents: usize,
+        outcome: Result<Outcome, DriveError>,
+    },
+    /// A chunk row that goes.
+    Gone {
+        ino: Ino,
+        n: u64,
+    },
+    /// That were all of a file's chunks.
+    End {
+        ino: Ino,
+        empty_from: u64,
+    },
 }
 
 enum Outcome {
@@ -82,9 +121,12 @@ struct DataRound<'a, 'k> {
     parts: &'a SealParts,
     cut: &'a Cut<'a>,
     sink: &'a mut PieceSink<'k>,
+    lap: &'a mut Lap,
     unlimited: bool,
     pool: Pool<Job, Made>,
     round: Round,
+    /// The round's limit is reached.
+    full: bool,
     /// Chunks whose pieces are not finished yet, by file, in order.
     waiting: Vec<SealedFile>,
     seen_generation: usize,
@@ -95,20 +137,24 @@ pub(crate) fn run(
     parts: &SealParts,
     cut: &Cut<'_>,
     sink: &mut PieceSink<'_>,
+    lap: &mut Lap,
     unlimited: bool,
 ) -> Result<(Round, Vec<SealedFile>), DriveError> {
     let threads = parts.options.seal_threads;
     std::thread::scope(|scope: &Scope<'_, '_>| {
         let (keys, store) = (parts.keys.clone(), parts.store.clone());
-        let pool = Pool::start(scope, threads, parts.haste.clone(), move |job: Job| make(&keys, &store, job))
-            .map_err(|error| DriveError::System(format!("a sealing thread: {error}")))?;
+        let pool =
+            Pool::start(scope, threads, parts.haste.clone(), move |job: &Job| make(&keys, &store, job))
+                .map_err(|error| DriveError::System(format!("a sealing thread: {error}")))?;
         let seen_generation = sink.generation();
         let mut data = DataRound {
             parts,
             cut,
             sink,
+            lap,
             pool,
             round: Round::default(),
+            full: false,
             waiting: Vec::new(),
             seen_generation,
             unlimited,
@@ -120,37 +166,53 @@ pub(crate) fn run(
 
 impl DataRound<'_, '_> {
     fn walk(&mut self) -> Result<(), DriveError> {
-        let mut next_ino: Ino = 0;
-        while let Some(ino) = self.next_inode(next_ino)? {
-            next_ino = ino.saturating_add(1);
-            if self.is_full() {
-                break;
+        let (after, from, begun) = (self.lap.after, self.lap.from, self.lap.begun);
+        let mut stopped = self.files(after, from, Ino::MAX)?;
+        if let (None, Some(begun)) = (stopped, begun) {
+            stopped = self.files(begun, 0, from)?;
+            if stopped.is_some() {
+                // A new lap: what is at or behind `from` was looked at in this round.
+                self.lap.after = begun;
+                self.lap.begun = None;
             }
-            if let Some(row) = self.sealable(ino)? {
-                self.file(ino, &row)?;
-            }
+        }
+        if let Some(at) = stopped {
+            self.lap.from = at;
+            self.lap.begun.get_or_insert(self.cut.lsn);
         }
         while self.pool.is_busy() {
             self.take_one()?;
         }
+        self.round.complete = stopped.is_none();
         Ok(())
+    }
+
+    /// The files `from..to` that were marked since the cut `after`; where the round's limit was reached, if it was.
+    fn files(&mut self, after: Lsn, from: Ino, to: Ino) -> Result<Option<Ino>, DriveError> {
+        let range = |ino: Ino| keys::full(Table::Inode, &keys::inode(ino));
+        let mut marked = ChangedKeys::between(self.cut.snapshot, after, &range(from), &range(to))?;
+        while let Some(key) = marked.next()? {
+            let ino = keys::decode_inode(key.get(1..).unwrap_or_default())?;
+            if self.is_full() {
+                return Ok(Some(ino));
+            }
+            self.lap.pending.remove(&ino);
+            if let Some(row) = self.sealable(ino)? {
+                self.file(ino, &row)?;
+            }
+            if self.full {
+                return Ok(Some(ino));
+            }
+        }
+        Ok(None)
     }
 
     /// Has this round done enough? Then there is more to do under a new cut.
     fn is_full(&mut self) -> bool {
         let bytes_max = self.parts.options.seal_round_bytes_max;
         let full = self.round.chunks >= ROUND_CHUNKS_MAX || self.round.bytes >= bytes_max;
-        self.round.more |= full && !self.unlimited;
-        self.round.more
-    }
-
-    /// The first inode from `from` on that has extents at the cut.
-    fn next_inode(&self, from: Ino) -> Result<Option<Ino>, DriveError> {
-        let page = scan::range(self.cut.snapshot, Table::Extent, &keys::extent(from, 0), &[0xff; 17], 1)?;
-        match page.first() {
-            Some((key, _)) => Ok(Some(keys::decode_pair(key)?.0)),
-            None => Ok(None),
-        }
+        self.full |= full && !self.unlimited;
+        self.full
     }
 
     /// The file's row, if it belongs into a commit.
@@ -171,6 +233,10 @@ impl DataRound<'_, '_> {
         while !last {
             let page = self.cut.view.extents(ino, from, PAGE_ROWS)?;
             last = page.len() < PAGE_ROWS;
+            if last && from == 0 && page.is_empty() {
+                // Not its data has changed: a truncation leaves an extent, too.
+                return Ok(());
+            }
             for (off, extent) in page {
                 from = off + 1;
                 planner.push(off, extent);
@@ -188,8 +254,8 @@ impl DataRound<'_, '_> {
         if row.has_chunks() {
             self.no_chunks(ino, row.size.div_ceil(row.chunk_bytes()), u64::MAX)?;
         }
-        if !self.round.pending.contains(&ino) {
-            self.give(Job::End { ino, empty_from: row.size })?;
+        if !self.lap.pending.contains(&ino) {
+            self.give_made(Made::End { ino, empty_from: row.size })?;
         }
         Ok(())
     }
@@ -203,10 +269,10 @@ impl DataRound<'_, '_> {
                     return Ok(());
                 }
                 match self.plain(old.as_ref(), len, &parts) {
-                    Ok(plain) => self.give(Job::Chunk { ino, n, plain }),
+                    Ok(plain) => self.give(Job { ino, n, plain, extents: parts.len() }),
                     Err(Missing::Pending(error)) => {
                         tracing::warn!(ino, n, %error, "a chunk stays in the log: its old content is out of reach");
-                        self.round.pending.insert(ino);
+                        self.lap.pending.insert(ino);
                         Ok(())
                     }
                     Err(Missing::Failed(error)) => Err(error),
@@ -250,7 +316,7 @@ impl DataRound<'_, '_> {
             let last = page.len() < PAGE_ROWS;
             for (n, _) in page {
                 next = n + 1;
-                self.give(Job::Gone { ino, n })?;
+                self.give_made(Made::Gone { ino, n })?;
             }
             if last {
                 return Ok(());
@@ -259,23 +325,37 @@ impl DataRound<'_, '_> {
     }
 
     fn give(&mut self, job: Job) -> Result<(), DriveError> {
+        self.make_room()?;
+        if job.plain.len() <= SMALL_BYTES {
+            self.pool.give_here(job)
+        } else {
+            self.pool.give(job)
+        }
+        Ok(())
+    }
+
+    fn give_made(&mut self, made: Made) -> Result<(), DriveError> {
+        self.make_room()?;
+        self.pool.give_made(made);
+        Ok(())
+    }
+
+    fn make_room(&mut self) -> Result<(), DriveError> {
         while !self.pool.has_room() {
             self.take_one()?;
         }
-        self.pool.give(job);
         Ok(())
     }
 
     /// Writes the oldest chunk that the threads have made.
     fn take_one(&mut self) -> Result<(), DriveError> {
-        let made =
-            self.pool.take().ok_or_else(|| DriveError::System("the sealing threads ended".to_owned()))?;
-        let (ino, n, outcome) = match made {
-            Made::Chunk { ino, n, plain_len, outcome } => {
+        let made = self.pool.take().ok_or_else(|| DriveError::System("a sealing thread ended".to_owned()))?;
+        let (ino, n, extents, outcome) = match made {
+            Made::Chunk { ino, n, plain_len, extents, outcome } => {
                 self.round.bytes += plain_len;
-                (ino, n, outcome?)
+                (ino, n, extents, outcome?)
             }
-            Made::Gone { ino, n } => return self.place(ino, n, None),
+            Made::Gone { ino, n } => return self.place(ino, n, 0, None),
             Made::End { ino, empty_from } => {
                 self.waiting_for(ino).empty_from = Some(empty_from);
                 return Ok(());
@@ -298,11 +378,11 @@ impl DataRound<'_, '_> {
                 Some(known.chunk_row(cut))
             }
         };
-        self.place(ino, n, row)
+        self.place(ino, n, extents, row)
     }
 
     /// Notes a chunk's new row; installs what lies in pieces that are finished meanwhile.
-    fn place(&mut self, ino: Ino, n: u64, row: Option<ChunkRow>) -> Result<(), DriveError> {
+    fn place(&mut self, ino: Ino, n: u64, extents: usize, row: Option<ChunkRow>) -> Result<(), DriveError> {
         if self.sink.generation() != self.seen_generation {
             // All that waits was written before this chunk's piece was begun.
             self.seen_generation = self.sink.generation();
@@ -314,13 +394,16 @@ impl DataRound<'_, '_> {
             Some(row) => self.round.overlay.put(Table::Chunk, &keys::chunk(ino, n), row.encode()),
             None => self.round.overlay.delete(Table::Chunk, &keys::chunk(ino, n)),
         }
-        self.waiting_for(ino).chunks.push((n, row));
+        let part = self.waiting_for(ino);
+        part.chunks.push((n, row));
+        part.rows += CHUNK_ROWS + extents * EXTENT_ROWS;
         Ok(())
     }
 
     fn waiting_for(&mut self, ino: Ino) -> &mut SealedFile {
-        if self.waiting.last().is_none_or(|file| file.ino != ino) {
-            self.waiting.push(SealedFile { ino, cut: self.cut.lsn, chunks: Vec::new(), empty_from: None });
+        if self.waiting.last().is_none_or(|file| file.ino != ino || file.rows >= INSTALL_ROWS) {
+            let cut = self.cut.lsn;
+            self.waiting.push(SealedFile { ino, cut, chunks: Vec::new(), empty_from: None, rows: 0 });
         }
         // Pushed above if there was none.
         let last = self.waiting.len() - 1;
@@ -345,15 +428,10 @@ impl From<ChunkError> for Missing {
 }
 
 /// The arithmetic, on a thread of the pool.
-fn make(keys: &Arc<DriveKeys>, store: &Store, job: Job) -> Made {
-    match job {
-        Job::Chunk { ino, n, plain } => {
-            let plain_len = plain.len() as u64;
-            Made::Chunk { ino, n, plain_len, outcome: outcome(keys, store, &plain) }
-        }
-        Job::Gone { ino, n } => Made::Gone { ino, n },
-        Job::End { ino, empty_from } => Made::End { ino, empty_from },
-    }
+fn make(keys: &DriveKeys, store: &Store, job: &Job) -> Made {
+    let plain_len = job.plain.len() as u64;
+    let outcome = outcome(keys, store, &job.plain);
+    Made::Chunk { ino: job.ino, n: job.n, plain_len, extents: job.extents, outcome }
 }
 
 fn outcome(keys: &DriveKeys, store: &Store, plain: &[u8]) -> Result<Outcome, DriveError> {

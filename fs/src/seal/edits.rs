@@ -3,11 +3,10 @@
 //! Owns: which rows belong into a commit, their values and their links. Promises: one pass in ascending key order, O(changes); rows of inodes that are
 //! gone (or have no name left) leave the tree with everything that hangs on them. Refuses nothing; the first error ends the stream and is kept.
 //!
-//!     changed rows above the last cut ─┐
+//!     rows marked since the last cut  ─┐
 //!     new chunk and DAG rows ──────────┼─► merged by key ─► Edit{key, value, links}
 //!     rows of inodes that are gone ────┘
 
-use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::ops::Bound;
 
@@ -19,59 +18,12 @@ use holdfast_store::{Lsn, Reads, Snapshot, Table};
 use super::data::Cut;
 use super::overlay::{Overlaid, Overlay};
 use crate::drive::error::DriveError;
-use crate::drive::scan;
 use crate::pieces::rows::DagRow;
+use crate::rows::marks::ChangedKeys;
 use crate::rows::{ChunkRow, Ino, InodeRow, META_NEXT_INO, OrphanRow, inode_flags, keys};
 
-/// Rows fetched at once.
-const PAGE_ROWS: usize = 1024;
 /// Tables whose rows begin with the inode that they belong to, in the tree's order.
 const OWNED: [Table; 4] = [Table::Entry, Table::Xattr, Table::Chunk, Table::Dag];
-
-/// Keys (table tag first) that a commit has to look at, in ascending order.
-pub(crate) struct ChangedKeys<'a> {
-    snapshot: &'a Snapshot,
-    /// Rows at or below this are in the last commit.
-    after: Lsn,
-    page: VecDeque<Vec<u8>>,
-    from: Vec<u8>,
-    end: Vec<u8>,
-    exhausted: bool,
-}
-
-impl<'a> ChangedKeys<'a> {
-    /// All changed rows of the cut, or of one table.
-    pub(crate) fn new(snapshot: &'a Snapshot, after: Lsn, table: Option<Table>) -> Self {
-        let (from, end) = match table {
-            Some(table) => (vec![table as u8], vec![table as u8 + 1]),
-            None => (Vec::new(), vec![0xff]),
-        };
-        Self { snapshot, after, page: VecDeque::new(), from, end, exhausted: false }
-    }
-
-    /// The next key.
-    pub(crate) fn next(&mut self) -> Result<Option<Vec<u8>>, DriveError> {
-        while self.page.is_empty() && !self.exhausted {
-            let rows = scan::range(self.snapshot, Table::Changed, &self.from, &self.end, PAGE_ROWS)?;
-            self.exhausted = rows.len() < PAGE_ROWS;
-            if let Some((key, _)) = rows.last() {
-                self.from.clone_from(key);
-                self.from.push(0);
-            }
-            for (key, value) in rows {
-                if changed_lsn(&value)? > self.after {
-                    self.page.push_back(key);
-                }
-            }
-        }
-        Ok(self.page.pop_front())
-    }
-}
-
-/// The LSN in a `changed` row.
-pub(crate) fn changed_lsn(value: &[u8]) -> Result<Lsn, DriveError> {
-    value.try_into().map(Lsn::from_be_bytes).map_err(|_| DriveError::damaged("changed row", "not an LSN"))
-}
 
 /// Inodes that a commit takes out of the tree, as ranges of numbers.
 #[derive(Default)]
@@ -81,7 +33,7 @@ impl Gone {
     /// Looks through the changed inodes of a cut.
     pub(crate) fn find(cut: &Cut<'_>, after: Lsn) -> Result<Self, DriveError> {
         let mut gone = Self::default();
-        let mut changed = ChangedKeys::new(cut.snapshot, after, Some(Table::Inode));
+        let mut changed = ChangedKeys::of_table(cut.snapshot, after, Table::Inode)?;
         while let Some(key) = changed.next()? {
             let ino = keys::decode_inode(key.get(1..).unwrap_or_default())?;
             if !is_named(cut, ino)? {
@@ -121,7 +73,7 @@ pub(crate) struct Edits<'a> {
     cut: &'a Cut<'a>,
     new: &'a Overlay,
     gone: &'a Gone,
-    changed: ChangedKeys<'a>,
+    changed: ChangedKeys<'a, Snapshot>,
     next_changed: Option<Vec<u8>>,
     next_new: Option<Vec<u8>>,
     dead: DeadKeys<'a>,
@@ -134,7 +86,7 @@ pub(crate) struct Edits<'a> {
 type DeadKeys<'a> = Peekable<Box<dyn Iterator<Item = Result<Bytes, DriveError>> + 'a>>;
 
 impl<'a> Edits<'a> {
-    /// Prepares the stream; nothing is read yet.
+    /// Prepares the stream.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn new<S: NodeSource<Namespace>>(
         cut: &'a Cut<'a>,
@@ -145,23 +97,23 @@ impl<'a> Edits<'a> {
         source: &'a S,
         old_root: Option<&'a NodeRef>,
         failed: &'a mut Option<DriveError>,
-    ) -> Self {
+    ) -> Result<Self, DriveError> {
         let dead: Box<dyn Iterator<Item = Result<Bytes, DriveError>> + 'a> = match old_root {
             Some(root) => Box::new(dead_keys(gone, tree, source, root)),
             None => Box::new(std::iter::empty()),
         };
-        Self {
+        Ok(Self {
             cut,
             new,
             gone,
-            changed: ChangedKeys::new(cut.snapshot, after, None),
+            changed: ChangedKeys::all(cut.snapshot, after)?,
             next_changed: None,
             next_new: None,
             dead: dead.peekable(),
             next_dead: None,
             failed,
             started: false,
-        }
+        })
     }
 
     fn step(&mut self) -> Result<Option<Edit>, DriveError> {
@@ -245,8 +197,8 @@ fn dead_keys<'a, S: NodeSource<Namespace>>(
     let ranges = OWNED.into_iter().flat_map(move |table| gone.0.iter().map(move |run| (table, *run)));
     ranges.flat_map(
         move |(table, (first, last))| -> Box<dyn Iterator<Item = Result<Bytes, DriveError>> + 'a> {
-            let start = keys::changed(table, &keys::inode(first));
-            let end = keys::changed(table, &keys::of_inode(last).1);
+            let start = keys::full(table, &keys::inode(first));
+            let end = keys::full(table, &keys::of_inode(last).1);
             match tree.iter(source, root, &start, Some(&end)) {
                 Ok(entries) => {
                     Box::new(entries.map(|entry| entry.map(|entry| entry.key).map_err(DriveError::from)))

@@ -20,7 +20,7 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use holdfast_content::block::PieceId;
@@ -29,18 +29,18 @@ use holdfast_content::rng::Rng;
 use holdfast_store::{Lsn, Reads, Store, Table, Txn};
 
 use self::commit_row::CommitRow;
-use self::data::Cut;
+use self::data::{Cut, Lap};
 use self::edits::Gone;
 use self::pool::Haste;
 use crate::drive::error::DriveError;
-use crate::drive::scan;
 use crate::drive::types::{CommitInfo, DriveOptions};
 use crate::pieces::chunks::Chunks;
 use crate::pieces::folder::Folder;
-use crate::pieces::rows::{BlockRow, PieceRow};
+use crate::pieces::places::Places;
+use crate::pieces::rows::PieceRow;
 use crate::pieces::writer::{PieceSink, SinkParts};
 use crate::restore::Trees;
-use crate::rows::{Ino, Rows, keys};
+use crate::rows::{Ino, Rows, keys, mark_again, mark_sealed, marks};
 use crate::vfs::Vfs;
 use crate::vfs::seams::{Now, SealedFile};
 
@@ -48,8 +48,10 @@ use crate::vfs::seams::{Now, SealedFile};
 pub(crate) const ROUND_CHUNKS_MAX: u64 = 32_768;
 /// Files installed under one hold of their locks: some tens of microseconds.
 const INSTALL_FILES: usize = 16;
-/// Changed rows removed in one step of the sweep.
-const SWEEP_ROWS: usize = 512;
+/// Rows changed by one such record, milliseconds for one large file; a part of a file may have more by those of one chunk.
+pub(crate) const INSTALL_ROWS: usize = 2048;
+/// Rows written in one record.
+const TXN_ROWS: usize = 512;
 
 /// What sealing needs of the drive.
 pub(crate) struct SealParts {
@@ -85,7 +87,7 @@ impl SealParts {
         Ok(())
     }
 
-    pub(crate) fn sink(&self, placed: BTreeMap<[u8; 32], BlockRow>) -> PieceSink<'_> {
+    pub(crate) fn sink(&self, placed: Places) -> PieceSink<'_> {
         PieceSink::new(self.sink_parts(false), placed)
     }
 
@@ -107,7 +109,7 @@ impl SealParts {
 pub(crate) struct SealState {
     pub(crate) last: Option<CommitRow>,
     /// Blocks in finished pieces that no commit covers.
-    pub(crate) placed: BTreeMap<[u8; 32], BlockRow>,
+    pub(crate) placed: Places,
     /// Those pieces, oldest first.
     pub(crate) pieces: Vec<PieceId>,
 }
@@ -145,8 +147,7 @@ pub(crate) fn seal(parts: &SealParts, state: &mut SealState) -> Result<Sealed, D
 
 /// Is there a changed row that the last commit does not cover?
 pub(crate) fn is_dirty(store: &Store, after: Lsn) -> Result<bool, DriveError> {
-    let snapshot = store.snapshot()?;
-    Ok(edits::ChangedKeys::new(&snapshot, after, None).next()?.is_some())
+    Ok(marks::any(store, after)?)
 }
 
 fn rounds(
@@ -156,12 +157,14 @@ fn rounds(
     sink: &mut PieceSink<'_>,
 ) -> Result<Sealed, DriveError> {
     let mut round = 0;
+    let mut lap = Lap::begin(last.map_or(0, CommitRow::cut));
     loop {
-        let snapshot = parts.store.snapshot()?;
+        lighten(parts);
+        let snapshot = parts.store.cut()?;
         let cut = Cut { view: parts.rows().at(&snapshot), lsn: snapshot.lsn(), snapshot: &snapshot };
         parts.options.edges.hit("seal.cut");
-        let (data, waiting) = data::run(parts, &cut, sink, round >= parts.options.seal_rounds_max)?;
-        if data.more {
+        let (data, waiting) = data::run(parts, &cut, sink, &mut lap, round >= parts.options.seal_rounds_max)?;
+        if !data.complete {
             sink.finish()?;
             install(parts, waiting)?;
             round += 1;
@@ -169,17 +172,28 @@ fn rounds(
             parts.let_go_of_log()?;
             continue;
         }
-        return last_round(parts, &cut, last, earlier, data, waiting, sink);
+        return last_round(parts, &cut, last, earlier, data, lap.pending, waiting, sink);
+    }
+}
+
+/// A snapshot keeps what the index does not have yet in memory for as long as it lives: if that is much, the index gets it first.
+fn lighten(parts: &SealParts) {
+    if parts.store.usage().delta_bytes > parts.options.store.layer_bytes_max
+        && let Err(error) = parts.store.checkpoint()
+    {
+        tracing::debug!(%error, "a cut is made over what the index lacks");
     }
 }
 
 /// The round that covers all that is left: its cut becomes the commit.
+#[allow(clippy::too_many_arguments)]
 fn last_round(
     parts: &SealParts,
     cut: &Cut<'_>,
     last: Option<&CommitRow>,
     earlier: &[PieceId],
     data: data::Round,
+    pending: BTreeSet<Ino>,
     waiting: Vec<SealedFile>,
     sink: &mut PieceSink<'_>,
 ) -> Result<Sealed, DriveError> {
@@ -187,12 +201,12 @@ fn last_round(
     let mut new = data.overlay;
     let gone = Gone::find(cut, after)?;
     commit::file_dags(cut, after, &mut new, &gone, sink)?;
-    let written = commit::write(parts, cut, last, &new, &gone, &data.pending, sink)?;
+    let written = commit::write(parts, cut, last, &new, &gone, &pending, sink)?;
     sink.finish()?;
     install(parts, waiting)?;
     install_dags(parts, cut.lsn, &new)?;
     let Some(written) = written else {
-        return Ok(Sealed::Unchanged(data.pending.is_empty().then_some(cut.lsn)));
+        return Ok(Sealed::Unchanged(pending.is_empty().then_some(cut.lsn)));
     };
     let mut new_pieces = earlier.to_vec();
     new_pieces.extend_from_slice(sink.finished());
@@ -203,13 +217,13 @@ fn last_round(
             commit: written.commit,
             location_root: written.location_root,
             new_pieces,
-            pending: data.pending.iter().copied().collect(),
+            pending: pending.iter().copied().collect(),
             time: parts.now_ms() / 1000,
         },
         namespace: written.namespace,
         stats: written.stats,
     };
-    install_commit(parts, &row, &data.pending)?;
+    install_commit(parts, &row, &pending)?;
     Ok(Sealed::Committed(row))
 }
 
@@ -219,8 +233,21 @@ pub(crate) fn install(parts: &SealParts, waiting: Vec<SealedFile>) -> Result<(),
         return Ok(());
     }
     parts.options.edges.hit("seal.install.before");
-    for files in waiting.chunks(INSTALL_FILES) {
+    // Parts of one file go one after the other: each is cut out of what the one before has left.
+    let together = |files: &[SealedFile], next: &SealedFile| {
+        files.len() < INSTALL_FILES
+            && files.last().is_none_or(|last| last.ino != next.ino)
+            && files.iter().map(|file| file.rows).sum::<usize>() + next.rows <= INSTALL_ROWS
+    };
+    let mut rest = &waiting[..];
+    while let Some((_, after)) = rest.split_first() {
+        let mut count = 1;
+        while after.get(count - 1).is_some_and(|next| together(rest.get(..count).unwrap_or_default(), next)) {
+            count += 1;
+        }
+        let (files, behind) = rest.split_at(count);
         parts.vfs.install_sealed(parts.vfs.begin(), files)?;
+        rest = behind;
     }
     parts.options.edges.hit("seal.install.after");
     Ok(())
@@ -235,8 +262,8 @@ fn install_dags(parts: &SealParts, cut: Lsn, new: &overlay::Overlay) -> Result<(
             None if parts.rows().has_base() => txn.put(Table::Dag, key, &crate::rows::TOMBSTONE[..]),
             None => txn.delete(Table::Dag, key),
         };
-        txn.put(Table::Changed, keys::changed(Table::Dag, key), cut.to_be_bytes().to_vec());
-        if txn.len() >= SWEEP_ROWS {
+        mark_sealed(&mut txn, cut, Table::Dag, key);
+        if txn.len() >= TXN_ROWS {
             parts.store.commit(std::mem::take(&mut txn))?;
         }
     }
@@ -265,43 +292,22 @@ pub(crate) fn install_commit(
             }
         }
         for ino in pending {
-            let key = keys::changed(Table::Inode, &keys::inode(*ino));
-            txn.put_with_lsn(Table::Changed, key, |lsn| lsn.to_be_bytes().to_vec());
+            mark_again(&mut txn, Table::Inode, &keys::inode(*ino));
         }
         parts.store.commit(txn)?
     };
+    if !pending.is_empty() {
+        parts.rows().note_marked(lsn);
+    }
     parts.options.edges.hit("seal.commit.after");
     parts.store.sync(lsn)?;
     parts.options.edges.hit("seal.sync.after");
     Ok(())
 }
 
-/// Removes changed rows that a commit covers, a few inodes' at a time, each under its inode's lock.
+/// Removes the marks that a commit covers.
 pub(crate) fn sweep(parts: &SealParts, cut: Lsn) -> Result<u64, DriveError> {
-    let mut from = Vec::new();
-    let mut removed = 0;
-    loop {
-        let page = scan::range(&parts.store, Table::Changed, &from, &[0xff], SWEEP_ROWS)?;
-        let last = page.len() < SWEEP_ROWS;
-        let mut covered: BTreeMap<Ino, Vec<Vec<u8>>> = BTreeMap::new();
-        for (key, value) in page {
-            from.clone_from(&key);
-            from.push(0);
-            let owner = key.get(1..9).and_then(|head| head.try_into().ok()).map(Ino::from_be_bytes);
-            if let Some(owner) = owner.filter(|_| key.first() != Some(&(Table::Meta as u8)))
-                && edits::changed_lsn(&value)? <= cut
-            {
-                covered.entry(owner).or_default().push(key);
-            }
-        }
-        for (ino, marks) in covered {
-            removed += marks.len() as u64;
-            parts.vfs.forget_changed(ino, cut, &marks)?;
-        }
-        if last {
-            break;
-        }
-    }
+    let removed = marks::sweep(&parts.store, cut)?;
     parts.options.edges.hit("seal.sweep.after");
     Ok(removed)
 }

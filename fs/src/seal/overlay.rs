@@ -22,16 +22,16 @@ pub(crate) struct Overlay {
 
 impl Overlay {
     pub(crate) fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
-        self.rows.insert(keys::changed(table, key), Some(value.into()));
+        self.rows.insert(keys::full(table, key), Some(value.into()));
     }
 
     pub(crate) fn delete(&mut self, table: Table, key: &[u8]) {
-        self.rows.insert(keys::changed(table, key), None);
+        self.rows.insert(keys::full(table, key), None);
     }
 
     /// The new row, if it is one: `Some(None)` is a deletion.
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> Option<Option<&Bytes>> {
-        self.rows.get(&keys::changed(table, key)).map(Option::as_ref)
+        self.rows.get(&keys::full(table, key)).map(Option::as_ref)
     }
 
     /// The first new row after `full_key` (table tag and key).
@@ -95,8 +95,8 @@ impl Overlaid<'_> {
     }
 
     fn lay_over(&self, table: Table, start: &[u8], end: Option<&[u8]>, rows: &mut BTreeMap<Vec<u8>, Bytes>) {
-        let first = keys::changed(table, start);
-        let last = end.map(|end| keys::changed(table, end));
+        let first = keys::full(table, start);
+        let last = end.map(|end| keys::full(table, end));
         let last = last.as_deref().map_or(Bound::Unbounded, Bound::Included);
         if matches!(last, Bound::Included(last) if last < first.as_slice()) {
             return;

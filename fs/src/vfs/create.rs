@@ -99,7 +99,7 @@ impl Vfs {
         let ino = self.new_ino()?;
         let mut state = dir.write();
         state.require_live_dir()?;
-        self.load_dir(parent, &mut state)?;
+        self.load_dir_if_worth(parent, &mut state)?;
         let Found::Free { tag } = self.find_slot(&state, parent, name)? else {
             return Err(FsError::Exists);
         };
@@ -179,7 +179,7 @@ impl Vfs {
         };
         let state = locked.get(parent)?;
         state.require_live_dir()?;
-        self.load_dir(parent, state)?;
+        self.load_dir_if_worth(parent, state)?;
         let Found::Free { tag } = self.find_slot(state, parent, name)? else {
             return Err(FsError::Exists);
         };

@@ -1,6 +1,7 @@
 //! Directories: finding names, adding and removing slots, reading with stable cookies.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -16,6 +17,8 @@ use super::{Vfs, check_name};
 const COOKIE_DOT: u64 = 1;
 /// Cookie of `..`.
 const COOKIE_DOTDOT: u64 = 2;
+/// Entries that are read in a row in the time of one that is looked up alone.
+const ENTRIES_PER_PROBE: u64 = 32;
 /// Times that a look-up starts anew because the name was replaced under it.
 const LOOKUP_TRIES: usize = 64;
 
@@ -84,7 +87,7 @@ impl Vfs {
             if let Some(found) = self.find_in_memory(&state, dir.ino, name) {
                 return Ok(found);
             }
-            if state.row.size > self.options.dir_load_entries_max {
+            if !self.is_worth_loading(&state) {
                 return Ok(self.find_slot(&state, dir.ino, name)?.here().map(|(_, ino, _)| ino));
             }
         }
@@ -99,6 +102,21 @@ impl Vfs {
         let first = self.rows.names().first_slot(parent, name);
         let slots = map.range(first..first + TAG_SLOTS);
         Some(slots.into_iter().find(|(_, slot)| slot.ino != 0 && slot.name == name).map(|(_, slot)| slot.ino))
+    }
+
+    /// Whether so many names were looked for, one by one, that reading all of them would have cost no more: who looks for a
+    /// few names in each of many directories must not pay for their size, and who looks for many pays twice at most.
+    fn is_worth_loading(&self, state: &State) -> bool {
+        let probes = u64::from(state.probes.fetch_add(1, Ordering::Relaxed)) + 1;
+        state.row.size <= self.options.dir_load_entries_max.min(probes * ENTRIES_PER_PROBE)
+    }
+
+    /// For a change of one name: reads the directory into memory if that is worth it, and it is not there already.
+    pub(super) fn load_dir_if_worth(&self, ino: Ino, state: &mut State) -> Result<(), FsError> {
+        if state.dir.is_some() || !self.is_worth_loading(state) {
+            return Ok(());
+        }
+        self.load_dir(ino, state)
     }
 
     /// Reads a directory into memory if it is small enough; does nothing if it is there already.

@@ -63,11 +63,11 @@ const CAREFUL_ROUNDS: u32 = 2;
 /// Bounds and defaults of a [`Vfs`].
 #[derive(Debug, Clone)]
 pub struct VfsOptions {
-    /// Inodes kept in memory (about 400 bytes each).
+    /// Inodes kept in memory (some 700 bytes each).
     pub nodes_max: usize,
     /// Extents and directory slots kept in memory (about 100 bytes each).
     pub details_max: usize,
-    /// Directories up to this many entries are read whole at the first look-up.
+    /// Directories up to this many entries are read whole once many names were looked for in them.
     pub dir_load_entries_max: u64,
     /// Directories are kept whole in memory up to this many entries.
     pub dir_keep_entries_max: usize,
@@ -86,8 +86,8 @@ pub struct VfsOptions {
 impl Default for VfsOptions {
     fn default() -> Self {
         Self {
-            nodes_max: 131_072,
-            details_max: 1_000_000,
+            nodes_max: 65_536,
+            details_max: 262_144,
             dir_load_entries_max: 4_096,
             dir_keep_entries_max: 65_536,
             chunk_log2: crate::rows::inode::CHUNK_LOG2_DEFAULT,
@@ -96,6 +96,16 @@ impl Default for VfsOptions {
             no_atime: false,
             no_dir_atime: false,
         }
+    }
+}
+
+impl VfsOptions {
+    /// The same for a process that is to keep within `bytes` of resident memory: an eighth of it for inodes and what is known of them.
+    pub fn with_memory(mut self, bytes: u64) -> Self {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.nodes_max = bytes / 8192;
+        self.details_max = bytes / 2048;
+        self
     }
 }
 

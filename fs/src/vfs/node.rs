@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub(crate) extents: Option<ExtentMap>,
     /// All slots, if the directory is small enough.
     pub(crate) dir: Option<DirMap>,
+    /// Names that were looked for while the directory was not in memory.
+    pub(crate) probes: AtomicU32,
     /// The last few chunk rows that were read (`None`: a hole). Emptied by whoever changes chunks.
     pub(crate) chunks: Mutex<BTreeMap<u64, Option<ChunkRow>>>,
     /// `row.atime` is newer than the row at rest.
@@ -52,6 +54,7 @@ impl State {
             dead: false,
             extents: None,
             dir: None,
+            probes: AtomicU32::new(0),
             chunks: Mutex::new(BTreeMap::new()),
             atime_dirty: false,
             counted: 0,

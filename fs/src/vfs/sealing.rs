@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use holdfast_store::{Reads, Table};
-
 use crate::rows::{Ino, RowTxn, inode_flags};
 
 use super::Vfs;
@@ -106,36 +104,6 @@ impl Vfs {
             txn.put_inode_unchanged(ino, &row);
         }
         Ok(edits)
-    }
-
-    /// Removes `changed` marks that a commit covers: rows of one inode (or of the names in one folder) at or below `cut`.
-    ///
-    /// Under the inode's lock, as whoever marks holds it: a mark that is made meanwhile is seen and stays.
-    pub fn forget_changed(
-        &self,
-        ino: Ino,
-        cut: holdfast_store::Lsn,
-        marks: &[Vec<u8>],
-    ) -> Result<(), FsError> {
-        let node = match self.node(ino) {
-            Ok(node) => Some(node),
-            // Its rows are gone for good, and nobody marks them again.
-            Err(FsError::NotFound) => None,
-            Err(other) => return Err(other),
-        };
-        let _locked = node.as_ref().map(|node| node.write());
-        let store = self.rows.store();
-        let mut txn = holdfast_store::Txn::new();
-        for mark in marks {
-            let Some(lsn) = store.get(Table::Changed, mark)? else { continue };
-            if lsn.as_ref().try_into().is_ok_and(|lsn| holdfast_store::Lsn::from_be_bytes(lsn) <= cut) {
-                txn.delete(Table::Changed, mark);
-            }
-        }
-        if !txn.is_empty() {
-            store.commit(txn)?;
-        }
-        Ok(())
     }
 
     /// Whether an inode has a name left; what has none is not sealed.

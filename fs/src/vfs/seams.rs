@@ -132,7 +132,7 @@ impl Now for SystemTime {
     }
 }
 
-/// What a seal made of one file, to be installed by [`super::Vfs::install_sealed`].
+/// What a seal made of one file, or of a part of one, to be installed by [`super::Vfs::install_sealed`].
 #[derive(Debug, Clone)]
 pub struct SealedFile {
     pub ino: Ino,
@@ -143,4 +143,6 @@ pub struct SealedFile {
     /// As of the cut no chunk row is left that reaches past this byte (those there were are among `chunks` as
     /// `None`), so zeros from here on need no extent any more.
     pub empty_from: Option<u64>,
+    /// About how many rows its installation changes: bounds a record, and how long the file is locked.
+    pub rows: usize,
 }

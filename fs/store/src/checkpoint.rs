@@ -50,14 +50,9 @@ impl IndexState {
 impl Inner {
     /// Puts the active layer behind the frozen ones. Gives the last record that the layers now cover.
     pub(crate) fn freeze(&self, log: &mut MutexGuard<'_, Log>) -> Lsn {
-        let mut view = self.view.write();
-        if !view.active.rows.is_empty() {
-            let mut layer = std::mem::take(&mut view.active);
-            layer.last_lsn = log.last_lsn();
-            layer.ledger = log.ledger.clone();
-            view.frozen.push(Arc::new(layer));
-        }
-        log.last_lsn()
+        let last = log.last_lsn();
+        self.view.write().freeze(last, &log.ledger);
+        last
     }
 
     /// Brings everything up to now into the index, on disk, and retires dead segments.

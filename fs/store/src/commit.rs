@@ -36,7 +36,7 @@ impl Inner {
         let mut log = self.log.lock();
         log.check()?;
         let lsn = log.next_lsn;
-        let (changes, dead) = self.resolve(lsn, txn.ops, &txn.refs)?;
+        let (changes, dead) = self.resolve(lsn, log.cut, txn.ops, &txn.refs)?;
         self.append(&mut log, lsn, changes, txn.payload.as_ref(), dead)?;
         self.write_out(&mut log, lsn)?;
         drop(log);
@@ -48,11 +48,12 @@ impl Inner {
     fn resolve(
         &self,
         lsn: Lsn,
+        cut: Lsn,
         ops: Vec<(Key, Image)>,
         refs: &std::collections::BTreeMap<Lsn, i64>,
     ) -> Result<(Vec<Change>, Vec<Place>)> {
         let mut changes = Vec::with_capacity(ops.len() + refs.len() + 1);
-        for (key, image) in ops {
+        for (mut key, image) in ops {
             let value = match image {
                 Image::Delete => None,
                 Image::Put(value) => Some(value),
@@ -60,6 +61,10 @@ impl Inner {
                     let value = make(lsn);
                     check_size("value", value.len(), limits::VALUE_BYTES_MAX)?;
                     Some(value.into())
+                }
+                Image::AfterCut(value) => {
+                    key = key.after_cut(cut);
+                    Some(value)
                 }
             };
             changes.push((key, value));
@@ -132,6 +137,9 @@ impl Inner {
         let mut view = self.view.write();
         view.active.apply(lsn, changes);
         self.delta_bytes.store((view.active.bytes + view.frozen_bytes()) as u64, Ordering::Relaxed);
+        if view.active.bytes >= self.options.layer_bytes_max {
+            view.freeze(lsn, &log.ledger);
+        }
         Ok(())
     }
 
@@ -281,8 +289,9 @@ fn check_limits(txn: &Txn) -> Result<()> {
         if key.first() == Some(&Table::Payload.tag()) {
             return Err(StoreError::ReservedTable);
         }
-        check_size("key", key.len() - 1, limits::KEY_BYTES_MAX)?;
-        if let Image::Put(value) = image {
+        let cut = if let Image::AfterCut(_) = image { size_of::<Lsn>() } else { 0 };
+        check_size("key", key.len() - 1 + cut, limits::KEY_BYTES_MAX)?;
+        if let Image::Put(value) | Image::AfterCut(value) = image {
             check_size("value", value.len(), limits::VALUE_BYTES_MAX)?;
         }
     }

@@ -62,6 +62,17 @@ impl View {
         find(&self.frozen, key)
     }
 
+    /// Puts the active layer, which goes up to record `last_lsn`, behind the frozen ones.
+    pub(crate) fn freeze(&mut self, last_lsn: Lsn, ledger: &Ledger) {
+        if self.active.rows.is_empty() {
+            return;
+        }
+        let mut layer = std::mem::take(&mut self.active);
+        layer.last_lsn = last_lsn;
+        layer.ledger = ledger.clone();
+        self.frozen.push(Arc::new(layer));
+    }
+
     pub(crate) fn frozen_bytes(&self) -> usize {
         self.frozen.iter().map(|layer| layer.bytes).sum()
     }

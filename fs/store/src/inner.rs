@@ -79,6 +79,8 @@ pub(crate) struct Log {
     /// Log segments with unsynced bytes, in order; `active` is the last of them.
     pub(crate) unsynced_logs: Vec<Arc<Segment>>,
     pub(crate) ledger: Ledger,
+    /// The last record of the newest cut; after a start that of the recovered log.
+    pub(crate) cut: Lsn,
     pub(crate) records_since_flush: u64,
     pub(crate) bytes_since_flush: u64,
     pub(crate) flushed_at: Duration,

@@ -7,7 +7,7 @@ use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
-use crate::Table;
+use crate::{Lsn, Table};
 
 /// The longest key that is kept without an allocation: what fits into 32 bytes beside a tag and a length.
 const INLINE_MAX: usize = 30;
@@ -42,6 +42,12 @@ impl Key {
             return Key::Inline(full.len() as u8, bytes);
         }
         Key::Heap(full.into())
+    }
+
+    /// The same row under a cut: the cut's number (8 bytes, big-endian) before the row's key.
+    pub(crate) fn after_cut(&self, cut: Lsn) -> Self {
+        let (table, row) = self.as_slice().split_at(1);
+        Key::from_full(&[table, &cut.to_be_bytes(), row].concat())
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {

@@ -75,6 +75,8 @@ pub struct StoreOptions {
     pub flush_records: u64,
     pub flush_delta_bytes: usize,
     pub flush_interval: Duration,
+    /// A layer of the delta is frozen at this size: each becomes one batch of the index, which stands in memory whole.
+    pub layer_bytes_max: usize,
     /// Decoded values of rows that were read from the index.
     pub row_cache_bytes: usize,
     /// RocksDB's own memory.
@@ -99,14 +101,32 @@ impl Default for StoreOptions {
             sync_interval: Duration::from_secs(1),
             flush_log_bytes: 256 << 20,
             flush_records: 200_000,
-            flush_delta_bytes: 64 << 20,
+            flush_delta_bytes: 24 << 20,
             flush_interval: Duration::from_secs(30),
-            row_cache_bytes: 48 << 20,
-            block_cache_bytes: 32 << 20,
-            write_buffer_bytes: 64 << 20,
+            layer_bytes_max: 8 << 20,
+            row_cache_bytes: 32 << 20,
+            block_cache_bytes: 64 << 20,
+            write_buffer_bytes: 32 << 20,
             background: true,
             failpoints: Failpoints::default(),
         }
+    }
+}
+
+impl StoreOptions {
+    /// The same store with so much memory for its caches and buffers together: the delta, of which up to three times what starts a flush may wait, takes 9/32
+    /// (by its own count; its maps take half as much again), two write buffers and the block cache a quarter each, decoded rows an eighth. What is not synced yet takes no more than
+    /// another eighth.
+    pub fn with_memory(mut self, bytes: usize) -> Self {
+        self.flush_delta_bytes = bytes * 3 / 32;
+        self.layer_bytes_max = bytes / 32;
+        self.write_buffer_bytes = bytes / 8;
+        self.block_cache_bytes = bytes / 4;
+        self.row_cache_bytes = bytes / 8;
+        // What is unsynced stands in memory, too: should the sync fail, it is written anew.
+        self.unsynced_bytes_max = self.unsynced_bytes_max.min(bytes as u64 / 8);
+        self.unsynced_bytes_push = self.unsynced_bytes_push.min(bytes as u64 / 16);
+        self
     }
 }
 

@@ -40,9 +40,12 @@ impl Drop for Moment {
 }
 
 impl Inner {
-    pub(crate) fn snapshot(self: &Arc<Self>) -> Result<Snapshot> {
+    pub(crate) fn snapshot(self: &Arc<Self>, cut: bool) -> Result<Snapshot> {
         let mut log = self.log.lock();
         let lsn = self.freeze(&mut log);
+        if cut {
+            log.cut = lsn;
+        }
         let layers = self.view.read().frozen.clone();
         let index = self.index.snapshot();
         *self.snapshots.lock().entry(lsn).or_insert(0) += 1;

@@ -162,7 +162,13 @@ impl Store {
     /// The store as of the last record. Costs writers nothing to speak of; keeps its rows in memory and its payloads on
     /// disk until dropped.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        self.inner.snapshot()
+        self.inner.snapshot(false)
+    }
+
+    /// A snapshot that later records know of (see [`Txn::put_after_cut`]): rows under cuts below its LSN are those of the records
+    /// that it contains, and no later record adds to them. A start of the store is a cut, too.
+    pub fn cut(&self) -> Result<Snapshot, StoreError> {
+        self.inner.snapshot(true)
     }
 
     /// Brings the index up to the last record and retires dead segments. The background does it in time by itself.
@@ -296,6 +302,7 @@ impl Parts {
             writing: false,
             syncing: false,
             ledger: recovered.ledger,
+            cut: last,
             records_since_flush: recovered.report.replayed_records,
             bytes_since_flush: 0,
             flushed_at: self.clock.now(),

@@ -17,6 +17,8 @@ pub(crate) enum Image {
     Delete,
     Put(Bytes),
     WithLsn(LsnValue),
+    /// The key is completed by the newest cut.
+    AfterCut(Bytes),
 }
 
 /// Changes that are committed together. Where a key appears twice, the later image counts.
@@ -56,6 +58,18 @@ impl Txn {
         f: impl FnOnce(Lsn) -> Vec<u8> + Send + 'static,
     ) -> &mut Self {
         self.ops.push((Key::new(table, key.as_ref()), Image::WithLsn(Box::new(f))));
+        self
+    }
+
+    /// Sets a row whose key begins with the LSN of the newest cut (`Store::cut`), 8 bytes, big-endian; `key` follows. So rows of
+    /// records up to a cut and rows of records after it never share a key: the former are one range, and nobody adds to it.
+    pub fn put_after_cut(
+        &mut self,
+        table: Table,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Bytes>,
+    ) -> &mut Self {
+        self.ops.push((Key::new(table, key.as_ref()), Image::AfterCut(value.into())));
         self
     }
 

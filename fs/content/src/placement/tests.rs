@@ -85,7 +85,7 @@ fn a_checkpoint_carries_the_log_on() {
             PlacementEntry::sign(facts(n, PlacementAction::Add), &log.chain_end(&name), &owner).unwrap();
         log.merge(entry).unwrap();
     }
-    let tree = PlacementTree::new(keys.tree(TreeDomain::Placement), 64);
+    let tree = PlacementTree::new(keys.tree(TreeDomain::Placement), 2 << 20);
     let mut store = MemorySource::new();
     let mut edits: Vec<Edit> = log.placed().map(|(_, entry)| checkpoint_put(entry)).collect();
     edits.sort_by(|a, b| a.key.cmp(&b.key));

@@ -21,6 +21,7 @@
 //! bounded depth, no panic on any bytes. Refuses rows over [`KEY_BYTES_MAX`], [`VALUE_BYTES_MAX`], [`ENTRY_LINKS_MAX`].
 
 mod apply;
+mod cache;
 mod diff;
 mod node;
 mod read;
@@ -40,11 +41,9 @@ use crate::block::{BlockError, Link, SinkError};
 use crate::keys::TreeKeys;
 use crate::unixfs::UnixfsError;
 use bytes::Bytes;
+use cache::NodeCache;
 use cid::Cid;
-use lru::LruCache;
 use parking_lot::Mutex;
-use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 /// Longest key: table tag, inode and a name's hash are far below; a separator takes little room.
 pub const KEY_BYTES_MAX: usize = 1 << 10;
@@ -143,15 +142,15 @@ impl TreeError {
 /// A search tree's keys and its cache of decoded nodes. Roots are values of their own: one `Tree` reads them all.
 pub struct Tree<V: Variant> {
     keys: TreeKeys,
-    cache: Mutex<LruCache<Cid, Arc<Node>>>,
+    cache: Mutex<NodeCache>,
     variant: std::marker::PhantomData<fn() -> V>,
 }
 
 impl<V: Variant> Tree<V> {
-    /// A tree that keeps up to `cache_nodes` decoded nodes in memory (some 20 KiB each, see [`Shape`]).
-    pub fn new(keys: TreeKeys, cache_nodes: usize) -> Self {
-        let capacity = NonZeroUsize::new(cache_nodes).unwrap_or(NonZeroUsize::MIN);
-        Self { keys, cache: Mutex::new(LruCache::new(capacity)), variant: std::marker::PhantomData }
+    /// A tree that keeps decoded nodes in memory, up to this many bytes of them.
+    pub fn new(keys: TreeKeys, cache_bytes_max: usize) -> Self {
+        let cache = Mutex::new(NodeCache::new(cache_bytes_max));
+        Self { keys, cache, variant: std::marker::PhantomData }
     }
 }
 

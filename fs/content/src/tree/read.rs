@@ -60,7 +60,7 @@ impl<V: Variant> Tree<V> {
     pub fn load(&self, source: &dyn NodeSource<V>, node: &V::Ref) -> Result<Arc<Node>, TreeError> {
         let cid = V::body(node);
         if let Some(found) = self.cache.lock().get(cid) {
-            return Ok(found.clone());
+            return Ok(found);
         }
         let failed = |source| TreeError::Source { cid: Box::new(*cid), source };
         let block = source.node(node).map_err(failed)?;

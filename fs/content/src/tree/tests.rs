@@ -16,7 +16,7 @@ type Changes = BTreeMap<Vec<u8>, Option<Row>>;
 
 fn tree<V: Variant>() -> Tree<V> {
     let keys = Mnemonic::from_entropy([1; 32]).root_key().generation(1).keys();
-    Tree::new(keys.tree(TreeDomain::Namespace), 1024)
+    Tree::new(keys.tree(TreeDomain::Namespace), 32 << 20)
 }
 
 /// A leaf that exists nowhere: links are only names here.

@@ -3,6 +3,7 @@
 
 mod cases;
 mod crash;
+mod marks;
 mod random;
 mod restore;
 mod retention;
@@ -93,7 +94,7 @@ pub(super) fn keys() -> Arc<DriveKeys> {
 pub(super) fn options() -> DriveOptions {
     DriveOptions {
         piece_bytes_max: 64 << 10,
-        node_cache_nodes_max: 64,
+        tree_cache_bytes_max: 1 << 20,
         store: StoreOptions {
             log_segment_bytes: 1 << 20,
             first_segment_bytes: 256 << 10,

@@ -18,7 +18,7 @@ impl Drive {
         for (n, _) in self.vfs.rows().live().chunks(ino, end, u64::MAX, 100_000).unwrap() {
             chunks.push((n, None));
         }
-        SealedFile { ino, cut, chunks, empty_from: Some(end * CHUNK) }
+        SealedFile { ino, cut, chunks, empty_from: Some(end * CHUNK), rows: 0 }
     }
 
     pub(super) fn install(&self, files: &[SealedFile]) {

@@ -317,3 +317,63 @@ fn many_threads_commit_sync_and_read() {
     assert_eq!((report.last_lsn, report.replayed_records, report.torn_tail), (last, 0, None));
     assert_eq!(store.scan(Table::Meta, &KeyRange::all(), usize::MAX, Direction::Forward).unwrap(), rows);
 }
+
+/// Rows under a cut are those of the records up to the next one, also after a crash.
+#[test]
+fn rows_under_a_cut_are_complete_with_the_next_one() {
+    let (medium, index, store) = fresh();
+    let mark = |store: &Store, name: &[u8]| {
+        let mut txn = Txn::new();
+        txn.put_after_cut(Table::Changed, name, &b"m"[..]);
+        store.commit(txn).unwrap()
+    };
+    let marks = |reads: &dyn Reads| -> Vec<(u64, Vec<u8>)> {
+        let rows = reads.scan(Table::Changed, &KeyRange::all(), 100, Direction::Forward).unwrap();
+        rows.into_iter()
+            .map(|(key, _)| (u64::from_be_bytes(key[..8].try_into().unwrap()), key[8..].to_vec()))
+            .collect()
+    };
+    mark(&store, b"a");
+    mark(&store, b"a");
+    let snapshot = store.snapshot().unwrap();
+    mark(&store, b"b");
+    assert_eq!(marks(&snapshot), [(0, b"a".to_vec())], "a snapshot is no cut");
+    let cut = store.cut().unwrap();
+    let last = mark(&store, b"a");
+    assert_eq!(cut.lsn(), 3);
+    assert_eq!(marks(&cut), [(0, b"a".to_vec()), (0, b"b".to_vec())]);
+    assert_eq!(marks(&store).last().unwrap(), &(3, b"a".to_vec()));
+    store.sync(last).unwrap();
+    drop((cut, snapshot, store));
+    let (store, _) = open(&medium.killed(), &index.after_crash());
+    mark(&store, b"c");
+    assert_eq!(marks(&store).last().unwrap(), &(4, b"c".to_vec()), "a start is one, too");
+    let long = vec![b'x'; crate::limits::KEY_BYTES_MAX - 7];
+    let mut txn = Txn::new();
+    txn.put_after_cut(Table::Changed, &long, &b"m"[..]);
+    assert!(matches!(store.commit(txn), Err(StoreError::TooLarge { what: "key", .. })));
+}
+
+#[test]
+fn a_layer_does_not_outgrow_its_bound() {
+    let (medium, index) = (CrashMedium::new(), MemoryIndex::new());
+    let options = StoreOptions { layer_bytes_max: 20_000, ..small() };
+    let kind = IndexKind::Shared(index.clone());
+    let (store, _) = open_on(Arc::new(medium.clone()), kind, options).unwrap();
+    for n in 0..200u64 {
+        put(&store, &n.to_be_bytes(), &[n as u8; 1000]);
+    }
+    {
+        let view = store.inner.view.read();
+        assert!(view.frozen.len() >= 9);
+        assert!(view.frozen.iter().all(|layer| layer.bytes < 22_000));
+        assert!(view.active.bytes < 20_000);
+    }
+    store.checkpoint().unwrap();
+    drop(store);
+    let (store, report) = open(&medium.killed(), &index.after_crash());
+    assert_eq!((report.applied_lsn, report.replayed_records), (200, 0));
+    for n in 0..200u64 {
+        assert_eq!(get(&store, &n.to_be_bytes()), Some(vec![n as u8; 1000]));
+    }
+}
