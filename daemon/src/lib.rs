@@ -2,6 +2,7 @@
 //!
 //! - `home`, `control`, `metrics`, `worker`, `records`: what a drive's process is made of.
 //! - `cli`: the commands; thin, all of them. `provide` and `local_network`: the provider's side.
+//! - `plain`: folders as plain UnixFS and CAR files, without a drive.
 //! - `drive`, `workers`, `wiring`, `retrieve`, `restore`, `status`: the drive itself, which fs and net meet in.
 //!
 //! The seam between the commands and the drive:
@@ -30,6 +31,7 @@ pub mod keep;
 pub mod local_network;
 pub mod memory;
 pub mod metrics;
+pub mod plain;
 pub mod process;
 pub mod progress;
 pub mod prover;

@@ -72,6 +72,7 @@ const FUSE: &[Needs] = &[Needs::Fuse];
 const FIRST_FORMAT: &[Needs] = &[Needs::Fuse, Needs::Program("getfattr")];
 const ROOT: &[Needs] = &[Needs::Fuse, Needs::Root];
 const HELIA: &[Needs] = &[Needs::Fuse, Needs::Program("npm"), Needs::Prepared(ipfs::install)];
+const MODULES: &[Needs] = &[Needs::Program("npm"), Needs::Prepared(ipfs::install)];
 const PROVER: &[Needs] = &[Needs::Prepared(proving::prover_is_there)];
 const TOOLS: &[Needs] = &[Needs::Fuse, Needs::Program("git"), Needs::Program("restic")];
 
@@ -111,6 +112,7 @@ const TESTS: &[Test] = &[
     test("a_second_writer_is_refused", FUSE, 300, writers::second_writer),
     test("a_stranger_finds_nothing", FUSE, 300, stranger::finds_nothing),
     test("helia_walks_the_drive", HELIA, 300, ipfs::walked_by_helia),
+    test("folders_have_the_cids_that_helia_gives", MODULES, 300, ipfs::same_cids_as_helia),
 ];
 
 struct Arguments {

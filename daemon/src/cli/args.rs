@@ -13,6 +13,10 @@ use crate::{home::ProviderAddr, metrics};
 pub use proofs::*;
 pub use provide::*;
 
+mod plain;
+
+pub use plain::{AddArgs, ExportArgs, ImportArgs};
+
 const EXAMPLES: &str = "\
 A first drive, with providers on this machine to try it out:
 
@@ -68,6 +72,10 @@ pub enum Command {
     Diff(DiffArgs),
     /// Bring a file or folder back from the newest snapshot that has it
     Undelete(UndeleteArgs),
+    /// Write a file or folder to a CAR file, as IPFS programs read it: not encrypted, under the CID that `ipfs add` gives it
+    Export(ExportArgs),
+    /// Write what a CAR file holds to the disk
+    Import(ImportArgs),
     /// Check the drive for damage
     Verify(VerifyArgs),
     /// Change the passphrase that unlocks the drive on this machine

@@ -13,6 +13,7 @@ mod keep;
 mod log;
 mod mount;
 mod passphrase;
+mod plain;
 mod proofs;
 mod provide;
 mod provider;
@@ -53,6 +54,8 @@ pub fn main() -> i32 {
         Command::Prune(args) => keep::prune(&cli, args),
         Command::Diff(args) => keep::diff(&cli, args),
         Command::Undelete(args) => undelete::run(&cli, args),
+        Command::Export(args) => plain::export(&cli, args),
+        Command::Import(args) => plain::import(&cli, args),
         Command::Verify(args) => running::verify(&cli, args),
         Command::Passphrase(args) => passphrase::run(&cli, args),
         Command::Provider(args) => provider::run(&cli, args),

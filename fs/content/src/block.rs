@@ -132,6 +132,24 @@ pub fn check_cid(cid: &Cid) -> Result<(), BlockError> {
     if ours { Ok(()) } else { Err(BlockError::UnsupportedCid(Box::new(*cid))) }
 }
 
+/// A CID as DAGs of the given version write it: CIDv0 and CIDv1 of a dag-pb node name the same bytes; a raw leaf has no CIDv0.
+pub fn written_as(cid: &Cid, version: cid::Version) -> Cid {
+    match version {
+        cid::Version::V0 if cid.codec() == CODEC_DAG_PB => Cid::new_v0(*cid.hash()).unwrap_or(*cid),
+        _ => *cid,
+    }
+}
+
+/// The CIDv1 that names the same block as `cid`, which may be a CIDv0. Refuses what no block of ours can have.
+pub fn as_v1(cid: &Cid) -> Result<Cid, BlockError> {
+    let v1 = match cid.version() {
+        cid::Version::V0 => Cid::new_v1(CODEC_DAG_PB, *cid.hash()),
+        cid::Version::V1 => *cid,
+    };
+    check_cid(&v1).map_err(|_| BlockError::UnsupportedCid(Box::new(*cid)))?;
+    Ok(v1)
+}
+
 /// Reads a binary CID of ours, exactly [`CID_BYTES`] long.
 pub fn cid_from_bytes(bytes: &[u8]) -> Result<Cid, BlockError> {
     if bytes.len() != CID_BYTES {

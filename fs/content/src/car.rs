@@ -179,26 +179,14 @@ impl<R: Read> PieceReader<R> {
 
     /// A minimal varint and its length, or nothing at the end of the input.
     fn read_varint(&mut self) -> Result<Option<(u64, u64)>, CarError> {
-        let malformed = |offset| CarError::Malformed {
-            offset,
-            why: "a section's length is no minimal varint".to_owned(),
-        };
-        let mut value = 0u64;
         // SECTION_BYTES_MAX fits four groups of seven bits.
-        for group in 0..4u64 {
-            let mut byte = [0];
-            if let Err(error) = self.input.read_exact(&mut byte) {
-                let clean = group == 0 && error.kind() == io::ErrorKind::UnexpectedEof;
-                return if clean { Ok(None) } else { Err(error.into()) };
-            }
-            let [byte] = byte;
-            value |= u64::from(byte & 0x7f) << (7 * group);
-            if byte & 0x80 == 0 {
-                let padded = byte == 0 && group > 0;
-                return if padded { Err(malformed(self.position)) } else { Ok(Some((value, group + 1))) };
-            }
-        }
-        Err(malformed(self.position))
+        crate::varint::read(&mut self.input, 4).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => CarError::Malformed {
+                offset: self.position,
+                why: "a section's length is no minimal varint".to_owned(),
+            },
+            _ => error.into(),
+        })
     }
 }
 

@@ -15,6 +15,8 @@ use crate::keyfile;
 use crate::keys::{DriveKeys, DriveName, Keyring, Mnemonic};
 use crate::location::Location;
 use crate::placement::{PlacementBody, PlacementEntry};
+use crate::plain::car::CarReader;
+use crate::plain::node::Node as PlainNode;
 use crate::tree::{Namespace, Node, Physical, Variant};
 use crate::unixfs::{self, Directory};
 use std::sync::LazyLock;
@@ -38,6 +40,8 @@ pub const DECODERS: &[(&str, fn(&[u8]))] = &[
     ("content-head-body", head_body),
     ("content-time", time),
     ("content-piece", piece),
+    ("content-plain-node", plain_node),
+    ("content-car-file", car_file),
 ];
 
 static KEYS: LazyLock<DriveKeys> =
@@ -179,6 +183,32 @@ fn piece(bytes: &[u8]) {
         assert!(places.next_place().is_ok_and(|place| place == Some(at)), "two readings of one piece");
     }
     while let Ok(Some(_)) = places.next_place() {}
+}
+
+/// A node of anybody's UnixFS, under each of the two codecs.
+fn plain_node(bytes: &[u8]) {
+    for codec in [block::CODEC_RAW, CODEC_DAG_PB] {
+        let cid = block::cid_of(codec, bytes);
+        if let Ok(node) = PlainNode::decode(&cid, bytes.to_vec().into()) {
+            let links = node.links().len();
+            assert!(links <= bytes.len(), "more links than bytes");
+            if let PlainNode::File { data, size, .. } = &node {
+                assert!(*size >= data.len() as u64, "a file shorter than its own bytes");
+            }
+        }
+    }
+}
+
+/// Anybody's CAR file: what comes out lies where it says, and has the hash that it should.
+fn car_file(bytes: &[u8]) {
+    let Ok(mut reader) = CarReader::new(bytes) else { return };
+    while let Ok(Some(section)) = reader.next_section() {
+        let at = usize::try_from(section.offset).unwrap_or(usize::MAX);
+        let found = at.checked_add(section.len as usize).and_then(|end| bytes.get(at..end));
+        if let Some(block) = section.block {
+            assert_eq!(found, Some(&block.bytes()[..]), "a block lies elsewhere");
+        }
+    }
 }
 
 #[cfg(test)]

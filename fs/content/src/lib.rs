@@ -21,6 +21,7 @@
 //! placement            PlacementEntry, Chain, PlacementTree (checkpoint)
 //! head                 HeadBody, HeadRecord (IPNS v2)
 //! car                  PieceWriter (a BlockSink over Write), PieceReader
+//! plain                public data: add (profiles of `ipfs add`), node, walk, CAR files of others
 //! retrieve             Retriever, FetchError, Priority
 //! ```
 //!
@@ -40,6 +41,7 @@ pub mod keyfile;
 pub mod keys;
 pub mod location;
 pub mod placement;
+pub mod plain;
 pub mod retrieve;
 pub mod rng;
 pub mod tree;

@@ -3,6 +3,7 @@
 //! `unsigned_varint` refuses padding but shifts bits out of the tenth byte without a word, so that several encodings would
 //! read as one number; and what is read here stands in nodes and rows that are compared by their bytes.
 
+use std::io::{self, Read};
 use unsigned_varint::decode;
 
 /// Bytes of the largest number; of the last of them only the lowest bit fits.
@@ -13,6 +14,30 @@ pub(crate) fn take(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (value, rest) = decode::u64(bytes).ok()?;
     let fits = bytes.len() - rest.len() < BYTES_MAX || bytes.get(BYTES_MAX - 1) == Some(&1);
     fits.then_some((value, rest))
+}
+
+/// A number of at most `bytes_max` bytes (9 at most) from a stream, and how many it took; nothing at the stream's end. What is
+/// longer or padded is `InvalidData`, one that is cut short `UnexpectedEof`.
+pub(crate) fn read(input: &mut impl Read, bytes_max: u32) -> io::Result<Option<(u64, u64)>> {
+    let mut value = 0u64;
+    for group in 0..bytes_max.min(9) {
+        let mut byte = [0];
+        if let Err(error) = input.read_exact(&mut byte) {
+            let clean = group == 0 && error.kind() == io::ErrorKind::UnexpectedEof;
+            return if clean { Ok(None) } else { Err(error) };
+        }
+        let [byte] = byte;
+        value |= u64::from(byte & 0x7f) << (7 * group);
+        if byte & 0x80 == 0 {
+            let padded = byte == 0 && group > 0;
+            return if padded {
+                Err(io::ErrorKind::InvalidData.into())
+            } else {
+                Ok(Some((value, u64::from(group) + 1)))
+            };
+        }
+    }
+    Err(io::ErrorKind::InvalidData.into())
 }
 
 #[cfg(test)]

@@ -74,7 +74,53 @@ fn valid_values_are_seeds() {
     writer.write(&leaf).unwrap();
     writer.write(&block).unwrap();
     seed("content-piece", &writer.finish().unwrap());
+    plain();
     seed("content-time", b"2026-11-25T03:28:51.000000001Z");
+}
+
+fn plain() {
+    use crate::plain::{Profile, add, car};
+    for profile in [Profile::V0, Profile::V1] {
+        let mut blocks = Vec::new();
+        let mut sink = |block: Block| {
+            blocks.push(block);
+            Ok(())
+        };
+        let mut adder = add::FileAdder::new(profile);
+        adder.push(b"hello", &mut sink).unwrap();
+        let file = adder.finish(&mut sink).unwrap();
+        let link = add::symlink(profile, b"../a", &mut sink).unwrap();
+        let entries = [("a".to_owned(), file), ("b".to_owned(), link)];
+        let root = add::directory(profile, &entries, &mut sink).unwrap();
+        let mut bytes = car::header(&[root.cid]);
+        for block in &blocks {
+            seed("content-plain-node", block.bytes());
+            car::write_section(&mut bytes, &profile.cid_of(block), block).unwrap();
+        }
+        seed("content-car-file", &bytes);
+        let fields = [0, 0, 51, bytes.len() as u64, 0];
+        let mut v2 = b"\x0a\xa1\x67version\x02".to_vec();
+        fields.iter().for_each(|field| v2.extend_from_slice(&u64::to_le_bytes(*field)));
+        v2.extend_from_slice(&bytes);
+        seed("content-car-file", &v2);
+    }
+    // Two names, in a folder that is sharded.
+    let hash = [0x08, 0x05, 0x12, 0x01, 0x03, 0x28, 0x22, 0x30, 0x80, 0x02];
+    let cid = crate::block::cid_of(0x55, b"x").to_bytes();
+    let mut node = Vec::new();
+    for name in ["00a", "01"] {
+        let len = cid.len() + name.len() + 6;
+        node.extend_from_slice(&[0x12, len as u8, 0x0a, cid.len() as u8]);
+        node.extend_from_slice(&cid);
+        node.extend_from_slice(&[0x12, name.len() as u8]);
+        node.extend_from_slice(name.as_bytes());
+        node.extend_from_slice(&[0x18, 0x01]);
+    }
+    node.extend_from_slice(&[0x0a, hash.len() as u8]);
+    node.extend_from_slice(&hash);
+    seed("content-plain-node", &node);
+    let sharded = PlainNode::decode(&crate::block::cid_of(CODEC_DAG_PB, &node), node.into()).unwrap();
+    assert_eq!(sharded.links().len(), 2);
 }
 
 fn heads() {

@@ -5,8 +5,8 @@
 //! ciphertext, since that is what a UnixFS reader gets.
 
 use super::UnixfsError;
-use super::pb::{malformed, read_file_data, read_node};
-use crate::block::{Block, BlockSink, CODEC_DAG_PB, Link};
+use super::pb::{malformed, read_node, read_unixfs};
+use crate::block::{Block, BlockSink, CODEC_DAG_PB, Link, SinkError};
 use cid::{Cid, Version};
 use multihash_codetable::Code;
 use rust_unixfs::file::adder::{FileBranchLink, rebuild_file_branch};
@@ -33,33 +33,69 @@ pub struct FileDag {
 /// Builds a DAG from its leaves, streaming: it holds one unfinished node for each level.
 pub struct FileBuilder<S> {
     sink: S,
-    levels: Vec<Vec<FileBranchLink>>,
+    levels: Levels,
     leaves: u64,
 }
 
 impl<S: BlockSink> FileBuilder<S> {
     /// Inner nodes go to `sink`, children before parents; the leaves are there already.
     pub fn new(sink: S) -> Self {
-        Self { sink, levels: vec![Vec::new()], leaves: 0 }
+        Self { sink, levels: Levels::new(BRANCH_LINKS, Version::V1), leaves: 0 }
     }
 
     /// Appends a leaf: a raw block of `len` bytes.
     pub fn push(&mut self, cid: Cid, len: u32) -> Result<(), UnixfsError> {
         self.leaves += 1;
         let size = u64::from(len);
-        self.push_link(0, FileBranchLink { cid, blocksize: size, tsize: size })
+        let sink = &mut self.sink;
+        let link = FileBranchLink { cid, blocksize: size, tsize: size };
+        self.levels.push(link, &mut |block| sink.put(block).map(drop))
     }
 
-    fn push_link(&mut self, level: usize, link: FileBranchLink) -> Result<(), UnixfsError> {
+    /// Writes what is unfinished. Nothing when there was no leaf: an empty file has no DAG.
+    pub fn finish(mut self) -> Result<Option<FileDag>, UnixfsError> {
+        let sink = &mut self.sink;
+        let root = self.levels.finish(&mut |block| sink.put(block).map(drop))?;
+        Ok(root.map(|root| {
+            let link = Link { cid: root.cid, tsize: root.tsize };
+            FileDag { root: link, filesize: root.blocksize, leaves: self.leaves }
+        }))
+    }
+}
+
+/// Where finished inner nodes go.
+pub(crate) type Put<'a> = dyn FnMut(Block) -> Result<(), SinkError> + 'a;
+
+/// The unfinished nodes of a balanced DAG, from the leaves up.
+pub(crate) struct Levels {
+    rows: Vec<Vec<FileBranchLink>>,
+    /// Links of a full node.
+    width: usize,
+    /// How links write the CIDs of inner nodes.
+    version: Version,
+}
+
+impl Levels {
+    /// No leaf yet.
+    pub(crate) fn new(width: usize, version: Version) -> Self {
+        Self { rows: vec![Vec::new()], width, version }
+    }
+
+    /// Appends a leaf.
+    pub(crate) fn push(&mut self, leaf: FileBranchLink, put: &mut Put<'_>) -> Result<(), UnixfsError> {
+        self.push_at(0, leaf, put)
+    }
+
+    fn push_at(&mut self, level: usize, link: FileBranchLink, put: &mut Put<'_>) -> Result<(), UnixfsError> {
         let mut carry = Some((level, link));
         while let Some((level, link)) = carry.take() {
-            if level == self.levels.len() {
-                self.levels.push(Vec::new());
+            if level == self.rows.len() {
+                self.rows.push(Vec::new());
             }
-            let Some(row) = self.levels.get_mut(level) else { break };
-            if row.len() == BRANCH_LINKS {
+            let Some(row) = self.rows.get_mut(level) else { break };
+            if row.len() == self.width {
                 let full = std::mem::replace(row, vec![link]);
-                carry = Some((level + 1, branch(&mut self.sink, &full)?));
+                carry = Some((level + 1, branch(&full, self.version, put)?));
             } else {
                 row.push(link);
             }
@@ -67,21 +103,18 @@ impl<S: BlockSink> FileBuilder<S> {
         Ok(())
     }
 
-    /// Writes what is unfinished. Nothing when there was no leaf: an empty file has no DAG.
-    pub fn finish(mut self) -> Result<Option<FileDag>, UnixfsError> {
+    /// Writes what is unfinished, and gives the root; nothing when there was no leaf.
+    pub(crate) fn finish(mut self, put: &mut Put<'_>) -> Result<Option<FileBranchLink>, UnixfsError> {
         let mut level = 0;
         loop {
-            let row = self.levels.get_mut(level).map(std::mem::take).unwrap_or_default();
-            let top = level + 1 >= self.levels.len();
+            let row = self.rows.get_mut(level).map(std::mem::take).unwrap_or_default();
+            let top = level + 1 >= self.rows.len();
             match (row.as_slice(), top) {
                 ([], _) => return Ok(None),
-                ([only], true) => {
-                    let root = Link { cid: only.cid, tsize: only.tsize };
-                    return Ok(Some(FileDag { root, filesize: only.blocksize, leaves: self.leaves }));
-                }
+                ([only], true) => return Ok(Some(only.clone())),
                 (row, _) => {
-                    let link = branch(&mut self.sink, row)?;
-                    self.push_link(level + 1, link)?;
+                    let link = branch(row, self.version, put)?;
+                    self.push_at(level + 1, link, put)?;
                 }
             }
             level += 1;
@@ -106,13 +139,18 @@ pub fn inner_node(children: &[(Link, u64)]) -> Result<Block, UnixfsError> {
 }
 
 /// Writes one inner node and says how it is linked.
-fn branch(sink: &mut impl BlockSink, links: &[FileBranchLink]) -> Result<FileBranchLink, UnixfsError> {
+fn branch(
+    links: &[FileBranchLink],
+    version: Version,
+    put: &mut Put<'_>,
+) -> Result<FileBranchLink, UnixfsError> {
     let (bytes, filesize) = encode_branch(links);
     let block = Block::dag_pb(bytes)?;
     let below = links.iter().fold(0u64, |sum, link| sum.saturating_add(link.tsize));
     let tsize = below.saturating_add(u64::from(block.len()));
-    let link = FileBranchLink { cid: *block.cid(), blocksize: filesize, tsize };
-    sink.put(block)?;
+    let cid = crate::block::written_as(block.cid(), version);
+    let link = FileBranchLink { cid, blocksize: filesize, tsize };
+    put(block)?;
     Ok(link)
 }
 
@@ -188,7 +226,7 @@ fn update_node(
         let start = first.saturating_add(child_span.saturating_mul(at as u64));
         *link = update_node(link.clone(), height - 1, start, changes, read, sink)?;
     }
-    branch(&mut &mut *sink, &links)
+    branch(&links, Version::V1, &mut |block| sink.put(block).map(drop))
 }
 
 /// The links of a file DAG's inner node, which must be encoded as we would.
@@ -197,7 +235,7 @@ pub(crate) fn decode_branch(block: &Block) -> Result<Vec<FileBranchLink>, Unixfs
         return Err(malformed("not an inner node of a file"));
     }
     let node = read_node(block.bytes())?;
-    let data = read_file_data(node.data)?;
+    let data = read_unixfs(node.data)?;
     let fits = node.links.len() == data.blocksizes.len() && (1..=BRANCH_LINKS).contains(&node.links.len());
     if !fits || data.kind != Some(FILE_KIND) {
         return Err(malformed("not an inner node of a file"));

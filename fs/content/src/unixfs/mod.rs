@@ -4,10 +4,10 @@
 //! ([`Directory`]): the entry `_` is their own ciphertext, the others link what they refer to under numbers.
 
 mod file;
-mod pb;
+pub(crate) mod pb;
 
-pub(crate) use file::decode_branch;
 pub use file::{BRANCH_LINKS, FileBuilder, FileDag, LeafChange, ReadNode, inner_node, update};
+pub(crate) use file::{Levels, decode_branch};
 
 use crate::block::{Block, BlockError, CODEC_DAG_PB, CODEC_RAW, Link};
 use bytes::Bytes;

@@ -12,19 +12,20 @@ const LINKS_MAX: usize = 60_000;
 
 /// A dag-pb node.
 #[derive(Debug, Default)]
-pub(super) struct PbNode<'a> {
-    pub(super) links: Vec<PbLink>,
-    pub(super) data: &'a [u8],
+pub(crate) struct PbNode<'a> {
+    pub(crate) links: Vec<PbLink<'a>>,
+    pub(crate) data: &'a [u8],
 }
 
-/// A link as it stands, but for its name: what the caller encodes again has the right one.
+/// A link as it stands.
 #[derive(Debug)]
-pub(super) struct PbLink {
-    pub(super) cid: Cid,
-    pub(super) tsize: Option<u64>,
+pub(crate) struct PbLink<'a> {
+    pub(crate) cid: Cid,
+    pub(crate) name: &'a [u8],
+    pub(crate) tsize: Option<u64>,
 }
 
-impl PbLink {
+impl PbLink<'_> {
     /// The link, if it says how much is below it.
     pub(super) fn to_link(&self) -> Result<Link, UnixfsError> {
         crate::block::check_cid(&self.cid)?;
@@ -32,12 +33,15 @@ impl PbLink {
     }
 }
 
-/// The UnixFS message of a file's inner node.
+/// The UnixFS message, but for what says nothing about bytes and names: modes and times.
 #[derive(Debug, Default)]
-pub(super) struct FileData {
-    pub(super) kind: Option<u64>,
-    pub(super) filesize: Option<u64>,
-    pub(super) blocksizes: Vec<u64>,
+pub(crate) struct UnixfsData<'a> {
+    pub(crate) kind: Option<u64>,
+    pub(crate) data: Option<&'a [u8]>,
+    pub(crate) filesize: Option<u64>,
+    pub(crate) blocksizes: Vec<u64>,
+    pub(crate) hash_type: Option<u64>,
+    pub(crate) fanout: Option<u64>,
 }
 
 /// A protobuf value of one of the two wire types that these messages have.
@@ -46,7 +50,7 @@ enum Value<'a> {
     Bytes(&'a [u8]),
 }
 
-pub(super) fn read_node(bytes: &[u8]) -> Result<PbNode<'_>, UnixfsError> {
+pub(crate) fn read_node(bytes: &[u8]) -> Result<PbNode<'_>, UnixfsError> {
     let mut node = PbNode::default();
     let mut rest = bytes;
     while let Some((field, value)) = next_field(&mut rest)? {
@@ -59,29 +63,33 @@ pub(super) fn read_node(bytes: &[u8]) -> Result<PbNode<'_>, UnixfsError> {
     Ok(node)
 }
 
-fn read_link(bytes: &[u8]) -> Result<PbLink, UnixfsError> {
-    let (mut cid, mut tsize) = (None, None);
+fn read_link(bytes: &[u8]) -> Result<PbLink<'_>, UnixfsError> {
+    let (mut cid, mut name, mut tsize) = (None, &[][..], None);
     let mut rest = bytes;
     while let Some((field, value)) = next_field(&mut rest)? {
         match (field, value) {
             (1, Value::Bytes(hash)) => cid = Some(Cid::try_from(hash).map_err(|_| malformed("a CID"))?),
-            (2, Value::Bytes(_)) => {}
+            (2, Value::Bytes(bytes)) => name = bytes,
             (3, Value::Number(size)) => tsize = Some(size),
             _ => return Err(malformed("an unknown field of a link")),
         }
     }
-    Ok(PbLink { cid: cid.ok_or_else(|| malformed("a link to nothing"))?, tsize })
+    Ok(PbLink { cid: cid.ok_or_else(|| malformed("a link to nothing"))?, name, tsize })
 }
 
-pub(super) fn read_file_data(bytes: &[u8]) -> Result<FileData, UnixfsError> {
-    let mut data = FileData::default();
+pub(crate) fn read_unixfs(bytes: &[u8]) -> Result<UnixfsData<'_>, UnixfsError> {
+    let mut data = UnixfsData::default();
     let mut rest = bytes;
     while let Some((field, value)) = next_field(&mut rest)? {
         match (field, value) {
             (1, Value::Number(kind)) => data.kind = Some(kind),
+            (2, Value::Bytes(bytes)) => data.data = Some(bytes),
             (3, Value::Number(size)) => data.filesize = Some(size),
             (4, Value::Number(size)) if data.blocksizes.len() < LINKS_MAX => data.blocksizes.push(size),
-            _ => return Err(malformed("an unknown field of a file")),
+            (5, Value::Number(hash)) => data.hash_type = Some(hash),
+            (6, Value::Number(fanout)) => data.fanout = Some(fanout),
+            (7, Value::Number(_)) | (8, Value::Bytes(_)) => {}
+            _ => return Err(malformed("an unknown field of UnixFS")),
         }
     }
     Ok(data)
@@ -111,6 +119,6 @@ fn varint(rest: &mut &[u8]) -> Result<u64, UnixfsError> {
     Ok(value)
 }
 
-pub(super) fn malformed(why: &str) -> UnixfsError {
+pub(crate) fn malformed(why: &str) -> UnixfsError {
     UnixfsError::Malformed(why.to_owned())
 }
