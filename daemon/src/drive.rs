@@ -198,6 +198,9 @@ impl Engine {
                     Some(_) => {}
                 }
             }
+            for (id, _) in e.ledger.public_pieces() {
+                e.ledger.want_copies(id, e.policy.copies())?;
+            }
             anyhow::Ok(added)
         })
         .await?
@@ -210,7 +213,9 @@ impl Engine {
         let known: HashSet<[u8; 16]> = all.iter().map(|piece| piece.id).collect();
         let since = self.restored.as_ref().map_or(self.started_at, |restored| restored.at);
         let remote = self.ledger.pieces().into_iter();
-        let remote = remote.filter(|(id, row)| row.stripe.is_none() && !known.contains(id));
+        // What is public is not what the drive stands on.
+        let remote =
+            remote.filter(|(id, row)| row.stripe.is_none() && row.public.is_none() && !known.contains(id));
         all.extend(remote.map(|(id, row)| PieceInfo {
             id,
             raw_len: row.raw_len,

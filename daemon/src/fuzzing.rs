@@ -15,7 +15,10 @@ use crate::cli::args::parse_size;
 use crate::control::{ProviderStatusReport, Request, Response, StatusReport};
 use crate::drive::head::Published;
 use crate::drive::ledger;
+use crate::gateway::index;
+use crate::gateway::request::{self, Form, Scope};
 use crate::home::{Config, ProviderAddr, passphrase};
+use crate::link::Link;
 use crate::process::ProcessRecord;
 use crate::records::{DriveRecords, HeadValue, head_key, keyring_key};
 
@@ -38,6 +41,9 @@ const OWN: &[Decoder] = &[
     ("daemon-head-value", head_value),
     ("daemon-secrets", secrets),
     ("daemon-address", address),
+    ("daemon-link", link),
+    ("daemon-gateway-url", gateway_url),
+    ("daemon-public-index", public_index),
     ("daemon-size", |bytes| drop(parse_size(text(bytes)))),
     ("proofs-possession", possession),
     ("proofs-piece-cid", piece_cid),
@@ -95,6 +101,35 @@ fn address(bytes: &[u8]) {
         for full in address.full_addrs() {
             assert!(full.parse::<ProviderAddr>().is_ok(), "an address does not come back");
         }
+    }
+}
+
+fn link(bytes: &[u8]) {
+    if let Ok(link) = text(bytes).parse::<Link>() {
+        assert_eq!(link.to_string().parse::<Link>().as_ref(), Ok(&link), "another link comes back");
+    }
+}
+
+/// The URL in the first line, an Accept header in the second, a range in the third.
+fn gateway_url(bytes: &[u8]) {
+    let mut lines = text(bytes).lines();
+    let (url, accept) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    if let Ok(question) = request::parse(url, &[accept]) {
+        let sound = |name: &String| holdfast_content::plain::add::check_name(name).is_ok();
+        assert!(question.path.iter().all(sound), "a name that leads elsewhere");
+        if let Form::Car(Scope::Entity(Some(span))) = question.form {
+            let range = span.range(1000);
+            assert!(range.start <= range.end && range.end <= 1000);
+        }
+    }
+    if let Some(Some(range)) = request::byte_range(lines.next().unwrap_or_default(), 1000) {
+        assert!(range.start < range.end && range.end <= 1000);
+    }
+}
+
+fn public_index(bytes: &[u8]) {
+    if let Some(entries) = index::decode(bytes) {
+        assert_eq!(index::encode(&entries), bytes, "two encodings of one index");
     }
 }
 

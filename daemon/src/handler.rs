@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::control::{
     ControlError, ControlHandler, ErrorKind, KeepRequest, ProgressLine, ProgressSink, ProvidersReport,
-    SealReport, StatusReport, SyncReport, UnmountReport, VerifyReport,
+    PublicRequest, SealReport, StatusReport, SyncReport, UnmountReport, VerifyReport,
 };
 use crate::drive::Engine;
 use crate::drive::ledger::ProviderState;
@@ -256,6 +256,10 @@ impl ControlHandler for Handler {
 
     async fn keep(&self, what: KeepRequest) -> Answer<serde_json::Value> {
         crate::keep::answer(&self.engine, what).await
+    }
+
+    async fn public(&self, what: PublicRequest) -> Answer<serde_json::Value> {
+        crate::public::answer(&self.engine, what).await
     }
 
     async fn provider_list(&self) -> Answer<ProvidersReport> {

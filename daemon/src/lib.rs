@@ -2,7 +2,8 @@
 //!
 //! - `home`, `control`, `metrics`, `worker`, `records`: what a drive's process is made of.
 //! - `cli`: the commands; thin, all of them. `provide` and `local_network`: the provider's side.
-//! - `plain`: folders as plain UnixFS and CAR files, without a drive.
+//! - `plain`: folders as plain UnixFS and CAR files, without a drive. `public`: what a drive has published. `gateway`: how
+//!   providers give it to anybody. `link`, `get`: how anybody finds and fetches it.
 //! - `drive`, `workers`, `wiring`, `retrieve`, `restore`, `status`: the drive itself, which fs and net meet in.
 //!
 //! The seam between the commands and the drive:
@@ -25,9 +26,12 @@ pub mod control;
 pub mod drive;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod gateway;
+pub mod get;
 pub mod handler;
 pub mod home;
 pub mod keep;
+pub mod link;
 pub mod local_network;
 pub mod memory;
 pub mod metrics;
@@ -36,6 +40,7 @@ pub mod process;
 pub mod progress;
 pub mod prover;
 pub mod provide;
+pub mod public;
 pub mod records;
 pub mod restore;
 pub mod retrieve;

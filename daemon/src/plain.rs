@@ -43,7 +43,7 @@ pub enum TreeError {
     Special(PathBuf),
     #[error("{} has a name that is no UTF-8, which IPFS has no word for", .0.display())]
     NotUtf8(PathBuf),
-    #[error("{} is what is being written, and lies within what is exported", .0.display())]
+    #[error("{} is what is being written, and lies within what is read", .0.display())]
     Itself(PathBuf),
     #[error("{} is there already", .0.display())]
     Exists(PathBuf),
@@ -81,6 +81,15 @@ impl TreeError {
             },
             source => TreeError::Dag { path, source },
         }
+    }
+}
+
+/// A sentence about entries that were left out since their names begin with a dot; nothing when there are none.
+pub fn hidden_words(left_out: u64) -> String {
+    match left_out {
+        0 => String::new(),
+        1 => "1 hidden entry was left out, as `ipfs add` does; --hidden takes it along.\n".to_owned(),
+        n => format!("{n} hidden entries were left out, as `ipfs add` does; --hidden takes them along.\n"),
     }
 }
 

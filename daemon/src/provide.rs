@@ -4,6 +4,7 @@
 //!   DIR/ 0700
 //!     config         JSON: version, capacity, what one drive may store, addresses to listen at, sealing, metrics
 //!     identity       the provider's key (net)         slots/ deals/ records/   what it stores (net)
+//!     public/        where public blocks lie in their slots (gateway)
 //!     provider.lock, provider.pid, address, provider.log
 //!     control.sock   while it runs: answers `holdfast status`
 //! ```
@@ -17,23 +18,27 @@ mod folder;
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use holdfast_net::{
-    Env, Multiaddr, identity,
+    Env, Multiaddr,
+    bitswap::{self, BITSWAP_PROTOCOL, ServerLimits},
+    identity,
     node::{Node, NodeConfig},
     provider::Provider,
     settlement::NoSettlement,
 };
 use libp2p::multiaddr::Protocol;
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     control,
+    gateway::{Gateway, PublicIndex, server::GatewayLimits},
     home::{HomeError, ProviderAddr, write_atomically},
     local_network::{ADDRESS_FILE, PID_FILE},
     metrics::{Endpoint, MetricsError},
@@ -89,6 +94,9 @@ pub struct Started {
     /// Where its metrics are read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
+    /// Where public blocks are given by HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
 }
 
 /// Serves until `shutdown`; `announce` is called once, when it listens. `program` is this one: the prover may be beside it.
@@ -101,7 +109,7 @@ pub async fn run(
     let env = Env::system();
     let key = identity::load_or_create(&folder.dir.join(IDENTITY_FILE), &env)?;
     check_ports_free(&folder)?;
-    let node = Node::start(NodeConfig::listening(key, folder.listen.clone()))
+    let node = Node::start(NodeConfig::listening(key, folder.listen.clone()).with_bitswap())
         .await
         .map_err(|error| listen_failed(&folder, &error))?;
     let bound = node.listeners();
@@ -128,6 +136,7 @@ pub async fn run(
         None => None,
         Some(sealer) => Some(begin_sealing(sealer, &provider, &shutdown).await?),
     };
+    let serving_public = ServingPublic::begin(&mut folder, &provider, &node, &shutdown).await?;
     folder.remember()?;
 
     let address = ProviderAddr::new(node.peer_id(), &reachable(bound));
@@ -148,6 +157,7 @@ pub async fn run(
         capacity_bytes: folder.capacity_bytes(),
         seal: folder.seal().map(|seal| seal.profile.clone()),
         metrics: metrics.as_ref().map(Endpoint::url),
+        gateway: serving_public.gateway.map(|address| format!("http://{address}")),
     };
     tracing::info!(peer = %node.peer_id(), "providing");
 
@@ -161,6 +171,7 @@ pub async fn run(
             tokio::time::timeout(Duration::from_secs(STOP_SECONDS_MAX), serving).await.unwrap_or(Ok(()))
         }
     };
+    serving_public.end().await;
     if let Some((sealing, stop)) = sealing {
         stop.cancel();
         let _ = sealing.await;
@@ -170,6 +181,54 @@ pub async fn run(
     let _ = fs::remove_file(folder.dir.join(PID_FILE));
     tracing::info!("stopped");
     Ok(served?)
+}
+
+/// Public blocks, given to anybody.
+struct ServingPublic {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    gateway: Option<SocketAddr>,
+}
+
+impl ServingPublic {
+    /// Indexes public slots, and answers by Bitswap and, where it is wished, by HTTP.
+    async fn begin(
+        folder: &mut Folder,
+        provider: &Provider,
+        node: &Node,
+        shutdown: &CancellationToken,
+    ) -> Result<ServingPublic, ProvideError> {
+        let (tasks, stop) = (TaskTracker::new(), shutdown.child_token());
+        let index = PublicIndex::open(&folder.dir)?;
+        tasks.spawn(index.clone().follow(provider.clone(), stop.clone()));
+        if let Some(incoming) = node.take_incoming(BITSWAP_PROTOCOL) {
+            let (blocks, limits) = (Arc::new(index.clone()), ServerLimits::default());
+            tasks.spawn(bitswap::serve(node.streams(), incoming, blocks, limits, stop.clone()));
+        }
+        let mut listening = None;
+        if let Some(wanted) = folder.gateway() {
+            let refused = |error: std::io::Error| ProvideError::Listen {
+                addrs: wanted.to_string(),
+                port_in_use: error.kind() == std::io::ErrorKind::AddrInUse,
+                reason: error.to_string(),
+            };
+            let gateway = Gateway::bind(wanted, index, GatewayLimits::default()).await.map_err(refused)?;
+            let address = gateway.address()?;
+            // A port that the system drew is kept, as the others are.
+            if wanted != address {
+                folder.keep_gateway(address);
+            }
+            tasks.spawn(gateway.run(stop.clone()));
+            listening = Some(address);
+        }
+        tasks.close();
+        Ok(ServingPublic { tasks, stop, gateway: listening })
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(STOP_SECONDS_MAX), self.tasks.wait()).await;
+    }
 }
 
 /// Starts the prover and waits for its first word: what it refuses is told before anybody is served.

@@ -255,6 +255,11 @@ fn import(mut log: Log, body: &HeadBody, owner: [u8; 32], now: u64, copies: u16)
     for entry in log.stripes() {
         found.pieces.insert(entry.body().piece, stripe(entry, &owner)?);
     }
+    for entry in log.public() {
+        let said = entry.body();
+        let row = PieceRow::public(said.raw_len, copies, said.receipt.to_vec());
+        found.pieces.insert(said.piece, row);
+    }
     // A slot that moved has an entry for each holder that it had: the newest one is in force.
     let mut newest: BTreeMap<(PieceId, u16), &PlacementEntry> = BTreeMap::new();
     for (_, entry) in log.placed() {

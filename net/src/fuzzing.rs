@@ -5,6 +5,7 @@ use futures::executor::block_on;
 use futures::io::Cursor;
 use libp2p::PeerId;
 
+use crate::bitswap::message::{MESSAGE_BYTES_MAX, Message};
 use crate::codec;
 use crate::deal::{
     AnswerBody, DEAL_BYTES_MAX, DealId, DealProposal, ReceiptBody, SignedProposal, SignedReceipt,
@@ -30,8 +31,17 @@ pub const DECODERS: &[(&str, fn(&[u8]))] = &[
     ("net-record-key", record_key),
     ("net-deal-id", deal_id),
     ("net-deal-row", |bytes| drop(DealRow::decode(bytes))),
+    ("net-bitswap", bitswap),
     ("net-record-file", |bytes| drop(records::decode(bytes))),
 ];
+
+/// What is understood of a message comes back.
+fn bitswap(bytes: &[u8]) {
+    if let Ok(message) = Message::decode(&bytes::Bytes::copy_from_slice(bytes)) {
+        let again = bytes::Bytes::from(message.encode());
+        assert!(again.len() > MESSAGE_BYTES_MAX || Message::decode(&again) == Ok(message));
+    }
+}
 
 /// A stream of frames: each one comes back byte for byte.
 fn frame(bytes: &[u8]) {

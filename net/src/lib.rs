@@ -38,6 +38,8 @@
 //! Provider::open(dir, ProviderConfig, node, Env, Arc<dyn RecordRules>, Arc<dyn Settlement>).await -> Provider
 //!   provider.run().await  stop()  status() -> ProviderStatus  sweep().await
 //!
+//! bitswap::serve(control, incoming, Arc<dyn PublicBlocks>, limits, stop).await      BitswapClient::fetch(peer, cid, timeout)
+//!
 //! DealProposal{..}.sign(&SigningKey) -> SignedProposal{deal_id(), verify(), to_bytes(), from_bytes()}
 //! Manifest{..}.sign(&SigningKey) -> SignedManifest      mask::slot_seed(..) -> SlotSeed   mask::apply(seed, off, buf)
 //! stripe::encode(data, parity) -> parity shards         stripe::rebuild(k, m, have, want) -> lost shards
@@ -46,6 +48,7 @@
 //! [`Settlement`]: settlement::Settlement
 //! [`RecordRules`]: record::RecordRules
 
+pub mod bitswap;
 pub mod client;
 pub mod codec;
 pub mod deal;

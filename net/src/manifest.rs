@@ -20,6 +20,8 @@ pub const MANIFEST_VERSION: u8 = 1;
 pub const SUITE_MASKED: u8 = 1;
 /// Slots hold the piece's own bytes.
 pub const SUITE_PLAIN: u8 = 2;
+/// Slots hold the piece's own bytes, a CAR of plain blocks that the holder may give to anybody.
+pub const SUITE_PUBLIC: u8 = 3;
 /// The longest encoded manifest: 1,024 slots of about 60 bytes.
 pub const MANIFEST_BYTES_MAX: usize = 64 << 10;
 /// The most slots of one manifest.
@@ -73,7 +75,7 @@ pub struct Manifest {
     /// [`MANIFEST_VERSION`].
     #[serde(rename = "v")]
     pub version: u8,
-    /// [`SUITE_MASKED`] or [`SUITE_PLAIN`].
+    /// [`SUITE_MASKED`], [`SUITE_PLAIN`] or [`SUITE_PUBLIC`].
     pub suite: u8,
     /// The id that slot seeds are derived from: of the piece when the code is replicas, else of the stripe.
     #[serde(with = "serde_bytes")]
@@ -103,6 +105,12 @@ impl Manifest {
         }
     }
 
+    /// Replicas of a public piece: so many slots with the same bytes, and so the same piece CID.
+    pub fn published(id: [u8; 16], raw_len: u64, piece_cid: Cid, slots: usize, signer: [u8; 32]) -> Manifest {
+        let suite = SUITE_PUBLIC;
+        Manifest { suite, ..Manifest::replicas(id, raw_len, vec![piece_cid; slots], signer) }
+    }
+
     /// A stripe over `pieces`, masked: their slots first, then the parity. `slots` are the piece CIDs of all of them.
     pub fn stripe(
         id: [u8; 16],
@@ -130,8 +138,11 @@ impl Manifest {
 
     pub(crate) fn validate(&self) -> Result<(), CodecError> {
         check_version(self.version, MANIFEST_VERSION)?;
-        if self.suite != SUITE_MASKED && self.suite != SUITE_PLAIN {
+        if !matches!(self.suite, SUITE_MASKED | SUITE_PLAIN | SUITE_PUBLIC) {
             return Err(CodecError::UnknownSuite(self.suite));
+        }
+        if self.suite == SUITE_PUBLIC && self.code != Code::Replicas {
+            return Err(CodecError::Inconsistent("public data in a code that nobody can read alone"));
         }
         if self.slots.is_empty() || self.slots.len() > MANIFEST_SLOTS_MAX {
             return Err(CodecError::Inconsistent("the number of slots"));
@@ -209,7 +220,14 @@ impl SignedManifest {
         Ok(SignedManifest { body, bytes: bytes.to_vec() })
     }
 
-    /// The number of the slot with this piece CID.
+    /// Whether a manifest that was verified when it came says that its slot is public.
+    pub(crate) fn is_public(bytes: &[u8]) -> bool {
+        let signed = codec::decode::<Signed>(bytes, MANIFEST_BYTES_MAX);
+        let body = signed.and_then(|signed| codec::decode::<Manifest>(&signed.body, MANIFEST_BYTES_MAX));
+        body.is_ok_and(|manifest| manifest.suite == SUITE_PUBLIC)
+    }
+
+    /// The number of the slot with this piece CID; the first one of them where they are all the same.
     pub fn slot_of(&self, piece_cid: &Cid) -> Option<u16> {
         let place = self.body.slots.iter().position(|s| s.piece_cid == *piece_cid)?;
         u16::try_from(place).ok()
@@ -242,6 +260,26 @@ mod tests {
         assert_eq!(signed, again);
         assert_eq!(again.slot_of(&piece_cid(3)), Some(2));
         assert_eq!(again.slot_of(&piece_cid(9)), None);
+    }
+
+    #[test]
+    fn public_slots_are_all_the_same() {
+        let signer = signing_key(4).verifying_key().to_bytes();
+        let public = Manifest::published([5; 16], 1 << 20, piece_cid(1), 3, signer);
+        assert_eq!(public.slots.len(), 3);
+        let signed = public.clone().sign(&signing_key(4)).unwrap();
+        assert_eq!(SignedManifest::from_bytes(signed.as_bytes()).unwrap().manifest(), &public);
+        assert!(SignedManifest::is_public(signed.as_bytes()));
+        assert!(!SignedManifest::is_public(manifest().sign(&signing_key(4)).unwrap().as_bytes()));
+        assert!(!SignedManifest::is_public(b"no manifest"));
+        let pieces =
+            vec![ManifestPiece { id: [1; 16], raw_len: 64 }, ManifestPiece { id: [2; 16], raw_len: 64 }];
+        let cids = vec![piece_cid(1), piece_cid(2), piece_cid(3)];
+        let mut stripe = Manifest::stripe([5; 16], pieces, 1, cids, signer).unwrap();
+        stripe.suite = SUITE_PUBLIC;
+        assert!(stripe.sign(&signing_key(4)).is_err());
+        let unknown = Manifest { suite: 4, ..public };
+        assert_eq!(unknown.sign(&signing_key(4)).unwrap_err(), CodecError::UnknownSuite(4));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::bitswap::BITSWAP_PROTOCOL;
 use crate::error::NetError;
 use crate::wire::{CONTROL_PROTOCOL, DATA_PROTOCOL};
 
@@ -36,6 +37,8 @@ const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that does not close in order within this is dropped when the node stops.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The connection's receive window, 1 GiB, divided by the 256 KiB that a stream begins with.
+const FOREIGN_STREAMS_MAX: usize = 4096;
 const COMMANDS_MAX: usize = 64;
 const DIAL_WAITERS_MAX: usize = 256;
 
@@ -75,17 +78,34 @@ pub struct NodeConfig {
     pub listen: Vec<Multiaddr>,
     /// What it bears.
     pub limits: NodeLimits,
+    /// Whether it takes Bitswap streams, from its first moment on.
+    pub bitswap: bool,
 }
 
 impl NodeConfig {
     /// A node that only dials.
     pub fn client(identity: Keypair) -> NodeConfig {
-        NodeConfig { identity, listen: Vec::new(), limits: NodeLimits::default() }
+        NodeConfig { identity, listen: Vec::new(), limits: NodeLimits::default(), bitswap: false }
     }
 
     /// A node that listens.
     pub fn listening(identity: Keypair, listen: Vec<Multiaddr>) -> NodeConfig {
-        NodeConfig { identity, listen, limits: NodeLimits::default() }
+        NodeConfig { identity, listen, limits: NodeLimits::default(), bitswap: false }
+    }
+
+    /// For whoever serves public blocks.
+    pub fn with_bitswap(mut self) -> NodeConfig {
+        self.bitswap = true;
+        self
+    }
+
+    /// A node that only dials, peers of other programs among them.
+    ///
+    /// Their multiplexers send frames as large as our window is, and ours takes none above 1 MiB. A window grows only while
+    /// the connection's share is not used up: with so many streams allowed each one's share is what it begins with.
+    pub fn foreign_client(identity: Keypair) -> NodeConfig {
+        let limits = NodeLimits { streams_per_connection_max: FOREIGN_STREAMS_MAX, ..NodeLimits::default() };
+        NodeConfig { limits, ..NodeConfig::client(identity) }
     }
 }
 
@@ -167,7 +187,8 @@ impl Node {
         let mut incoming = HashMap::new();
         if !config.listen.is_empty() {
             // Before anybody can connect: a peer that is told "unsupported protocol" takes this for no provider at all.
-            for protocol in [CONTROL_PROTOCOL, DATA_PROTOCOL] {
+            let public = config.bitswap.then_some(BITSWAP_PROTOCOL);
+            for protocol in [CONTROL_PROTOCOL, DATA_PROTOCOL].into_iter().chain(public) {
                 let streams = control.clone().accept(protocol.clone());
                 let streams =
                     streams.map_err(|_| NetError::Local(format!("{protocol} is served already")))?;
@@ -260,7 +281,7 @@ impl Node {
     }
 
     /// The streams that peers open under a protocol; once, and only on a node that listens.
-    pub(crate) fn take_incoming(&self, protocol: StreamProtocol) -> Option<IncomingStreams> {
+    pub fn take_incoming(&self, protocol: StreamProtocol) -> Option<IncomingStreams> {
         self.shared.incoming.lock().remove(&protocol)
     }
 

@@ -132,7 +132,7 @@ fn holdfast(ctx: &Context, words: &[&str], paths: &[&Path]) -> Result<Value> {
     Ok(serde_json::from_str(&done.stdout)?)
 }
 
-fn public_mjs(words: &[&str], paths: &[&Path]) -> Result<Value> {
+pub fn public_mjs(words: &[&str], paths: &[&Path]) -> Result<Value> {
     let modules = modules();
     let mut command = Command::new(node(&modules));
     let done = run(command.arg(modules.join("public.mjs")).args(words).args(paths), WALK)?;
@@ -154,7 +154,7 @@ pub fn install() -> Result<()> {
     std::fs::create_dir_all(&modules)?;
     let lock = std::fs::read(source.join("package-lock.json"))?;
     let done = modules.join("installed-lock");
-    for name in ["package.json", "package-lock.json", "walk.mjs", "public.mjs"] {
+    for name in ["package.json", "package-lock.json", "walk.mjs", "public.mjs", "net.mjs"] {
         std::fs::copy(source.join(name), modules.join(name))?;
     }
     if std::fs::read(&done).is_ok_and(|installed| installed == lock) {
@@ -165,6 +165,12 @@ pub fn install() -> Result<()> {
     run_ok(&mut command, INSTALL).context("npm cannot install Helia's modules here")?;
     std::fs::write(done, lock)?;
     Ok(())
+}
+
+/// Node and one of the scripts beside the modules.
+pub fn script(name: &str) -> (PathBuf, PathBuf) {
+    let modules = modules();
+    (node(&modules), modules.join(name))
 }
 
 /// Node 22 as the lock file brings it; else the machine's.

@@ -18,6 +18,7 @@ mod itself;
 mod machine;
 mod providers;
 mod proving;
+mod public;
 mod quota;
 mod reference;
 mod retention;
@@ -113,6 +114,7 @@ const TESTS: &[Test] = &[
     test("a_stranger_finds_nothing", FUSE, 300, stranger::finds_nothing),
     test("helia_walks_the_drive", HELIA, 300, ipfs::walked_by_helia),
     test("folders_have_the_cids_that_helia_gives", MODULES, 300, ipfs::same_cids_as_helia),
+    test("what_is_published_is_for_everybody", HELIA, 900, public::for_everybody),
 ];
 
 struct Arguments {

@@ -15,7 +15,7 @@ pub use provide::*;
 
 mod plain;
 
-pub use plain::{AddArgs, ExportArgs, ImportArgs};
+pub use plain::{ExportArgs, GetArgs, ImportArgs, PublishArgs, ServeArgs, Switch, UnpublishArgs};
 
 const EXAMPLES: &str = "\
 A first drive, with providers on this machine to try it out:
@@ -72,6 +72,14 @@ pub enum Command {
     Diff(DiffArgs),
     /// Bring a file or folder back from the newest snapshot that has it
     Undelete(UndeleteArgs),
+    /// Make a file or folder public: not encrypted, kept by the drive's providers, who give it to anybody
+    Publish(PublishArgs),
+    /// Take that back; who has it may keep it
+    Unpublish(UnpublishArgs),
+    /// List what is published
+    Published,
+    /// Fetch what is public, from anywhere: every block is checked. Needs no drive
+    Get(GetArgs),
     /// Write a file or folder to a CAR file, as IPFS programs read it: not encrypted, under the CID that `ipfs add` gives it
     Export(ExportArgs),
     /// Write what a CAR file holds to the disk

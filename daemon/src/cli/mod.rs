@@ -17,6 +17,7 @@ mod plain;
 mod proofs;
 mod provide;
 mod provider;
+mod public;
 mod restore;
 mod running;
 mod undelete;
@@ -54,6 +55,10 @@ pub fn main() -> i32 {
         Command::Prune(args) => keep::prune(&cli, args),
         Command::Diff(args) => keep::diff(&cli, args),
         Command::Undelete(args) => undelete::run(&cli, args),
+        Command::Publish(args) => public::publish(&cli, args),
+        Command::Unpublish(args) => public::unpublish(&cli, args),
+        Command::Published => public::published(&cli),
+        Command::Get(args) => public::get(&cli, args),
         Command::Export(args) => plain::export(&cli, args),
         Command::Import(args) => plain::import(&cli, args),
         Command::Verify(args) => running::verify(&cli, args),

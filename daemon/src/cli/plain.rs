@@ -32,7 +32,7 @@ pub fn import(cli: &Cli, args: &ImportArgs) -> Outcome {
 }
 
 /// Shows how many bytes are done, now and then.
-fn telling<'a>(progress: &'a mut Progress, phase: &'static str) -> impl FnMut(u64) + 'a {
+pub(super) fn telling<'a>(progress: &'a mut Progress, phase: &'static str) -> impl FnMut(u64) + 'a {
     /// A line for each MiB is enough for any terminal.
     const STEP_BYTES: u64 = 1 << 20;
     let mut next = 0;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Exit, Failure, Outcome,
-    args::{LocalNetworkArgs, LocalNetworkCommand, ProvideArgs, SealArgs},
+    args::{LocalNetworkArgs, LocalNetworkCommand, ProvideArgs, SealArgs, Switch},
     background::{self, READY_FD, ReadyPipe},
     log,
     mount::stop_on_signals,
@@ -79,6 +79,8 @@ fn serve(json: bool, args: &ProvideArgs, ready: &ReadyPipe, program: Option<&Pat
         seal: seal_change(&args.seal)?,
         metrics: args.metrics.clone().unwrap_or_default(),
         tree_permille: args.tree_cache,
+        gateway: args.public.gateway.clone().unwrap_or_default(),
+        public: args.public.public.map(|switch| switch == Switch::On),
     };
     let folder = provide::Folder::open(&args.dir, wishes)?;
     log::to_file(&args.dir.join(LOG_FILE))?;
@@ -95,6 +97,9 @@ fn serve(json: bool, args: &ProvideArgs, ready: &ReadyPipe, program: Option<&Pat
             }
             if let Some(url) = &started.metrics {
                 println!("Metrics at {url}.");
+            }
+            if let Some(url) = &started.gateway {
+                println!("Public blocks, for anybody: {url}/ipfs/CID?format=raw (or format=car)");
             }
             println!("How it stands: `holdfast status {}`.", started.dir.display());
             println!("Its address, for `holdfast provider add`:");

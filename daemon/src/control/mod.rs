@@ -18,6 +18,7 @@ mod client;
 mod keep;
 mod protocol;
 mod provider;
+mod public;
 pub mod render;
 pub mod report;
 mod server;
@@ -29,6 +30,7 @@ pub use protocol::{
     ControlError, ErrorKind, KeepRequest, ProgressLine, Request, Response, RuleChange, Target,
 };
 pub use provider::*;
+pub use public::*;
 pub use report::*;
 pub use server::{Answers, ControlHandler, ProgressSink, Server};
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::PublicRequest;
 use crate::home::ProviderAddr;
 
 /// A request line is at most this long.
@@ -35,6 +36,10 @@ pub enum Request {
     /// What stays here, and what was here once. Answer: as each says.
     Keep {
         what: KeepRequest,
+    },
+    /// What is published. Answer: as each says.
+    Public {
+        what: PublicRequest,
     },
     /// Answer: `ProvidersReport`.
     ProviderList {},

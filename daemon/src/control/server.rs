@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use super::{
-    ControlError, ErrorKind, KeepRequest, ProgressLine, ProvidersReport, Request, SealReport, StatusReport,
-    SyncReport, UnmountReport, VerifyReport,
+    ControlError, ErrorKind, KeepRequest, ProgressLine, ProvidersReport, PublicRequest, Request, SealReport,
+    StatusReport, SyncReport, UnmountReport, VerifyReport,
     protocol::{REQUEST_BYTES_MAX, Response},
 };
 use crate::home::ProviderAddr;
@@ -46,6 +46,8 @@ pub trait ControlHandler: Send + Sync + 'static {
     async fn verify(&self, deep: bool, progress: ProgressSink) -> Answer<VerifyReport>;
     /// The answer has the shape that the request names.
     async fn keep(&self, what: KeepRequest) -> Answer<serde_json::Value>;
+    /// The answer has the shape that the request names.
+    async fn public(&self, what: PublicRequest) -> Answer<serde_json::Value>;
     async fn provider_list(&self) -> Answer<ProvidersReport>;
     async fn provider_add(&self, provider: ProviderAddr) -> Answer<ProvidersReport>;
     async fn provider_remove(&self, peer_id: String) -> Answer<ProvidersReport>;
@@ -207,6 +209,10 @@ impl<T: ControlHandler> Answers for T {
             ),
             Request::Verify { deep } => value(handler.verify(deep, progress).await),
             Request::Keep { what } => handler.keep(what).await,
+            // Once begun it is finished, whether or not the client stays.
+            Request::Public { what } => tokio::spawn(async move { handler.public(what).await })
+                .await
+                .unwrap_or_else(|error| Err(ControlError::internal(error))),
             Request::ProviderList {} => value(handler.provider_list().await),
             Request::ProviderAdd { provider } => value(handler.provider_add(provider).await),
             Request::ProviderRemove { peer_id } => value(handler.provider_remove(peer_id).await),

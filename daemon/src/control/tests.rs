@@ -67,6 +67,9 @@ impl ControlHandler for Fake {
     async fn keep(&self, _: KeepRequest) -> Answer<serde_json::Value> {
         Err(ControlError::internal("no"))
     }
+    async fn public(&self, _: PublicRequest) -> Answer<serde_json::Value> {
+        Err(ControlError::internal("no"))
+    }
     async fn provider_list(&self) -> Answer<ProvidersReport> {
         Ok(ProvidersReport { configured: vec![], live: vec![] })
     }

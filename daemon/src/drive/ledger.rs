@@ -10,7 +10,8 @@
 //!
 //! ```text
 //!   piece/<piece id, 16>   PieceRow      raw length, the slots, an intent for each slot that is being placed;
-//!                                        or a stripe under its id: which pieces, and the slots
+//!                                        or a stripe under its id: which pieces, and the slots;
+//!                                        of a public piece also of which publication it is
 //!   prov/<peer id>         ProviderRow   addresses, what was seen of it
 //!   log/<number, u64 BE>   bytes         one signed placement entry (fs/format/content.md)
 //!   chain                  ChainEnd      what the next entry follows
@@ -28,6 +29,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 mod memory;
+mod public;
 mod release;
 mod rows;
 mod stripes;
@@ -36,8 +38,11 @@ mod survival;
 mod tests;
 
 pub use memory::MemoryRows;
+pub use public::NewPublic;
 pub use release::Release;
-pub use rows::{Holder, Intent, Lost, PieceRow, ProviderRow, ProviderState, SlotRow, StripePiece, StripeRow};
+pub use rows::{
+    Holder, Intent, Lost, PieceRow, ProviderRow, ProviderState, PublicRow, SlotRow, StripePiece, StripeRow,
+};
 pub use stripes::{Said, Sign};
 pub use survival::Form;
 
@@ -131,7 +136,7 @@ pub struct Ledger {
 }
 
 /// The highest versions of the rows that say one.
-const PIECE_VERSION_MAX: u8 = 2;
+const PIECE_VERSION_MAX: u8 = 3;
 const PROVIDER_VERSION_MAX: u8 = 1;
 const RELEASE_VERSION_MAX: u8 = 1;
 const PIECE: &[u8] = b"piece/";

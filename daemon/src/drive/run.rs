@@ -145,6 +145,7 @@ fn start_workers(engine: &Arc<Engine>, keyring: Vec<u8>) {
     s.spawn(workers::pin::PinWorker::new(engine.clone()));
     s.spawn(workers::stripe::StripeWorker::new(engine.clone()));
     s.spawn(workers::retain::RetainWorker::new(engine.clone()));
+    s.spawn(workers::public::PublicWorker::new(engine.clone()));
 }
 
 /// Until something ends the mount. Answers the one who asked for it, if somebody did.

@@ -1,4 +1,4 @@
-//! A slot's bytes: a piece under the keystream of the slot's seed, and their piece CIDs.
+//! A slot's bytes: a piece under the keystream of the slot's seed, or a public piece as it is; and their piece CIDs.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use holdfast_net::mask::{self, SlotSeed};
 use holdfast_proofs::commp::CommpHasher;
 use thiserror::Error;
 
-use super::ledger::PieceId;
+use super::ledger::{PieceId, PieceRow};
 
 /// Read and hashed at once; large enough for the hash's own batches, small enough to stay in the cache.
 const STEP: usize = 256 << 10;
@@ -48,16 +48,43 @@ impl PieceBytes for PieceFile {
     }
 }
 
-/// The masked view of a piece that is sent to a provider.
+/// What lies over a slot's bytes.
+#[derive(Clone)]
+pub enum Cover {
+    /// The keystream of the slot's seed.
+    Mask(SlotSeed),
+    /// Nothing: the piece is public.
+    Nothing,
+}
+
+impl Cover {
+    /// Of one slot of a piece.
+    pub fn of(mask_key: &[u8; 32], piece: PieceId, slot: u16, row: &PieceRow) -> Cover {
+        match row.public {
+            Some(_) => Cover::Nothing,
+            None => Cover::Mask(seed(mask_key, piece, slot)),
+        }
+    }
+
+    /// Puts it over bytes from `offset` on, or takes it away.
+    pub fn apply(&self, offset: u64, bytes: &mut [u8]) -> Result<(), mask::MaskError> {
+        match self {
+            Cover::Mask(seed) => mask::apply(seed, offset, bytes),
+            Cover::Nothing => Ok(()),
+        }
+    }
+}
+
+/// The view of a piece that is sent to a provider.
 pub struct MaskedSlot {
     piece: Arc<dyn PieceBytes>,
-    seed: SlotSeed,
+    cover: Cover,
 }
 
 impl MaskedSlot {
-    /// `piece` as the owner of `seed` stores it.
-    pub fn new(piece: Arc<dyn PieceBytes>, seed: SlotSeed) -> Self {
-        Self { piece, seed }
+    /// `piece` under what its slot wears.
+    pub fn new(piece: Arc<dyn PieceBytes>, cover: Cover) -> Self {
+        Self { piece, cover }
     }
 }
 
@@ -67,7 +94,7 @@ impl PieceSource for MaskedSlot {
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
         self.piece.read_at(offset, buf)?;
-        mask::apply(&self.seed, offset, buf).map_err(std::io::Error::other)
+        self.cover.apply(offset, buf).map_err(std::io::Error::other)
     }
 }
 
@@ -77,8 +104,8 @@ pub fn seed(mask_key: &[u8; 32], piece: PieceId, slot: u16) -> SlotSeed {
 }
 
 /// The piece CIDs of all slots, in one pass over the piece's bytes.
-pub fn slot_cids(piece: &dyn PieceBytes, seeds: &[SlotSeed]) -> Result<Vec<cid::Cid>, SlotError> {
-    let mut hashers: Vec<CommpHasher> = seeds.iter().map(|_| CommpHasher::new()).collect();
+pub fn slot_cids(piece: &dyn PieceBytes, covers: &[Cover]) -> Result<Vec<cid::Cid>, SlotError> {
+    let mut hashers: Vec<CommpHasher> = covers.iter().map(|_| CommpHasher::new()).collect();
     let mut plain = vec![0u8; STEP];
     let mut masked = vec![0u8; STEP];
     let mut offset = 0u64;
@@ -86,9 +113,9 @@ pub fn slot_cids(piece: &dyn PieceBytes, seeds: &[SlotSeed]) -> Result<Vec<cid::
         let take = usize::try_from(piece.len() - offset).unwrap_or(STEP).min(STEP);
         let (plain, masked) = (&mut plain[..take], &mut masked[..take]);
         piece.read_at(offset, plain)?;
-        for (hasher, seed) in hashers.iter_mut().zip(seeds) {
+        for (hasher, cover) in hashers.iter_mut().zip(covers) {
             masked.copy_from_slice(plain);
-            mask::apply(seed, offset, masked)?;
+            cover.apply(offset, masked)?;
             hasher.update(masked);
         }
         offset += take as u64;
@@ -117,7 +144,8 @@ mod tests {
     fn slots_of_one_piece_differ_and_the_source_sends_what_was_hashed() {
         let plain: Vec<u8> = (0..700_001u32).map(|i| (i * 7) as u8).collect();
         let piece = Arc::new(Mem(plain));
-        let seeds: Vec<_> = (0..3).map(|n| seed(&[5; 32], [9; 16], n)).collect();
+        let row = PieceRow::new(700_001, 3);
+        let seeds: Vec<_> = (0..3).map(|n| Cover::of(&[5; 32], [9; 16], n, &row)).collect();
         let cids = slot_cids(piece.as_ref(), &seeds).unwrap();
         assert!(cids[0] != cids[1] && cids[1] != cids[2] && cids[0] != cids[2]);
         for (seed, cid) in seeds.iter().zip(&cids) {
@@ -131,5 +159,12 @@ mod tests {
             hasher.update(&bytes);
             assert_eq!(&hasher.finish().to_cid().unwrap(), cid);
         }
+        let public = Cover::of(&[5; 32], [9; 16], 1, &PieceRow::public(700_001, 3, Vec::new()));
+        let mut bytes = vec![0; 700_001];
+        MaskedSlot::new(piece.clone(), public.clone()).read_at(0, &mut bytes).unwrap();
+        assert!(bytes == piece.0, "what is public is kept as it is");
+        let mut hasher = CommpHasher::new();
+        hasher.update(&bytes);
+        assert_eq!(slot_cids(piece.as_ref(), &[public]).unwrap(), [hasher.finish().to_cid().unwrap()]);
     }
 }

@@ -1,10 +1,11 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::control::{ControlError, ErrorKind, KeepRequest, ProgressLine, RuleChange};
+use crate::control::{ControlError, ErrorKind, KeepRequest, ProgressLine, PublicRequest, RuleChange};
 use crate::drive::ledger::{PieceRow, ProviderRow, Release, StripePiece, StripeRow};
 use holdfast_compressed::{Shape, SlotEntry, SlotSet, SlotTree, SlotTreeBuilder, StoredLevel, open_binding};
 use holdfast_proofs::{Challenge, TreeCache, TreeLevel};
+use holdfast_content::publication::PublicPiece;
 use std::collections::BTreeSet;
 
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/seeds");
@@ -80,6 +81,16 @@ fn valid_values_are_seeds() {
             what: KeepRequest::Prune { rule: RuleChange { weekly: Some(4), ..RuleChange::default() } },
         },
         Request::ProviderRemove { peer_id: peer.into() },
+        Request::Public { what: PublicRequest::List {} },
+        Request::Public {
+            what: PublicRequest::Publish {
+                batch: "07".repeat(16),
+                root: "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH".parse().unwrap(),
+                name: "/a".into(),
+                profile: "unixfs-v0-2015".into(),
+                size: 7,
+            },
+        },
     ];
     for request in requests {
         seed("daemon-request", &serde_json::to_vec(&request).unwrap());
@@ -100,6 +111,10 @@ fn valid_values_are_seeds() {
     let pieces = [1, 2, 3].map(|n| StripePiece { id: [n; 16], len: 1000 * u64::from(n) }).to_vec();
     let stripe = PieceRow::striped(StripeRow { parity: 2, pieces, entry: 9 }, vec![vec![1; 40]; 5]).unwrap();
     seed("daemon-ledger-piece", &cbor(&stripe));
+    let root: cid::Cid = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH".parse().unwrap();
+    let public =
+        PublicPiece::new(root, "/a".into(), "unixfs-v0-2015".into(), 7, 1_800_000_000, (0, 1)).unwrap();
+    seed("daemon-ledger-piece", &cbor(&PieceRow::public(1 << 20, 3, public.encode().unwrap())));
     seed("daemon-ledger-provider", &cbor(&ProviderRow::new(1_800_000_000)));
     let release =
         Release { v: 1, provider: vec![2; 38], deal: vec![3; 32], entry: 9, ends_at: 1_800_000_000 };
@@ -108,6 +123,13 @@ fn valid_values_are_seeds() {
     seed("daemon-head-value", &[1, 0, 2, 8, 8, 9]);
     seed("daemon-secrets", b"# comment\nwords: one two\npassphrase: a b\n");
     seed("daemon-size", b"2TiB");
+    seed("daemon-link", format!("holdfast://pub/{root}/a%20b?at={provider}").as_bytes());
+    seed("daemon-link", format!("ipfs://{root}").as_bytes());
+    let url = format!("/ipfs/{root}/a%20b?format=car&dag-scope=entity&entity-bytes=-5:*");
+    seed("daemon-gateway-url", format!("{url}\napplication/vnd.ipld.car;version=1\nbytes=1-2").as_bytes());
+    seed("daemon-gateway-url", format!("/ipfs/{root}\napplication/vnd.ipld.raw\nbytes=-2").as_bytes());
+    let entry = crate::gateway::index::Entry { digest: [5; 32], offset: 99, len: 7 };
+    seed("daemon-public-index", &crate::gateway::index::encode(&[entry]));
     let piece = PieceCid::new(1000, [3; 32]).unwrap();
     seed("proofs-piece-cid", &piece.to_bytes());
     let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../proofs/vectors");

@@ -31,7 +31,7 @@ use std::{
 
 pub use config::{CONFIG_VERSION, Config, Limits, Policy, SURVIVE_LOSSES_MAX};
 pub use error::HomeError;
-pub use files::{create_private_dir, read_limited, write_atomically};
+pub use files::{create_private_dir, read_limited, sync_dir, write_atomically};
 pub use keys::{Recovered, Unlocked};
 pub use lock::LockGuard;
 pub use passphrase::Passphrase;

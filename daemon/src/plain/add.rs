@@ -22,7 +22,7 @@ pub struct AddOptions {
     pub profile: Profile,
     /// Names that begin with a dot, below what was named.
     pub hidden: bool,
-    /// Device and inode of what is being written meanwhile.
+    /// Device and inode of the file or folder that is being written meanwhile.
     pub avoid: Option<(u64, u64)>,
 }
 
@@ -97,6 +97,9 @@ impl Adder<'_> {
         let about = path.symlink_metadata().map_err(TreeError::io("read", path))?;
         if !about.is_dir() {
             return Ok(None);
+        }
+        if self.options.avoid == Some((about.dev(), about.ino())) {
+            return Err(TreeError::Itself(path.to_owned()));
         }
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(path).map_err(TreeError::io("read", path))? {

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::add::{AddOptions, add_path};
 use super::write::write_tree;
-use super::{Counted, Done, TreeError, appear, beside};
+use super::{Counted, Done, TreeError, appear, beside, hidden_words};
 use crate::control::render::{count, size};
 
 const BUFFER_BYTES: usize = 1 << 20;
@@ -48,24 +48,15 @@ pub struct ImportReport {
 
 impl ExportReport {
     pub fn render(&self) -> String {
-        let mut out = format!(
-            "{}\n{} of {} in {} ({})\n",
+        format!(
+            "{}\n{} of {} in {} ({})\n{}",
             self.root,
             size(self.counted.bytes),
             words(&self.counted),
             self.car.display(),
-            size(self.car_bytes)
-        );
-        if self.hidden_left_out > 0 {
-            let left = self.hidden_left_out;
-            let entries = if left == 1 {
-                "1 hidden entry was".to_owned()
-            } else {
-                format!("{left} hidden entries were")
-            };
-            out.push_str(&format!("{entries} left out, as `ipfs add` does; --hidden takes them along.\n"));
-        }
-        out
+            size(self.car_bytes),
+            hidden_words(self.hidden_left_out)
+        )
     }
 }
 

@@ -89,6 +89,7 @@ impl Writer<'_, '_> {
                     std::fs::create_dir(&path).map_err(made("make the folder", &path))?;
                     self.counted.folders += 1;
                     let entries = &mut self.entries;
+                    let below = todo.len();
                     let mut take = |name: &str, cid: &Cid| {
                         check_name(name)?;
                         *entries += 1;
@@ -100,6 +101,10 @@ impl Writer<'_, '_> {
                     };
                     let read = walk::entries(self.blocks, &cid, node, &mut take);
                     read.map_err(TreeError::dag(self.to))?;
+                    // In order, so that whoever fetches can look ahead.
+                    if let Some(entries) = todo.get_mut(below..) {
+                        entries.reverse();
+                    }
                 }
             }
         }

@@ -54,6 +54,12 @@ pub(crate) struct FolderConfig {
     /// Disk for the trees of slots, in thousandths of the slots; without it, as the net room has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tree_permille: Option<u16>,
+    /// Where it gives public blocks by HTTP; without it, it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gateway: Option<SocketAddr>,
+    /// It takes no public data.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    private_only: bool,
 }
 
 impl FolderConfig {
@@ -67,6 +73,8 @@ impl FolderConfig {
             seal: None,
             metrics: None,
             tree_permille: None,
+            gateway: None,
+            private_only: false,
         }
     }
 
@@ -82,6 +90,8 @@ impl FolderConfig {
         self.tree_permille = wishes.tree_permille.or(self.tree_permille);
         wishes.seal.apply(&mut self.seal);
         wishes.metrics.apply(&mut self.metrics);
+        wishes.gateway.apply(&mut self.gateway);
+        self.private_only = wishes.public.map_or(self.private_only, |public| !public);
         self
     }
 }
@@ -115,6 +125,9 @@ pub struct Wishes {
     pub seal: Change<SealConfig>,
     pub metrics: Change<SocketAddr>,
     pub tree_permille: Option<u16>,
+    pub gateway: Change<SocketAddr>,
+    /// Whether it takes public data.
+    pub public: Option<bool>,
 }
 
 /// Whether a folder is a provider's, and no drive's.
@@ -164,7 +177,7 @@ impl Folder {
         let mut folder = Folder { dir, config, on_disk, listen, _lock: lock };
         if is_new {
             // Before anything else is in it: without a configuration it would be a stranger's folder.
-            let first = FolderConfig { seal: None, metrics: None, ..folder.config.clone() };
+            let first = FolderConfig { seal: None, metrics: None, gateway: None, ..folder.config.clone() };
             folder.write(first)?;
         }
         Ok(folder)
@@ -210,6 +223,15 @@ impl Folder {
         self.config.metrics
     }
 
+    pub(super) fn gateway(&self) -> Option<SocketAddr> {
+        self.config.gateway
+    }
+
+    /// A port that the system drew is kept, as the others are.
+    pub(super) fn keep_gateway(&mut self, bound: SocketAddr) {
+        self.config.gateway = Some(bound);
+    }
+
     pub(super) fn tags(&self) -> &Tags {
         &self.config.tags
     }
@@ -222,6 +244,7 @@ impl Folder {
     pub(super) fn provider_config(&self) -> ProviderConfig {
         let mut config = ProviderConfig::with_capacity(self.config.capacity_bytes);
         config.tags = self.config.tags.clone();
+        config.public = !self.config.private_only;
         config.limits.key_bytes_max = self.config.client_bytes_max.unwrap_or(config.limits.key_bytes_max);
         config.limits.tree_permille = self.config.tree_permille.unwrap_or(config.limits.tree_permille);
         config

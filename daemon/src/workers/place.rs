@@ -25,7 +25,7 @@ use crate::drive::events::Level;
 use crate::drive::ledger::{Form, Holder, Intent, Peer, PieceId, PieceRow, SlotRow};
 use crate::drive::peers::peer_short;
 use crate::drive::select::{Candidate, choose};
-use crate::drive::slots::{self, MaskedSlot, PieceBytes};
+use crate::drive::slots::{self, Cover, MaskedSlot, PieceBytes};
 use crate::worker::{Context, Detail, Next, Progress, Worker};
 
 pub(crate) mod confirm;
@@ -331,13 +331,18 @@ async fn ensure_cids(
     if let Some(cids) = known {
         return Ok(cids);
     }
-    let slots = u16::try_from(row.slots.len())?;
-    let cids = engine
+    // All slots of a public piece have the same bytes.
+    let different = if row.public.is_some() { 1 } else { u16::try_from(row.slots.len())? };
+    let (covered, slots) = (row.clone(), row.slots.len());
+    let mut cids = engine
         .blocking(move |e| {
-            let seeds: Vec<_> = (0..slots).map(|n| slots::seed(e.keys.mask.as_bytes(), id, n)).collect();
-            slots::slot_cids(piece.as_ref(), &seeds)
+            let cover = |n| Cover::of(e.keys.mask.as_bytes(), id, n, &covered);
+            slots::slot_cids(piece.as_ref(), &(0..different).map(cover).collect::<Vec<_>>())
         })
         .await??;
+    if row.public.is_some() {
+        cids = cids.repeat(slots);
+    }
     engine.ledger.set_slot_cids(id, cids.iter().map(cid::Cid::to_bytes).collect())?;
     Ok(cids)
 }
@@ -402,15 +407,16 @@ async fn deal(
     let session = engine.peers.session(&engine.ledger, &claim.peer).await?;
     let signed = &proposal.signed;
     session.propose(signed, &proposal.manifest).await?;
-    let seed = slots::seed(engine.keys.mask.as_bytes(), id, claim.slot);
-    let masked = Arc::new(MaskedSlot::new(piece.clone(), seed.clone()));
+    let row = engine.ledger.piece(&id).ok_or_else(|| NetError::Local("the piece was given up".into()))?;
+    let cover = Cover::of(engine.keys.mask.as_bytes(), id, claim.slot, &row);
+    let masked = Arc::new(MaskedSlot::new(piece.clone(), cover.clone()));
     let pushed = AtomicU64::new(0);
     let count = |at: u64| {
         let more = at.saturating_sub(pushed.swap(at, Ordering::Relaxed));
         engine.sent_bytes.fetch_add(more, Ordering::Relaxed);
     };
     let receipt = session.push(signed, masked, count).await?;
-    let proven_at = confirm::recheck(engine, &claim.peer, signed, piece, &seed).await?;
+    let proven_at = confirm::recheck(engine, &claim.peer, signed, piece, &cover).await?;
     let holder = Holder {
         provider: claim.peer.clone(),
         deal: signed.deal_id().0.to_vec(),

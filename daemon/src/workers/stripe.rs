@@ -268,6 +268,7 @@ impl Engine {
         let published = self.head.published_sequence().unwrap_or(0);
         let now = self.now();
         let ripe = |piece: &holdfast_fs::drive::types::PieceInfo| {
+            // What is public never gets here: its providers serve it, and each has it whole.
             !piece.checkpoint
                 && piece.commit_sequence != 0
                 && piece.commit_sequence <= published
@@ -296,7 +297,7 @@ fn todo_logged(id: PieceId, seen: Seen) -> Todo {
 }
 
 /// Signs what a batch of the ledger says.
-fn sign(
+pub(crate) fn sign(
     engine: &Engine,
     action: PlacementAction,
     said: &Said<'_>,
@@ -311,7 +312,10 @@ fn sign(
             let manifest = proposal::striped(said.id, stripe, cids, key.verifying_key().to_bytes())?;
             manifest.sign(key)?.as_bytes().to_vec()
         }
-        _ => Vec::new(),
+        _ => match (&said.row.public, action) {
+            (Some(public), PlacementAction::Public) => public.note.to_vec(),
+            _ => Vec::new(),
+        },
     };
     let itself = said.slot == STRIPE_ITSELF;
     let facts = PlacementFacts {

@@ -36,6 +36,11 @@ pub const DECODERS: &[(&str, fn(&[u8]))] = &[
     ("content-location", location),
     ("content-commit", commit),
     ("content-placement", placement),
+    ("content-public-piece", |bytes| {
+        if let Ok(piece) = crate::publication::PublicPiece::decode(bytes) {
+            assert!(piece.encode().is_ok_and(|again| again == bytes), "two encodings of one public piece");
+        }
+    }),
     ("content-head-record", head_record),
     ("content-head-body", head_body),
     ("content-time", time),

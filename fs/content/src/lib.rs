@@ -19,6 +19,7 @@
 //! location             LocationTree = Tree<Physical>: sha2-256 digest -> Place { piece, offset, len }
 //! commit::Commit       -> EncodedCommit { directory: Block, body: Block, key }; CommitRef { root: Cid, at: BlockAt, key }
 //! placement            PlacementEntry, Chain, PlacementTree (checkpoint)
+//! publication          PublicPiece: of which publication a public piece is
 //! head                 HeadBody, HeadRecord (IPNS v2)
 //! car                  PieceWriter (a BlockSink over Write), PieceReader
 //! plain                public data: add (profiles of `ipfs add`), node, walk, CAR files of others
@@ -42,6 +43,7 @@ pub mod keys;
 pub mod location;
 pub mod placement;
 pub mod plain;
+pub mod publication;
 pub mod retrieve;
 pub mod rng;
 pub mod tree;

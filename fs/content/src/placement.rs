@@ -22,6 +22,8 @@ const WHAT: &str = "placement entry";
 const VERSION: u64 = 1;
 /// Stripes that were declared: a program that knows none of them says so.
 const VERSION_STRIPE: u64 = 2;
+/// Public pieces that were declared; likewise.
+const VERSION_PUBLIC: u64 = 3;
 const SUITE: u64 = 1;
 const SIGNING_DOMAIN: &[u8] = b"holdfast-placement:";
 /// No entry is larger: a receipt with both signatures is a few hundred bytes.
@@ -30,7 +32,7 @@ pub const ENTRY_BYTES_MAX: usize = 8 << 10;
 const FIELD_BYTES_MAX: usize = 128;
 /// No receipt is longer.
 pub const RECEIPT_BYTES_MAX: usize = 4 << 10;
-/// The slot's number in an entry about a stripe itself: no manifest has so many slots.
+/// The slot's number in an entry about a stripe or a public piece itself: no manifest has so many slots.
 pub const STRIPE_ITSELF: u16 = u16::MAX;
 
 /// The checkpoint: keys from [`crate::keys::TreeDomain::Placement`].
@@ -48,6 +50,10 @@ pub enum PlacementAction {
     /// There is a stripe of this id, and `receipt` is its signed manifest. Only the owner says so.
     #[serde(rename = "stripe")]
     Stripe,
+    /// The piece is public, its slots are not masked, and `receipt` says of which publication it is
+    /// ([`crate::publication`]). Only the owner says so.
+    #[serde(rename = "public")]
+    Public,
 }
 
 /// What an entry says.
@@ -216,7 +222,7 @@ impl PlacementBody {
     /// Reads what is signed; `check` comes after the signature.
     pub(crate) fn decode(body: &[u8]) -> Result<Self, FormatError> {
         let found = dagcbor::peek_version(WHAT, body)?;
-        dagcbor::check_version(WHAT, found.version, VERSION_STRIPE)?;
+        dagcbor::check_version(WHAT, found.version, VERSION_PUBLIC)?;
         dagcbor::check_version(WHAT, found.suite, SUITE)?;
         dagcbor::decode(WHAT, body, ENTRY_BYTES_MAX)
     }
@@ -238,6 +244,10 @@ impl PlacementBody {
             PlacementAction::Stripe if !itself || self.receipt.is_empty() => {
                 Err(FormatError::malformed(WHAT, "a stripe with a holder, or without a manifest"))
             }
+            PlacementAction::Public if !itself => {
+                Err(FormatError::malformed(WHAT, "a public piece with a holder"))
+            }
+            PlacementAction::Public => crate::publication::PublicPiece::decode(&self.receipt).map(drop),
             PlacementAction::Add if self.slot == STRIPE_ITSELF => {
                 Err(FormatError::malformed(WHAT, "the number of its slot"))
             }
@@ -250,6 +260,7 @@ fn version_of(action: PlacementAction) -> u64 {
     match action {
         PlacementAction::Add | PlacementAction::Remove => VERSION,
         PlacementAction::Stripe => VERSION_STRIPE,
+        PlacementAction::Public => VERSION_PUBLIC,
     }
 }
 
@@ -263,8 +274,8 @@ pub enum LogError {
     /// The author is not the owner and has no capability.
     #[error("the author may not place slots of this drive")]
     UnknownAuthor,
-    /// Only the owner removes, and declares stripes.
-    #[error("only the owner may remove a placement or declare a stripe")]
+    /// Only the owner removes, and declares stripes and public pieces.
+    #[error("only the owner may remove a placement, or declare a stripe or a public piece")]
     NotOwner,
     /// The author's entry before is missing: merge again when it is there.
     #[error("the author's chain is at {have}, the entry is number {found}")]
@@ -361,6 +372,11 @@ impl Log {
     /// The stripes that are declared.
     pub fn stripes(&self) -> impl Iterator<Item = &PlacementEntry> {
         self.in_force.values().filter(|entry| entry.body.action == PlacementAction::Stripe)
+    }
+
+    /// The pieces that are declared to be public.
+    pub fn public(&self) -> impl Iterator<Item = &PlacementEntry> {
+        self.in_force.values().filter(|entry| entry.body.action == PlacementAction::Public)
     }
 
     /// Every entry in force, removals that must be remembered included: what a checkpoint holds.

@@ -53,6 +53,7 @@ fn valid_values_are_seeds() {
     let key = RecordKey::new(RecordKind::Head, [5; 32]);
     seed("net-record-key", &codec::encode(&key));
     seed("net-deal-id", "0a".repeat(32).as_bytes());
+    seed("net-bitswap", &crate::bitswap::tests::sample().encode());
     deals();
 }
 
@@ -97,6 +98,8 @@ fn deals() {
     let cids = vec![piece_cid(1), piece_cid(2), piece_cid(3)];
     let stripe = Manifest::stripe([6; 16], pieces, 1, cids, body.client).unwrap();
     seed("net-manifest", &codec::encode(&stripe));
+    let public = Manifest::published([9; 16], 1 << 20, piece_cid(1), 3, body.client);
+    seed("net-manifest", &codec::encode(&public));
     let answer = SignedAnswer::sign(answer, &provider_key(2)).unwrap();
     let row = DealRow::taken(&signed, manifest.as_bytes().to_vec(), answer.to_bytes());
     seed("net-deal-row", &row.encode());

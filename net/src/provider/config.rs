@@ -64,6 +64,8 @@ pub struct ProviderConfig {
     pub price: Vec<u8>,
     /// Whose deals are taken.
     pub allow: Allow,
+    /// Whether it takes public data, which anybody may have from it.
+    pub public: bool,
     /// Where it says that it belongs.
     pub tags: Tags,
     /// Back-pressure from what is done with slots beyond keeping them.
@@ -80,6 +82,7 @@ impl ProviderConfig {
             disk_reserve_bytes: 256 << 20,
             price: Vec::new(),
             allow: Allow::Anyone,
+            public: true,
             tags: Tags::default(),
             gate: Gate::default(),
             limits: ProviderLimits::default(),

@@ -13,7 +13,7 @@ use crate::deal::{
     AnswerBody, DEAL_BYTES_MAX, DEAL_SUITE, DEAL_VERSION, SignedAnswer, SignedProposal, manifest_digest,
 };
 use crate::error::ErrorCode;
-use crate::manifest::{MANIFEST_BYTES_MAX, SignedManifest};
+use crate::manifest::{MANIFEST_BYTES_MAX, SUITE_PUBLIC, SignedManifest};
 use crate::node::AGENT;
 use crate::settlement::SettlementError;
 use crate::wire::WIRE_VERSION;
@@ -248,6 +248,9 @@ fn check_proposal(
     }
     if !inner.config.allow.allows(&session.peer) {
         return refuse(ErrorCode::NotAllowed, "this provider takes no deals from you");
+    }
+    if manifest.manifest().suite == SUITE_PUBLIC && !inner.config.public {
+        return refuse(ErrorCode::NotAllowed, "this provider takes no public data");
     }
     let limits = &inner.config.limits;
     let now = inner.env.clock.unix_seconds();

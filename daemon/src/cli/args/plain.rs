@@ -1,9 +1,11 @@
 //! The arguments of commands about public data.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use holdfast_content::plain::Profile;
+
+use crate::{home::ProviderAddr, link::Link, provide::Change};
 
 #[derive(Debug, Args)]
 pub struct ExportArgs {
@@ -36,4 +38,66 @@ pub struct ImportArgs {
     /// Which of its files and folders [default: its only root]
     #[arg(long, value_name = "CID")]
     pub root: Option<cid::Cid>,
+}
+
+#[derive(Debug, Args)]
+pub struct PublishArgs {
+    /// A file or folder, as it is now: later changes are not published
+    pub path: PathBuf,
+    #[command(flatten)]
+    pub add: AddArgs,
+    /// Return when as many providers have it as the policy wants
+    #[arg(long)]
+    pub wait: bool,
+    /// Give up waiting after this many seconds (exit code 10)
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub timeout: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct UnpublishArgs {
+    /// The CID or the path, as `holdfast published` shows it
+    pub which: String,
+}
+
+/// What a provider does with public data.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Give public blocks by HTTP as well, at this address: 127.0.0.1:8080, [::]:8080, ...; off ends it. Remembered
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_gateway)]
+    pub gateway: Option<Change<SocketAddr>>,
+    /// Whether public data is taken at all, which anybody may then fetch from here [default: what the folder was last given, else on]
+    #[arg(long, value_name = "SWITCH")]
+    pub public: Option<Switch>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
+}
+
+fn parse_gateway(text: &str) -> Result<Change<SocketAddr>, String> {
+    match text {
+        "off" => Ok(Change::Off),
+        address => address
+            .parse()
+            .map(Change::On)
+            .map_err(|_| format!("`{address}` is not an address; one looks like 127.0.0.1:8080")),
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// A link, as `holdfast publish` shows it; or a CID, ipfs://CID/path, /ipfs/CID/path
+    pub link: Link,
+    /// Where to write it: what is not there yet
+    #[arg(long, value_name = "PATH")]
+    pub out: PathBuf,
+    /// A provider, or any peer that speaks Bitswap, besides those in the link; may be given several times
+    #[arg(long = "peer", value_name = "ADDRESS")]
+    pub peers: Vec<ProviderAddr>,
+    /// A trustless gateway: http://HOST:PORT; may be given several times
+    #[arg(long = "gateway", value_name = "URL")]
+    pub gateways: Vec<String>,
 }

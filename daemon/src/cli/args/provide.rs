@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
-use super::{TagArgs, parse_size};
+use super::{ServeArgs, TagArgs, parse_size};
 use crate::{metrics, provide::Change};
 
 #[derive(Debug, Args)]
@@ -35,6 +35,8 @@ pub struct ProvideArgs {
     pub metrics: Option<Change<SocketAddr>>,
     #[command(flatten)]
     pub seal: SealArgs,
+    #[command(flatten)]
+    pub public: ServeArgs,
     /// Return when it listens; the provider goes on in the background
     #[arg(long, hide = true, value_name = "FD")]
     pub ready_fd: Option<i32>,

@@ -1,5 +1,6 @@
 //! The ledger's rows, as they stand at rest (canonical DAG-CBOR).
 
+use holdfast_content::publication::PublicPiece;
 use holdfast_net::stripe::StripeShape;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -8,9 +9,10 @@ use super::{Peer, PieceId, Seconds};
 use crate::drive::clock::age;
 use crate::drive::domains::Tags;
 
-/// Rows of pieces with copies; a stripe's are one higher, so that a program that knows no stripes says so.
+/// Rows of pieces with copies; a stripe's are one higher, a public piece's two, so that a program that knows none of them says so.
 const PIECE_VERSION: u8 = 1;
 const STRIPE_VERSION: u8 = 2;
+const PUBLIC_VERSION: u8 = 3;
 
 /// One piece and its slots, or a stripe and its slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,23 @@ pub struct PieceRow {
     /// What a stripe is made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stripe: Option<StripeRow>,
+    /// Its slots are not masked, and anybody may have its blocks: of which publication it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public: Option<PublicRow>,
+}
+
+/// Of which publication a public piece is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicRow {
+    /// As the entry in the placement log says it ([`PublicPiece`]).
+    pub note: ByteBuf,
+}
+
+impl PublicRow {
+    /// What it says; of a row that is sound it can be read.
+    pub fn piece(&self) -> Option<PublicPiece> {
+        PublicPiece::decode(&self.note).ok()
+    }
 }
 
 /// What a stripe is made of: the data slots are these pieces, in this order.
@@ -152,7 +171,14 @@ pub enum ProviderState {
 impl PieceRow {
     /// A piece of which no copy is placed yet.
     pub fn new(raw_len: u64, slots: u16) -> Self {
-        Self { v: PIECE_VERSION, raw_len, slots: vec![SlotRow::default(); slots.into()], stripe: None }
+        let slots = vec![SlotRow::default(); slots.into()];
+        Self { v: PIECE_VERSION, raw_len, slots, stripe: None, public: None }
+    }
+
+    /// A public piece of which no copy is placed yet.
+    pub fn public(raw_len: u64, slots: u16, note: Vec<u8>) -> Self {
+        let public = Some(PublicRow { note: ByteBuf::from(note) });
+        Self { v: PUBLIC_VERSION, public, ..Self::new(raw_len, slots) }
     }
 
     /// A stripe of which no slot is placed yet; `None` when there is no such stripe.
@@ -164,14 +190,17 @@ impl PieceRow {
         let slots =
             cids.into_iter().map(|cid| SlotRow { cid: Some(ByteBuf::from(cid)), ..SlotRow::default() });
         let raw_len = shape.shard_len();
-        Some(Self { v: STRIPE_VERSION, raw_len, slots: slots.collect(), stripe: Some(stripe) })
+        let (slots, stripe) = (slots.collect(), Some(stripe));
+        Some(Self { v: STRIPE_VERSION, raw_len, slots, stripe, public: None })
     }
 
     /// Whether the parts fit each other.
     pub fn is_sound(&self) -> bool {
-        match &self.stripe {
-            None => self.v == PIECE_VERSION,
-            Some(stripe) => {
+        match (&self.stripe, &self.public) {
+            (None, None) => self.v == PIECE_VERSION,
+            (None, Some(public)) => self.v == PUBLIC_VERSION && public.piece().is_some(),
+            (Some(_), Some(_)) => false,
+            (Some(stripe), None) => {
                 self.v == STRIPE_VERSION
                     && stripe.shape().is_some_and(|shape| {
                         shape.shard_len() == self.raw_len && self.slots.len() == usize::from(shape.slots())

@@ -34,13 +34,13 @@ pub struct Said<'a> {
 pub type Sign<'a> = dyn FnMut(Said<'_>, &ChainEnd) -> Result<(Vec<u8>, ChainEnd), String> + 'a;
 
 /// Rows of a batch that adds entries to the log.
-struct Batch {
-    rows: Vec<LogRow>,
-    chain: ChainEnd,
+pub(super) struct Batch {
+    pub(super) rows: Vec<LogRow>,
+    pub(super) chain: ChainEnd,
 }
 
 impl Batch {
-    fn entry(&mut self, said: Said<'_>, sign: &mut Sign<'_>) -> Result<(), LedgerError> {
+    pub(super) fn entry(&mut self, said: Said<'_>, sign: &mut Sign<'_>) -> Result<(), LedgerError> {
         let number = self.chain.length;
         if let Some(holder) = said.holder {
             self.rows.push(Release::of(holder, number).row());
@@ -52,7 +52,7 @@ impl Batch {
     }
 
     /// "Removed" for every holder of a row, and the deals that are to be ended.
-    fn remove_holders(
+    pub(super) fn remove_holders(
         &mut self,
         id: PieceId,
         row: &PieceRow,
@@ -64,7 +64,7 @@ impl Batch {
         Ok(())
     }
 
-    fn finish(mut self) -> (Vec<LogRow>, ChainEnd) {
+    pub(super) fn finish(mut self) -> (Vec<LogRow>, ChainEnd) {
         self.rows.push((CHAIN.to_vec(), Some(encode(&self.chain))));
         (self.rows, self.chain)
     }
@@ -85,8 +85,9 @@ impl Ledger {
             let state = self.state.read();
             let fits = |piece: &super::StripePiece| {
                 let row = state.pieces.get(&piece.id);
-                row.is_some_and(|row| row.stripe.is_none() && row.raw_len == piece.len)
-                    && !state.striped.contains_key(&piece.id)
+                row.is_some_and(|row| {
+                    row.stripe.is_none() && row.public.is_none() && row.raw_len == piece.len
+                }) && !state.striped.contains_key(&piece.id)
             };
             if state.pieces.contains_key(&id) || !stripe.pieces.iter().all(fits) {
                 return Err(unfit("a piece that is not there, or is in a stripe already"));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::memory::MemoryRows as Memory;
 use super::*;
 use crate::drive::domains::Tags;
+use holdfast_content::placement::STRIPE_ITSELF;
 
 fn link(chain: &ChainEnd) -> Result<(Vec<u8>, ChainEnd), String> {
     Ok((chain.length.to_be_bytes().to_vec(), ChainEnd { length: chain.length + 1, last: [1; 32] }))
@@ -121,9 +122,65 @@ fn a_damaged_row_is_an_error_and_no_panic() {
 fn a_row_of_a_newer_version_is_refused_by_name() {
     let rows = Arc::new(Memory::default());
     drop(ledger(&rows));
-    let newer = encode(&PieceRow { v: 3, ..PieceRow::new(10, 1) });
+    let newer = encode(&PieceRow { v: 4, ..PieceRow::new(10, 1) });
     rows.commit(vec![([PIECE, &PIECE_A].concat(), Some(newer))]).unwrap();
-    assert!(matches!(Ledger::open(rows), Err(LedgerError::Newer { found: 3, known: 2, .. })));
+    assert!(matches!(Ledger::open(rows), Err(LedgerError::Newer { found: 4, known: 3, .. })));
+}
+
+fn note(number: u32) -> Vec<u8> {
+    use holdfast_content::{block::cid_of, publication::PublicPiece};
+    let root = cid_of(0x70, b"root");
+    PublicPiece::new(root, "name".into(), "unixfs-v1-2025".into(), 7, 9, (number, 2))
+        .unwrap()
+        .encode()
+        .unwrap()
+}
+
+#[test]
+fn public_pieces_are_declared_placed_and_withdrawn() {
+    let rows = Arc::new(Memory::default());
+    let l = ledger(&rows);
+    let new = |n: u8| NewPublic { id: [n; 16], raw_len: 100, note: note(n.into()) };
+    let mut said = Vec::new();
+    let mut recorded = |s: Said<'_>, chain: &ChainEnd| {
+        said.push((s.id, s.slot, s.holder.is_some()));
+        link(chain)
+    };
+    let before = l.chain().length;
+    l.add_public(&[new(0), new(1)], 3, &mut recorded).unwrap();
+    assert_eq!(l.chain().length, before + 2);
+    assert!(l.add_public(&[new(1)], 3, &mut recorded).is_err(), "twice");
+    let held = Holder {
+        provider: b"a".to_vec(),
+        deal: vec![7; 32],
+        entry: 0,
+        confirmed_at: 1,
+        proven_at: 1,
+        ends_at: 99,
+        failed: None,
+    };
+    l.set_holder([0; 16], 0, held, link).unwrap();
+    // They are the same after a restart, and no stripe takes them.
+    let l = ledger(&rows);
+    let public = l.public_pieces();
+    assert_eq!(public.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [[0; 16], [1; 16]]);
+    assert_eq!(public[1].1.public.as_ref().and_then(PublicRow::piece).map(|piece| piece.number), Some(1));
+    let pieces = [0u8, 1].map(|n| StripePiece { id: [n; 16], len: 100 }).to_vec();
+    let stripe = StripeRow { parity: 1, pieces, entry: 0 };
+    assert!(matches!(
+        l.add_stripe(STRIPE, stripe, vec![vec![1]; 3], &mut sign),
+        Err(LedgerError::Stripe(..))
+    ));
+    let before = l.chain().length;
+    l.withdraw_public(&[[0; 16], [1; 16], PIECE_A], &mut recorded).unwrap();
+    assert_eq!(
+        said[2..],
+        [([0; 16], 0, true), ([0; 16], STRIPE_ITSELF, false), ([1; 16], STRIPE_ITSELF, false)]
+    );
+    assert_eq!(l.chain().length, before + 3);
+    assert_eq!(l.releases_all().unwrap().iter().map(|r| r.deal.clone()).collect::<Vec<_>>(), [vec![7; 32]]);
+    assert!(l.public_pieces().is_empty() && ledger(&rows).public_pieces().is_empty());
+    assert!(l.piece(&PIECE_A).is_some(), "it is not public");
 }
 
 const STRIPE: PieceId = [9; 16];

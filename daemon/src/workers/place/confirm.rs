@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use holdfast_content::placement::{PlacementAction, PlacementEntry, PlacementFacts};
 use holdfast_net::client::{AuditSpec, Priority};
-use holdfast_net::mask::{self, SlotSeed};
 use holdfast_net::{ByteRange, NetError, SignedProposal};
 use holdfast_proofs::PieceCid;
 
@@ -13,7 +12,7 @@ use crate::drive::Engine;
 use crate::drive::events::Level;
 use crate::drive::ledger::{Peer, PieceId};
 use crate::drive::peers::peer_short;
-use crate::drive::slots::PieceBytes;
+use crate::drive::slots::{Cover, PieceBytes};
 
 /// Bytes of the ranged read in the re-check.
 const RANGE_BYTES: u64 = 4096;
@@ -26,7 +25,7 @@ pub(super) async fn recheck(
     peer: &Peer,
     signed: &SignedProposal,
     piece: Arc<dyn PieceBytes>,
-    seed: &SlotSeed,
+    cover: &Cover,
 ) -> Result<u64, NetError> {
     let session = engine.peers.fresh(&engine.ledger, peer).await?;
     let body = signed.proposal();
@@ -35,10 +34,10 @@ pub(super) async fn recheck(
     let mut expected = vec![0; range.len as usize];
     let local = |e: std::io::Error| NetError::Local(format!("reading the piece: {e}"));
     let offset = range.offset;
-    let seed = seed.clone();
+    let cover = cover.clone();
     let expected = tokio::task::spawn_blocking(move || {
         piece.read_at(offset, &mut expected)?;
-        mask::apply(&seed, offset, &mut expected).map_err(std::io::Error::other)?;
+        cover.apply(offset, &mut expected).map_err(std::io::Error::other)?;
         Ok(expected)
     })
     .await

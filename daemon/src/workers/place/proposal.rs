@@ -26,9 +26,12 @@ pub(super) fn proposal(
     let key = engine.peers.key_for(&claim.peer);
     let client = key.verifying_key().to_bytes();
     let row = engine.ledger.piece(&id);
-    let manifest = match row.as_ref().and_then(|row| row.stripe.as_ref()) {
-        Some(stripe) => striped(id, stripe, cids.to_vec(), client)?,
-        None => Manifest::replicas(id, raw_len, cids.to_vec(), client),
+    let stripe = row.as_ref().and_then(|row| row.stripe.as_ref());
+    let public = row.as_ref().is_some_and(|row| row.public.is_some());
+    let manifest = match (stripe, cids.first()) {
+        (Some(stripe), _) => striped(id, stripe, cids.to_vec(), client)?,
+        (None, Some(cid)) if public => Manifest::published(id, raw_len, *cid, cids.len(), client),
+        (None, _) => Manifest::replicas(id, raw_len, cids.to_vec(), client),
     };
     let manifest = manifest.sign(&key)?;
     let intent =

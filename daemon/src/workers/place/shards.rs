@@ -260,8 +260,8 @@ async fn kept_file(
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(error.into()),
             };
-            let seeds = [slots::seed(e.keys.mask.as_bytes(), id, slot)];
-            match slots::slot_cids(&file, &seeds) {
+            let cover = slots::Cover::Mask(slots::seed(e.keys.mask.as_bytes(), id, slot));
+            match slots::slot_cids(&file, &[cover]) {
                 Ok(cids) if cids.first().is_some_and(|found| found.to_bytes() == *cid) => {
                     Ok(Some(Arc::new(file) as Shard))
                 }

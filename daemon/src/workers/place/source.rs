@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, bail};
-use holdfast_net::{DealId, NetError, mask};
+use holdfast_net::{DealId, NetError};
 use holdfast_proofs::commp::CommpHasher;
 
 use super::shards;
 use crate::drive::Engine;
 use crate::drive::ledger::{Holder, PieceId, PieceRow};
 use crate::drive::peers::peer_short;
-use crate::drive::slots::{self, PieceBytes};
+use crate::drive::slots::{Cover, PieceBytes};
 
 /// A holder that sends nothing for so long is given up for the next one.
 const STALL: std::time::Duration = std::time::Duration::from_secs(30);
@@ -77,6 +77,8 @@ pub(super) struct Kept {
     pub len: u64,
     pub holder: Holder,
     pub cid: Vec<u8>,
+    /// Nothing lies over its bytes.
+    pub public: bool,
 }
 
 /// Slots of a row that are not known to be lost.
@@ -85,7 +87,8 @@ pub(super) fn kept(id: PieceId, row: &PieceRow) -> Vec<Kept> {
     slots
         .filter_map(|(s, slot)| {
             let (holder, cid) = (s.holder.clone()?, s.cid.clone()?.into_vec());
-            holder.failed.is_none().then(|| Kept { id, slot, len: row.slot_len(slot), holder, cid })
+            let (len, public) = (row.slot_len(slot), row.public.is_some());
+            holder.failed.is_none().then_some(Kept { id, slot, len, holder, cid, public })
         })
         .collect()
 }
@@ -116,7 +119,8 @@ pub(super) async fn whole(
     id: PieceId,
     row: &PieceRow,
 ) -> anyhow::Result<Option<Arc<dyn PieceBytes>>> {
-    if let Some(file) = local(engine, id).await? {
+    let file = if row.public.is_some() { local_public(engine, id).await } else { local(engine, id).await? };
+    if let Some(file) = file {
         return Ok(Some(file));
     }
     let mut all = kept(id, row);
@@ -142,6 +146,13 @@ pub(super) async fn local(engine: &Arc<Engine>, id: PieceId) -> anyhow::Result<O
             Ok(None)
         }
     }
+}
+
+/// The file of a public piece, if it is still here.
+async fn local_public(engine: &Arc<Engine>, id: PieceId) -> Option<Arc<dyn PieceBytes>> {
+    let file = File::open(crate::public::piece_path(&engine.home, &id)).ok()?;
+    let len = file.metadata().ok()?.len();
+    Some(Arc::new(Fetched::at(file, len)))
 }
 
 /// The first of these slots that comes whole and right, the quickest providers first.
@@ -170,13 +181,17 @@ pub(super) async fn fetch(engine: &Arc<Engine>, kept: &Kept) -> anyhow::Result<F
     let deal = DealId(<[u8; 32]>::try_from(kept.holder.deal.as_slice()).context("deal id")?);
     let fetched = Fetched::new(engine, kept.len)?;
     let session = engine.peers.session(&engine.ledger, &kept.holder.provider).await?;
-    let seed = slots::seed(engine.keys.mask.as_bytes(), kept.id, kept.slot);
+    let cover = match kept.public {
+        true => Cover::Nothing,
+        false => Cover::Mask(crate::drive::slots::seed(engine.keys.mask.as_bytes(), kept.id, kept.slot)),
+    };
     let mut hasher = CommpHasher::new();
     session
         .fetch(deal, 0, kept.len, STALL, |offset, bytes| {
             hasher.update(&bytes);
             let mut plain = Vec::from(bytes);
-            let wrote = mask::apply(&seed, offset, &mut plain)
+            let wrote = cover
+                .apply(offset, &mut plain)
                 .map_err(|e| e.to_string())
                 .and_then(|()| fetched.file.write_all_at(&plain, offset).map_err(|e| e.to_string()));
             std::future::ready(wrote.map_err(|e| NetError::Local(format!("writing the fetched piece: {e}"))))

@@ -150,6 +150,21 @@ fn heads() {
     };
     let stripe = PlacementEntry::sign(stripe, &entry.chain_end(), KEYS.placement_signing()).unwrap();
     seed("content-placement", stripe.bytes());
+    let public = crate::publication::tests::sample().encode().unwrap();
+    seed("content-public-piece", &public);
+    let public = PlacementFacts {
+        action: PlacementAction::Public,
+        piece: [7; 16],
+        raw_len: 1 << 20,
+        slot: STRIPE_ITSELF,
+        holder: Vec::new(),
+        slot_cid: Vec::new(),
+        deal: Vec::new(),
+        receipt: public,
+        time: 1_800_000_000,
+    };
+    let public = PlacementEntry::sign(public, &entry.chain_end(), KEYS.placement_signing()).unwrap();
+    seed("content-placement", public.bytes());
 }
 
 /// What nests without end must run out of patience before it runs out of stack.

@@ -153,6 +153,30 @@ fn stripes_are_declared_by_the_owner_and_removed_again() {
 }
 
 #[test]
+fn public_pieces_are_declared_by_the_owner_and_withdrawn_again() {
+    let (owner, friend) = (owner(), SigningKey::from_bytes(&[7; 32]));
+    let note = crate::publication::tests::sample().encode().unwrap();
+    let declared = |receipt: Vec<u8>| {
+        let (holder, slot_cid, deal) = (Vec::new(), Vec::new(), Vec::new());
+        let slot = STRIPE_ITSELF;
+        PlacementFacts { holder, slot_cid, deal, slot, receipt, ..facts(5, PlacementAction::Public) }
+    };
+    let keys = |key: &SigningKey| key.verifying_key().to_bytes();
+    let mut log = Log::new(keys(&owner), vec![keys(&friend)]);
+    let of_friend = PlacementEntry::sign(declared(note.clone()), &ChainEnd::default(), &friend).unwrap();
+    assert_eq!(log.merge(of_friend), Err(LogError::NotOwner));
+    assert!(PlacementEntry::sign(declared(b"no note".to_vec()), &ChainEnd::default(), &owner).is_err());
+    let public = PlacementEntry::sign(declared(note), &ChainEnd::default(), &owner).unwrap();
+    assert_eq!(PlacementEntry::verify(public.bytes()).unwrap(), public);
+    log.merge(public.clone()).unwrap();
+    assert_eq!((log.public().count(), log.stripes().count(), log.placed().count()), (1, 0, 0));
+    let gone =
+        PlacementFacts { holder: Vec::new(), slot: STRIPE_ITSELF, ..facts(5, PlacementAction::Remove) };
+    log.merge(PlacementEntry::sign(gone, &public.chain_end(), &owner).unwrap()).unwrap();
+    assert_eq!(log.public().count(), 0);
+}
+
+#[test]
 fn contradicting_entries_are_refused() {
     let owner = owner();
     let sign = |facts| PlacementEntry::sign(facts, &ChainEnd::default(), &owner);

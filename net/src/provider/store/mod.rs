@@ -67,6 +67,8 @@ pub(super) struct Entry {
     pub(super) raw_len: u64,
     pub(super) state: DealState,
     pub(super) end: u64,
+    /// Its blocks may be given to anybody.
+    public: bool,
     push_until: u64,
     gone: Option<u64>,
     /// Its first row is being written: not to be seen by anybody yet.
@@ -540,6 +542,7 @@ fn entry_of(row: &DealRow) -> Result<(DealId, Entry), codec::CodecError> {
         raw_len: p.raw_len,
         state: row.state,
         end: p.end,
+        public: crate::manifest::SignedManifest::is_public(&row.manifest),
         push_until: answer.body().push_until,
         gone: row.gone,
         reserving: false,

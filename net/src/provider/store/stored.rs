@@ -14,6 +14,8 @@ pub struct StoredDeal {
     pub deal: DealId,
     /// The slot's name.
     pub piece: PieceCid,
+    /// The slot is a CAR of plain blocks, which anybody may have.
+    pub public: bool,
     /// Unix seconds of the deal's end.
     pub end: u64,
     /// The slot's file: not to be changed.
@@ -34,6 +36,7 @@ impl Store {
             .map(|(id, entry)| StoredDeal {
                 deal: *id,
                 piece: entry.piece,
+                public: entry.public,
                 end: entry.end,
                 slot: self.slots.join(id.to_string()),
             })

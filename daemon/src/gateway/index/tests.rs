@@ -1,0 +1,95 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use holdfast_content::block::cid_of;
+use holdfast_content::car::PieceWriter;
+use holdfast_proofs::PieceCid;
+use std::fs;
+
+/// A public slot with these blocks.
+pub(crate) fn slot(dir: &Path, number: u8, blocks: &[Block]) -> StoredDeal {
+    let slot = dir.join(format!("slot-{number}"));
+    let mut writer = PieceWriter::new(fs::File::create(&slot).unwrap(), [0; 16]).unwrap();
+    for block in blocks {
+        writer.write(block).unwrap();
+    }
+    writer.finish().unwrap();
+    let piece = PieceCid::new(1000, [number & 0x3f; 32]).unwrap();
+    StoredDeal { deal: DealId([number; 32]), piece, public: true, end: 99, slot }
+}
+
+fn raw(text: &str) -> Block {
+    Block::raw(text.as_bytes().to_vec()).unwrap()
+}
+
+#[test]
+fn blocks_are_found_until_their_last_slot_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = PublicIndex::open(dir.path()).unwrap();
+    let stop = CancellationToken::new();
+    let (a, both, b) = (raw("a"), raw("both"), raw("b"));
+    let one = slot(dir.path(), 1, &[a.clone(), both.clone()]);
+    let two = slot(dir.path(), 2, &[both.clone(), b.clone()]);
+    let private = StoredDeal { public: false, ..slot(dir.path(), 3, &[raw("private")]) };
+    index.sync(&[one.clone(), two.clone(), private.clone()], &stop).unwrap();
+    assert_eq!(index.blocks(), 3);
+    assert_eq!(index.read(both.cid()), Some(both.clone()));
+    assert_eq!(index.len_of(b.cid()), Some(1));
+    assert_eq!(index.read(raw("private").cid()), None, "nobody looks into what is not public");
+    index.sync(&[two.clone(), private.clone()], &stop).unwrap();
+    assert_eq!((index.read(a.cid()), index.read(both.cid())), (None, Some(both.clone())));
+    assert!(!dir.path().join("public").join(one.deal.to_string()).exists());
+    // What was hashed is not hashed again.
+    let again = PublicIndex::open(dir.path()).unwrap();
+    let bytes = fs::read(&two.slot).unwrap();
+    fs::write(&two.slot, vec![0; bytes.len()]).unwrap();
+    again.sync(std::slice::from_ref(&two), &stop).unwrap();
+    assert_eq!(again.blocks(), 2);
+    assert_eq!(again.read(b.cid()), None, "and what is damaged is not served");
+    fs::write(&two.slot, bytes).unwrap();
+    assert_eq!(again.read(b.cid()), Some(b));
+    // A damaged index is made anew.
+    fs::write(dir.path().join("public").join(two.deal.to_string()), b"HFPI").unwrap();
+    let again = PublicIndex::open(dir.path()).unwrap();
+    again.sync(&[two], &stop).unwrap();
+    assert_eq!(again.read(both.cid()), Some(both));
+    again.sync(&[], &stop).unwrap();
+    assert_eq!(again.blocks(), 0);
+}
+
+#[test]
+fn a_block_that_lies_is_not_indexed() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = PublicIndex::open(dir.path()).unwrap();
+    let stop = CancellationToken::new();
+    let (good, bad) = (raw("good"), raw("bad!"));
+    let deal = slot(dir.path(), 1, &[good.clone(), bad.clone()]);
+    let mut bytes = fs::read(&deal.slot).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&deal.slot, bytes).unwrap();
+    let honest = slot(dir.path(), 2, std::slice::from_ref(&bad));
+    index.sync(&[deal, honest], &stop).unwrap();
+    assert_eq!((index.read(good.cid()), index.read(bad.cid())), (Some(good), Some(bad)));
+    let odd = StoredDeal { slot: dir.path().join("none"), ..slot(dir.path(), 4, &[]) };
+    fs::write(dir.path().join("none"), b"no piece at all").unwrap();
+    index.sync(&[odd], &stop).unwrap();
+    assert_eq!(index.blocks(), 0);
+}
+
+#[test]
+fn index_files_come_back() {
+    let entries: Vec<Entry> =
+        (0..3u8).map(|n| Entry { digest: [n; 32], offset: u64::from(n) << 33, len: 7 }).collect();
+    let bytes = encode(&entries);
+    assert_eq!(decode(&bytes), Some(entries));
+    assert_eq!(decode(&encode(&[])), Some(Vec::new()));
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        assert_eq!(decode(&changed), None, "byte {at}");
+        assert_eq!(decode(&bytes[..at]), None);
+    }
+    assert!(
+        PublicIndex::open(tempfile::tempdir().unwrap().path()).unwrap().read(&cid_of(0x55, b"x")).is_none()
+    );
+}
