@@ -481,7 +481,10 @@ impl Task {
             {
                 self.answer_dial(&peer, Err(NetError::Unreachable(dial_text(&error))));
             }
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(e) })) => {
+            // A peer of another program need not know what a ping is: its streams have limits of their own.
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(e) }))
+                if !matches!(e, ping::Failure::Unsupported) =>
+            {
                 tracing::debug!(%peer, "no answer to pings, closing: {e}");
                 self.swarm.close_connection(connection);
             }

@@ -162,11 +162,11 @@ pub fn for_everybody(ctx: &Context) -> Result<()> {
         Ok(std::fs::read_dir(drive.home.join("public"))?.count() == 0)
     })?;
 
-    // What is unpublished is dropped by the providers.
-    let second = told(
-        &drive,
-        &["publish", "--wait", "--timeout", "50", &site.join("index.html").display().to_string()],
-    )?;
+    // What is unpublished is dropped by the providers. Not a file of the first publication, which would go on serving it.
+    let other = drive.mountpoint.join("other.html");
+    std::fs::write(&other, b"<h1>for a while</h1>")?;
+    let other = other.display().to_string();
+    let second = told(&drive, &["publish", "--wait", "--timeout", "50", &other])?;
     let second = text(&second, "root")?.to_owned();
     let gone = |status: &str| {
         gateways

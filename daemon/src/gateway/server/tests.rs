@@ -28,7 +28,7 @@ async fn site(limits: GatewayLimits) -> Site {
         blocks.push(block);
         Ok(())
     };
-    let bytes: Vec<u8> = (0..1_000_000u32).map(|i| (i ^ (i >> 9)) as u8).collect();
+    let bytes: Vec<u8> = (0..1_000_000u32).map(|i| (i ^ (i >> 9) ^ (i >> 17)) as u8).collect();
     let mut adder = FileAdder::new(Profile::V0);
     adder.push(&bytes, &mut sink).unwrap();
     let file = adder.finish(&mut sink).unwrap();

@@ -187,7 +187,7 @@ fn contradicting_entries_are_refused() {
     let mut body = sign(facts(1, PlacementAction::Add)).unwrap().body().clone();
     body.version = 2;
     assert!(body.check().is_err());
-    body.version = 3;
+    body.version = 4;
     let bytes = dagcbor::encode(WHAT, &body).unwrap();
     assert!(matches!(PlacementBody::decode(&bytes), Err(FormatError::Newer { .. })));
 }
