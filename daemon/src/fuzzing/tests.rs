@@ -4,8 +4,8 @@ use super::*;
 use crate::control::{ControlError, ErrorKind, KeepRequest, ProgressLine, PublicRequest, RuleChange};
 use crate::drive::ledger::{PieceRow, ProviderRow, Release, StripePiece, StripeRow};
 use holdfast_compressed::{Shape, SlotEntry, SlotSet, SlotTree, SlotTreeBuilder, StoredLevel, open_binding};
-use holdfast_proofs::{Challenge, TreeCache, TreeLevel};
 use holdfast_content::publication::PublicPiece;
+use holdfast_proofs::{Challenge, TreeCache, TreeLevel};
 use std::collections::BTreeSet;
 
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/seeds");
@@ -103,8 +103,8 @@ fn valid_values_are_seeds() {
     for response in responses {
         seed("daemon-response", &serde_json::to_vec(&response).unwrap());
     }
-    let provider = crate::control::provider_sample();
-    seed("daemon-provider-status", &serde_json::to_vec(&provider).unwrap());
+    let stands = crate::control::provider_sample();
+    seed("daemon-provider-status", &serde_json::to_vec(&stands).unwrap());
     seed("daemon-metrics-request", b"GET /metrics HTTP/1.1\r\nHost: localhost:9464\r\n\r\n");
     seed("daemon-status", &serde_json::to_vec(&crate::control::render::tests::sample()).unwrap());
     seed("daemon-ledger-piece", &cbor(&PieceRow::new(1 << 20, 3)));
