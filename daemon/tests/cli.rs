@@ -210,7 +210,8 @@ fn a_home_of_a_newer_version_is_refused_untouched() {
     let m = Machine::new();
     m.init();
     let path = m.path("home/config");
-    let newer = fs::read_to_string(&path).unwrap().replace("\"version\": 1", "\"version\": 2");
+    let newer = fs::read_to_string(&path).unwrap().replace("\"version\": 2", "\"version\": 3");
+    assert!(newer.contains("\"version\": 3"), "{newer}");
     fs::write(&path, &newer).unwrap();
     m.expect(14, &["status"]);
     assert_eq!(fs::read_to_string(&path).unwrap(), newer);
