@@ -43,12 +43,15 @@ const SMALL_LANES: usize = 4;
 const LOOK: Duration = Duration::from_secs(2);
 /// A provider that refused or failed a placement is not asked for the next one for so long.
 const REFUSED: Duration = Duration::from_secs(20);
+/// One whose connection broke refused nothing: it is asked again as soon as there may be another connection.
+const BROKEN: Duration = Duration::from_secs(1);
 
 /// Shared by the worker and the pieces on their way.
 #[derive(Default)]
 struct Lanes {
     /// Slots on their way by provider.
     in_flight: HashMap<Peer, usize>,
+    /// Who is not asked, and until when.
     refused: HashMap<Peer, Instant>,
 }
 
@@ -273,7 +276,8 @@ fn claim(engine: &Engine, lanes: &Arc<parking_lot::Mutex<Lanes>>, id: PieceId, s
             *kept.entry(h.provider.clone()).or_default() += piece.slot_len(slot);
         }
     }
-    state.refused.retain(|_, at| at.elapsed() < REFUSED);
+    let now = Instant::now();
+    state.refused.retain(|_, until| *until > now);
     let others = others(&row, slot);
     let together = |peer: &Peer| {
         let all: Vec<&Peer> = others.iter().copied().chain([peer]).collect();
@@ -366,7 +370,8 @@ async fn place_slot(
             let short = peer_short(&claim.peer);
             tracing::warn!(peer = %short, %error, "placement failed");
             engine.peers.note(&claim.peer, None);
-            lanes.lock().refused.insert(claim.peer.clone(), Instant::now());
+            let pause = if matches!(error, NetError::Disconnected(_)) { BROKEN } else { REFUSED };
+            lanes.lock().refused.insert(claim.peer.clone(), Instant::now() + pause);
             // The space was not given or the bytes did not arrive: another provider is asked next time. What this one
             // may still keep of it expires with the deal that was never pushed.
             engine.ledger.set_intent(id, claim.slot, None)?;
