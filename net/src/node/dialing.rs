@@ -32,6 +32,8 @@ use crate::error::NetError;
 const QUIC_HEAD_START: Duration = Duration::from_millis(250);
 /// What stands through a relay is slow, and a burden to another one.
 const RELAY_HEAD_START: Duration = Duration::from_millis(2000);
+/// Until the ports that were asked for are there: a dial before that comes from another port.
+const LISTEN_HEAD_START: Duration = Duration::from_millis(100);
 /// Until relays have told what they see of this node.
 const PUNCH_HEAD_START: Duration = Duration::from_millis(1000);
 /// Where a node that listens nowhere listens for those who dial back.
@@ -52,8 +54,8 @@ struct Attempt {
     waiters: Vec<Waiter>,
     under_way: HashSet<ConnectionId>,
     later: VecDeque<Vec<Multiaddr>>,
-    /// A hole through NATs was made ready.
-    prepared: bool,
+    /// Relays were shown the port that a hole through NATs would lead to.
+    shown: bool,
     /// The host is there and nobody listens at its port.
     refused: bool,
     said: Vec<String>,
@@ -79,6 +81,8 @@ pub(super) struct Dialing {
     surplus: HashSet<ConnectionId>,
     timers: FuturesUnordered<BoxFuture<'static, Due>>,
     next: u64,
+    /// Ports for holes through NATs were asked for.
+    opened: bool,
 }
 
 impl Dialing {
@@ -125,7 +129,7 @@ impl Dialing {
             waiters: vec![done],
             under_way: HashSet::new(),
             later,
-            prepared: false,
+            shown: false,
             refused: false,
             said: Vec::new(),
         };
@@ -137,12 +141,17 @@ impl Dialing {
     fn go_on<B: NetworkBehaviour>(&mut self, swarm: &mut Swarm<B>, peer: PeerId) {
         let Some(attempt) = self.attempts.get_mut(&peer) else { return };
         while let Some(addrs) = attempt.later.pop_front() {
-            if addrs.first().and_then(way) == Some(Way::Relayed) && !attempt.prepared {
-                attempt.prepared = true;
-                prepare_to_punch(swarm, &addrs);
+            if addrs.first().and_then(way) == Some(Way::Relayed) && !attempt.shown {
+                let pause = if has_port_to_punch(swarm, &mut self.opened) {
+                    attempt.shown = true;
+                    show_to_relays(swarm, &addrs);
+                    PUNCH_HEAD_START
+                } else {
+                    LISTEN_HEAD_START
+                };
                 attempt.later.push_front(addrs);
                 let due = Due { peer, number: attempt.number, then: Then::NextWay };
-                self.timers.push(after(PUNCH_HEAD_START, due));
+                self.timers.push(after(pause, due));
                 return;
             }
             let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addrs).build();
@@ -247,16 +256,23 @@ fn after<T: Send + 'static>(pause: Duration, what: T) -> BoxFuture<'static, T> {
     timer.boxed()
 }
 
-/// A hole through two NATs needs a port that both directions use, and somebody outside who has seen it: the relays are dialled
-/// once more from a port that this node listens at, and tell what they see.
-fn prepare_to_punch<B: NetworkBehaviour>(swarm: &mut Swarm<B>, relayed: &[Multiaddr]) {
-    if swarm.listeners().next().is_none() {
-        for addr in PUNCH_LISTEN.iter().filter_map(|addr| addr.parse().ok()) {
-            if let Err(e) = swarm.listen_on(addr) {
-                tracing::debug!("no port to be reached at: {e}");
-            }
+/// A hole through two NATs needs a port that both directions use: whether this node listens at one. Where none was asked for
+/// yet, it is; one that cannot be had is not waited for.
+fn has_port_to_punch<B: NetworkBehaviour>(swarm: &mut Swarm<B>, opened: &mut bool) -> bool {
+    if swarm.listeners().next().is_some() || *opened {
+        return true;
+    }
+    *opened = true;
+    for addr in PUNCH_LISTEN.iter().filter_map(|addr| addr.parse().ok()) {
+        if let Err(e) = swarm.listen_on(addr) {
+            tracing::debug!("no port to be reached at: {e}");
         }
     }
+    false
+}
+
+/// Somebody outside has to see that port: the relays are dialled once more from it, and tell what they see.
+fn show_to_relays<B: NetworkBehaviour>(swarm: &mut Swarm<B>, relayed: &[Multiaddr]) {
     for addr in relayed {
         let relay: Multiaddr = addr.iter().take_while(|part| !matches!(part, Protocol::P2pCircuit)).collect();
         let Some(Protocol::P2p(peer)) = relay.iter().last() else { continue };

@@ -19,6 +19,8 @@ use super::process::run_ok;
 use super::{Context, Process, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(30);
+/// Strangers' packets to the router itself are dropped, as routers do: one that answered them, or noted them as under way, would
+/// take the port that a hole from inside needs.
 const RULES: &str = "\
 table ip nat {
   chain post {
@@ -30,6 +32,11 @@ table ip guard {
   chain pass {
     type filter hook forward priority 0; policy drop;
     iifname \"eth1\" accept
+    ct state established,related accept
+  }
+  chain mine {
+    type filter hook input priority 0; policy drop;
+    iifname { \"lo\", \"eth1\" } accept
     ct state established,related accept
   }
 }
