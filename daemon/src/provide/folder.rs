@@ -370,6 +370,8 @@ mod tests {
             seal: Change::On(seal()),
             metrics: Change::On("127.0.0.1:9".parse().unwrap()),
             tree_permille: Some(3),
+            allow: Change::On("/nowhere/friends".into()),
+            nat: Some(false),
             ..Wishes::default()
         };
         // Opened, and never run: it could not be sealed, say.
@@ -379,21 +381,25 @@ mod tests {
         assert!(is_provider(dir.path()));
         let before = on_disk(dir.path());
         assert_eq!((before.capacity_bytes, &before.seal, before.metrics), (7, &None, None));
+        assert_eq!((before.allow, before.no_nat), (None, true));
 
         let mut folder = Folder::open(dir.path(), wishes).unwrap();
         folder.remember().unwrap();
         drop(folder);
         assert_eq!(on_disk(dir.path()).seal, Some(seal()));
+        assert_eq!(on_disk(dir.path()).allow, Some("/nowhere/friends".into()));
         assert_eq!(capacity_of(dir.path()).unwrap(), 7);
         // Nothing is asked for: all stays.
         let mut folder = Folder::open(dir.path(), Wishes::default()).unwrap();
         folder.remember().unwrap();
         assert_eq!((folder.seal(), folder.metrics().unwrap().port()), (Some(&seal()), 9));
         drop(folder);
-        let off = Wishes { seal: Change::Off, metrics: Change::Off, ..Wishes::default() };
+        let (seal, metrics, allow) = (Change::Off, Change::Off, Change::Off);
+        let off = Wishes { seal, metrics, allow, nat: Some(true), ..Wishes::default() };
         Folder::open(dir.path(), off).unwrap().remember().unwrap();
         let after = on_disk(dir.path());
         assert_eq!((after.seal, after.metrics, after.tree_permille), (None, None, Some(3)));
+        assert_eq!((after.allow, after.no_nat), (None, false));
     }
 
     #[test]
