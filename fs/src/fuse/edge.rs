@@ -264,7 +264,8 @@ impl Filesystem for Edge {
         let truncate = flags.0 & libc::O_TRUNC != 0;
         let caller = caller(req);
         let writers = self.writers.clone();
-        let draws = self.thumbnailers.as_ref().is_some_and(|known| known.contain(req.pid()));
+        let reads = flags.0 & libc::O_ACCMODE == libc::O_RDONLY;
+        let draws = reads && self.thumbnailers.as_ref().is_some_and(|known| known.contain(req.pid()));
         let may_wait = draws || self.vfs.may_block(ino.0, None);
         let set_ids = self.set_ids(ino, truncate);
         let serve = move |vfs: &Vfs, late: Late| {
@@ -286,7 +287,7 @@ impl Filesystem for Edge {
             }
         };
         // Who only reads, or makes room, does not wait for it.
-        let writes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY && !truncate;
+        let writes = !reads && !truncate;
         if writes { self.paced(0, may_wait, serve) } else { self.run(may_wait, serve) }
     }
 
