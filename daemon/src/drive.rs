@@ -309,6 +309,9 @@ impl Engine {
         let now = self.now();
         self.peers.heard(peer);
         self.clocks.heard(peer);
+        if let Some(addrs) = self.peers.moved(peer) {
+            self.provider_moved(peer, addrs)?;
+        }
         // The row is written when its state changes or now and then, not for every answer.
         if row.answers() && clock::age(now, row.last_ok) < LAST_OK_SECONDS {
             return Ok(());
@@ -327,6 +330,19 @@ impl Engine {
         if back {
             let text = format!("provider {} answers again", peers::peer_short(peer));
             self.events.add(now, events::Level::Info, text);
+        }
+        Ok(())
+    }
+
+    /// A provider was found somewhere else: the row, and with it the next head, name where it is now.
+    fn provider_moved(&self, peer: &ledger::Peer, addrs: Vec<String>) -> Result<(), LedgerError> {
+        let at = addrs.first().cloned().unwrap_or_default();
+        self.ledger.update_provider(peer, |row| row.addrs = addrs)?;
+        let text = format!("provider {} is at {at} now", peers::peer_short(peer));
+        self.events.add(self.now(), events::Level::Info, text);
+        if let Some(finder) = self.peers.client().finder() {
+            let listed = self.ledger.providers().into_iter();
+            finder.add_bootstrap(listed.filter_map(|(peer, row)| peers::whereabouts(&peer, &row.addrs)));
         }
         Ok(())
     }

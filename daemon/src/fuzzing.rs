@@ -28,6 +28,7 @@ pub type Decoder = (&'static str, fn(&[u8]));
 const OWN: &[Decoder] = &[
     ("daemon-config", config),
     ("daemon-provider-config", |bytes| drop(crate::provide::parse_config(bytes, Path::new("config")))),
+    ("daemon-known-peers", |bytes| drop(crate::provide::parse_known_peers(bytes))),
     ("daemon-pid", |bytes| drop(ProcessRecord::parse(text(bytes)))),
     ("daemon-request", |bytes| drop(serde_json::from_slice::<Request>(bytes))),
     ("daemon-response", |bytes| drop(serde_json::from_slice::<Response>(bytes))),

@@ -16,7 +16,7 @@
 //!          drive::mount_options(&[String]) -> Result<MountOptions, impl Display>     the words after -o
 //!   cli::restore  words, peers -> restore::find(..) : keyring and providers, from which a home is made with
 //!          `restore_pending`; then the same drive::run, which sees the flag, attaches the newest head and clears it
-//!          restore::find(&RootKey, &[ProviderAddr], ProgressSink) -> anyhow::Result<restore::Found{ recovered:
+//!          restore::find(&RootKey, Search, ProgressSink) -> anyhow::Result<restore::Found{ recovered:
 //!          home::Recovered, providers: Vec<ProviderAddr>, survive_losses: Option<u8>, answered: u32, asked: u32 }>
 //!   cli::verify   drive::verify_unmounted(Home, Unlocked, deep: bool) -> anyhow::Result<control::VerifyReport>
 //! ```

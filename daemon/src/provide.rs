@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   DIR/ 0700
-//!     config         JSON: version, capacity, what one drive may store, addresses to listen at, sealing, metrics
+//!     config         JSON: version, capacity, what one drive may store, addresses to listen at, peers to begin with, sealing,
+//!                    metrics
 //!     identity       the provider's key (net)         slots/ deals/ records/   what it stores (net)
+//!     peers          peers of the DHT that it knew last
 //!     public/        where public blocks lie in their slots (gateway)
 //!     provider.lock, provider.pid, address, provider.log
 //!     control.sock   while it runs: answers `holdfast status`
@@ -15,6 +17,9 @@
 
 mod desk;
 mod folder;
+mod known_peers;
+mod listen;
+mod lists;
 
 use std::{
     fs,
@@ -25,14 +30,14 @@ use std::{
 };
 
 use holdfast_net::{
-    Env, Multiaddr,
+    Env,
     bitswap::{self, BITSWAP_PROTOCOL, ServerLimits},
     identity,
     node::{Node, NodeConfig},
     provider::Provider,
     settlement::NoSettlement,
+    upnp,
 };
-use libp2p::multiaddr::Protocol;
 use serde::Serialize;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -49,22 +54,30 @@ use crate::{
 };
 
 use desk::Desk;
+use folder::IDENTITY_FILE;
 pub(crate) use folder::parse_config;
 pub use folder::{Change, Folder, Wishes, capacity_of, is_provider, socket_path};
-use folder::{IDENTITY_FILE, tcp_port};
+pub(crate) use known_peers::parse as parse_known_peers;
+pub use listen::LISTEN_LOOPBACK;
 
 /// After a signal, what is being received may finish for this long.
 const STOP_SECONDS_MAX: u64 = 10;
+/// A router that does not answer keeps nobody from ending: its mappings run out.
+const UNMAP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a provider does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ProvideError {
     #[error("the folder {} is being provided already, by process {pid}", .dir.display())]
     InUse { dir: PathBuf, pid: u32 },
-    #[error("`{0}` is not an address to listen at; one looks like /ip4/0.0.0.0/tcp/4001")]
+    #[error(
+        "`{0}` is not an address to listen at; one looks like /ip4/0.0.0.0/tcp/4001 or /ip4/0.0.0.0/udp/4001/quic-v1"
+    )]
     Address(String),
     #[error("a tag has 1 to {} bytes, and no control characters", holdfast_net::tags::TAG_BYTES_MAX)]
     Tags,
+    #[error("the list {}: {reason}", .path.display())]
+    List { path: PathBuf, reason: String },
     #[error("cannot listen at {addrs}: {reason}")]
     Listen { addrs: String, reason: String, port_in_use: bool },
     #[error(transparent)]
@@ -108,10 +121,12 @@ pub async fn run(
 ) -> Result<(), ProvideError> {
     let env = Env::system();
     let key = identity::load_or_create(&folder.dir.join(IDENTITY_FILE), &env)?;
-    check_ports_free(&folder)?;
-    let node = Node::start(NodeConfig::listening(key, folder.listen.clone()).with_bitswap())
-        .await
-        .map_err(|error| listen_failed(&folder, &error))?;
+    listen::check_ports_free(&folder.listen)?;
+    let lists = folder.lists()?;
+    let discovery = folder.discovery();
+    let nat = discovery.nat;
+    let config = NodeConfig::listening(key, folder.listen.clone()).with_discovery(discovery).with_bitswap();
+    let node = Node::start(config).await.map_err(|error| listen_failed(&folder, &error))?;
     let bound = node.listeners();
     folder.keep_ports(&bound);
     let metrics = match folder.metrics() {
@@ -130,6 +145,7 @@ pub async fn run(
     };
     let (rules, settlement) = (Arc::new(DriveRecords), Arc::new(NoSettlement));
     let provider = Provider::open(&folder.dir, config, node.clone(), env, rules, settlement).await?;
+    lists.apply(&provider, &node).await?;
 
     let view = sealer.as_ref().map(Sealer::view);
     let sealing = match sealer {
@@ -139,7 +155,7 @@ pub async fn run(
     let serving_public = ServingPublic::begin(&mut folder, &provider, &node, &shutdown).await?;
     folder.remember()?;
 
-    let address = ProviderAddr::new(node.peer_id(), &reachable(bound));
+    let address = ProviderAddr::new(node.peer_id(), &listen::reachable(bound));
     let desk = Desk::new(&folder, &address, provider.clone(), view);
     let metrics = metrics.map(|listener| Endpoint::serve(listener, desk.page())).transpose()?;
     desk.set_metrics(metrics.as_ref().map(Endpoint::url));
@@ -161,6 +177,9 @@ pub async fn run(
     };
     tracing::info!(peer = %node.peer_id(), "providing");
 
+    let watching = tokio::spawn(lists.watch(provider.clone(), node.clone(), shutdown.clone()));
+    let keeping = tokio::spawn(known_peers::keep(node.clone(), folder.dir.clone(), shutdown.clone()));
+    let mapping = nat.then(|| tokio::spawn(upnp::keep(node.clone(), shutdown.clone())));
     let serving = provider.run();
     tokio::pin!(serving);
     let served = tokio::select! {
@@ -175,6 +194,12 @@ pub async fn run(
     if let Some((sealing, stop)) = sealing {
         stop.cancel();
         let _ = sealing.await;
+    }
+    // Where the provider ended by itself nobody has told the other tasks.
+    shutdown.cancel();
+    let _ = (keeping.await, watching.await);
+    if let Some(mapping) = mapping {
+        let _ = tokio::time::timeout(UNMAP_TIMEOUT, mapping).await;
     }
     drop((socket, metrics));
     node.shutdown().await;
@@ -243,38 +268,6 @@ async fn begin_sealing(
     // Nobody tells where the shutdown came first.
     began.await.unwrap_or(Ok(()))?;
     Ok((task, stop))
-}
-
-/// libp2p shares ports on purpose (SO_REUSEPORT), so two providers of one user would listen at the same one and each get
-/// half of the connections. A plain bind tells.
-fn check_ports_free(folder: &Folder) -> Result<(), ProvideError> {
-    for addr in &folder.listen {
-        let ip: std::net::IpAddr = match addr.iter().next() {
-            Some(Protocol::Ip4(ip)) => ip.into(),
-            Some(Protocol::Ip6(ip)) => ip.into(),
-            _ => continue,
-        };
-        let Some(port) = tcp_port(addr).filter(|port| *port != 0) else { continue };
-        if let Err(error) = std::net::TcpListener::bind((ip, port)) {
-            let port_in_use = error.kind() == std::io::ErrorKind::AddrInUse;
-            return Err(ProvideError::Listen {
-                addrs: addr.to_string(),
-                reason: error.to_string(),
-                port_in_use,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Loopback last: what people copy should work from elsewhere where it can.
-fn reachable(mut bound: Vec<Multiaddr>) -> Vec<Multiaddr> {
-    bound.sort_by_key(|addr| match addr.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
-        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
-        _ => false,
-    });
-    bound
 }
 
 fn listen_failed(folder: &Folder, error: &holdfast_net::NetError) -> ProvideError {

@@ -1,13 +1,15 @@
 //! From the words to the drive: which steps, in which order, and what is believed of whom.
 //!
 //! ```text
-//! find    words ─► drive name ─► keyring from the given peers (the highest that verifies under the name)
-//! newest  head key ─► heads from the known peers ─► the highest ─► its providers are asked again ─► the highest of all
+//! find    words ─► drive name ─► keyring from the given peers, else from whom they, and the local network, know
+//! newest  head key ─► heads from the known peers ─► the highest ─► its providers are asked again ─► the highest of all,
+//!         if enough of those that it names showed a head of this drive
 //! adopt   head ─► tail (in memory) ─► checkpoint, read through the tail ─► where every slot lies
 //! ```
 //!
 //! Promises: nothing unsigned is believed; how many providers answered is said; a provider can withhold a newer head but not
-//! invent one. Refuses to guess: with no head that verifies there is no drive to mount.
+//! invent one, and a minority of them cannot pass an older state off as the newest, unless the owner lets them. Refuses to
+//! guess: with no head that verifies there is no drive to mount.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,26 +19,32 @@ use anyhow::{Context as _, bail};
 use futures::StreamExt;
 use holdfast_content::block::Block;
 use holdfast_content::head::HeadBody;
-use holdfast_content::keys::{DriveKeys, Keyring, RootKey, TreeDomain};
+use holdfast_content::keys::{DriveKeys, DriveName, Keyring, RootKey, TreeDomain};
 use holdfast_content::placement::{Log, PlacementAction, PlacementEntry, PlacementTree};
 use holdfast_content::retrieve::{Priority, Retriever};
 use holdfast_content::tree::{NodeSource, Physical, PhysicalRef, SourceError};
 use holdfast_net::client::{Client, ClientConfig};
 use holdfast_net::manifest::{Code, ManifestPiece};
 use holdfast_net::node::{Node, NodeConfig};
-use holdfast_net::{Env, PeerId, RecordKey, SignedManifest, identity};
+use holdfast_net::{DhtKey, Env, Finder, PeerAddrs, PeerId, RecordKey, SignedManifest, identity};
 use serde_bytes::ByteBuf;
 
 use crate::control::ProgressSink;
 use crate::drive::ledger::{Holder, Imported, PieceId, PieceRow, ProviderRow, StripePiece, StripeRow};
-use crate::home::{ProviderAddr, Recovered, SURVIVE_LOSSES_MAX};
+use crate::home::{Policy, ProviderAddr, Recovered, SURVIVE_LOSSES_MAX};
 use crate::records::{HeadValue, head_key, keyring_key};
 use crate::retrieve::NetRetriever;
 
 /// One peer's answer to one question.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same of one that has to be found first.
+const SEEK_PATIENCE: Duration = Duration::from_secs(40);
+/// A newer head may name providers that the older one did not, and so on.
+const HEADS_FOLLOWED_MAX: usize = 4;
 /// Peers asked at once.
 const AT_ONCE: usize = 16;
+/// Peers that are asked because somebody said they keep the drive, or because they are near.
+const FOUND_MAX: usize = 64;
 /// Nodes of the placement checkpoint are fetched with that much patience.
 const FETCH: Duration = Duration::from_secs(60);
 
@@ -53,44 +61,133 @@ pub struct Found {
     pub answered: u32,
     /// Providers that were asked.
     pub asked: u32,
+    /// Answers that were no head of this drive.
+    pub refused: u32,
+    /// Whom they were found by.
+    pub peers: Vec<ProviderAddr>,
+}
+
+/// Where a drive is looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Search<'a> {
+    /// Providers of the drive, or any others.
+    pub peers: &'a [ProviderAddr],
+    /// Whether the local network is asked as well.
+    pub mdns: bool,
+    /// Whether the newest state of too few providers will do.
+    pub minority: bool,
+}
+
+/// Fewer of the drive's providers answer than it takes to know that there is no newer head.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "only {shown} of the {named} providers that the drive's head names showed one, and {needed} are needed: a newer state may \
+     be with the others, and would be lost as soon as this machine writes"
+)]
+pub struct TooFew {
+    pub shown: u32,
+    pub named: u32,
+    pub needed: u32,
+}
+
+/// How many of `named` providers have to show a head before the newest of them is taken for the newest of all: a
+/// majority, or all but those whose loss the drive survives, where that is less (with three copies on three providers one
+/// is enough, or their loss would not be survived).
+pub fn needed(named: u32, survive_losses: u8) -> u32 {
+    let majority = named / 2 + 1;
+    majority.min(named.saturating_sub(u32::from(survive_losses))).max(1)
 }
 
 /// A client node under a throw-away identity, for the time of the search.
-async fn searcher(env: &Env) -> anyhow::Result<Client> {
+async fn searcher(env: &Env, finder: Finder) -> anyhow::Result<Client> {
     let mut seed = [0; 32];
     env.rng.fill(&mut seed);
     let node = Node::start(NodeConfig::client(identity::keypair(seed)?)).await?;
-    Ok(Client::new(node, env.clone(), ClientConfig::default()))
+    Ok(Client::with_finder(node, env.clone(), ClientConfig::default(), finder))
 }
 
-/// Finds the drive of `root` at `peers`: the keyring, and who keeps the drive.
-pub async fn find(root: &RootKey, peers: &[ProviderAddr], progress: ProgressSink) -> anyhow::Result<Found> {
+fn whereabouts(peers: &[ProviderAddr]) -> impl Iterator<Item = PeerAddrs> {
+    peers.iter().filter_map(|p| p.parts().ok()).map(|(peer, addrs)| PeerAddrs::new(peer, addrs))
+}
+
+/// Whoever is said to keep the record, by the DHT, and whoever is near.
+async fn seek(finder: &Finder, key: &RecordKey, asked: &[ProviderAddr]) -> Vec<ProviderAddr> {
+    let mut found = finder.nearby().await.unwrap_or_default();
+    // They lead to the others as well.
+    finder.add_bootstrap(found.iter().cloned());
+    if finder.can_ask() {
+        match finder.holders(DhtKey::of_record(key)).await {
+            Ok(holders) => found = [holders, found].concat(),
+            Err(error) => tracing::debug!(%error, "nobody was found by the DHT"),
+        }
+    }
+    let mut new: Vec<ProviderAddr> = Vec::new();
+    for found in found {
+        let found = ProviderAddr::new(found.peer, &found.addrs);
+        let known = asked.iter().chain(&new).any(|known| known.peer_id == found.peer_id);
+        if !known && new.len() < FOUND_MAX {
+            new.push(found);
+        }
+    }
+    new
+}
+
+/// The highest keyring of those that verify.
+fn highest(answers: &[Answer], drive: &DriveName) -> Option<(Keyring, Vec<u8>)> {
+    let keyrings = answers.iter().flatten().flatten();
+    let verified = keyrings.filter_map(|bytes| Some((Keyring::verify(bytes, drive).ok()?, bytes.clone())));
+    verified.max_by_key(|(keyring, _)| keyring.sequence)
+}
+
+/// Finds the drive of `root`: the keyring, and who keeps the drive.
+pub async fn find(root: &RootKey, search: Search<'_>, progress: ProgressSink) -> anyhow::Result<Found> {
     let env = Env::system();
-    let client = searcher(&env).await?;
+    let finder = Finder::new(env.clone(), whereabouts(search.peers).collect(), search.mdns);
+    let client = searcher(&env, finder.clone()).await?;
     let drive = root.drive_name();
+    let key = keyring_key(&drive);
     progress.send(crate::control::ProgressLine { phase: "asking".into(), ..Default::default() });
-    let answers = ask(&client, peers, &keyring_key(&drive)).await;
+    let mut peers = search.peers.to_vec();
+    let mut answers = ask(&client, &peers, &key, Where::Known).await;
+    if highest(&answers, &drive).is_none() {
+        progress.send(crate::control::ProgressLine { phase: "searching".into(), ..Default::default() });
+        let found = seek(&finder, &key, &peers).await;
+        answers.extend(ask(&client, &found, &key, Where::Known).await);
+        peers.extend(found);
+    }
+    if peers.is_empty() {
+        bail!("nobody answers on the local network, and no provider was named");
+    }
     if answers.iter().all(|a| a.is_err()) {
         let reasons: Vec<String> = answers.iter().filter_map(|a| a.as_ref().err().cloned()).collect();
         bail!("none of the given providers answers: {}", reasons.join("; "));
     }
-    let keyrings = answers.into_iter().flatten().flatten();
-    let best = keyrings
-        .filter_map(|bytes| Keyring::verify(&bytes, &drive).ok().map(|k| (k.sequence, k, bytes)))
-        .max_by_key(|(sequence, ..)| *sequence);
-    let Some((_, keyring, bytes)) = best else {
-        bail!("the providers that answered know no drive of these words ({drive})");
+    let Some((keyring, bytes)) = highest(&answers, &drive) else {
+        bail!("the providers that answered know no drive of these words ({drive}), nor anybody who does");
     };
+    // Those that are none of the drive's have nothing more to say.
+    let keeps = |answer: &Answer| {
+        let bytes = answer.as_ref().ok().and_then(Option::as_ref);
+        bytes.is_some_and(|bytes| Keyring::verify(bytes, &drive).is_ok())
+    };
+    let keepers: Vec<ProviderAddr> =
+        peers.into_iter().zip(&answers).filter(|(_, answer)| keeps(answer)).map(|(peer, _)| peer).collect();
     let generation = root.generation(keyring.current()?.number);
     let keys = generation.keys();
-    let newest = newest(&client, &keys, peers).await?;
+    let newest = newest(&client, &keys, &keepers).await?;
+    // With a checkpoint the tail shows only what changed since; the whole picture comes with the mount.
+    let survive_losses = survived(&newest.body).filter(|_| newest.body.checkpoint.is_none());
+    if !search.minority {
+        newest.check(survive_losses.unwrap_or(Policy::default().survive_losses))?;
+    }
     let found = Found {
         recovered: Recovered { drive, generation, keyring: bytes },
         providers: providers(&newest.body),
-        // With a checkpoint the tail shows only what changed since; the whole picture comes with the mount.
-        survive_losses: survived(&newest.body).filter(|_| newest.body.checkpoint.is_none()),
+        survive_losses,
         answered: newest.answered,
         asked: newest.asked,
+        refused: newest.refused,
+        peers: keepers,
     };
     client.node().clone().shutdown().await;
     Ok(found)
@@ -133,6 +230,28 @@ pub struct Newest {
     pub answered: u32,
     /// Providers that were asked.
     pub asked: u32,
+    /// Answers that were no head of this drive.
+    pub refused: u32,
+    /// Providers that the head names, and of them those that showed a head of this drive.
+    pub named: u32,
+    pub shown: u32,
+}
+
+impl Newest {
+    /// Whether enough of the providers showed a head.
+    pub fn check(&self, survive_losses: u8) -> Result<(), TooFew> {
+        let needed = needed(self.named, survive_losses);
+        if self.shown >= needed {
+            return Ok(());
+        }
+        Err(TooFew { shown: self.shown, named: self.named, needed })
+    }
+}
+
+type Answer = Result<Option<Vec<u8>>, String>;
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 /// Asks `peers`, then everybody whom the best head names.
@@ -140,47 +259,88 @@ pub async fn newest(client: &Client, keys: &DriveKeys, peers: &[ProviderAddr]) -
     let public = keys.head_signing().verifying_key().to_bytes();
     let key = head_key(&public);
     let mut asked: Vec<ProviderAddr> = peers.to_vec();
-    let mut answers = ask(client, peers, &key).await;
-    let best = |answers: &[Result<Option<Vec<u8>>, String>]| {
-        let heads = answers.iter().flatten().flatten();
-        heads
-            .filter_map(|bytes| HeadValue::verify(bytes, &public).ok())
-            .max_by(|a, b| a.record().compare(b.record()))
+    let mut answers = ask(client, peers, &key, Where::Known).await;
+    let verified = |answer: &Answer| {
+        let bytes = answer.as_ref().ok().and_then(Option::as_ref)?;
+        HeadValue::verify(bytes, &public).ok()
     };
-    let Some(first) = best(&answers) else {
+    let best = |answers: &[Answer]| {
+        answers.iter().filter_map(verified).max_by(|a, b| a.record().compare(b.record()))
+    };
+    let Some(mut head) = best(&answers) else {
         let reasons: Vec<String> = answers.iter().filter_map(|a| a.as_ref().err().cloned()).collect();
         if reasons.is_empty() {
             bail!("the drive is known there, but nothing was ever placed from it");
         }
         bail!("no provider that answers keeps the drive's head: {}", reasons.join("; "));
     };
-    let body = HeadBody::open(first.sealed(), keys)?;
-    let others: Vec<ProviderAddr> =
-        providers(&body).into_iter().filter(|p| !asked.iter().any(|a| a.peer_id == p.peer_id)).collect();
-    answers.extend(ask(client, &others, &key).await);
-    asked.extend(others);
-    let head = best(&answers).unwrap_or(first);
+    // A newer head may name others again.
+    for _ in 0..HEADS_FOLLOWED_MAX {
+        let body = HeadBody::open(head.sealed(), keys)?;
+        let others: Vec<ProviderAddr> =
+            providers(&body).into_iter().filter(|p| !asked.iter().any(|a| a.peer_id == p.peer_id)).collect();
+        if others.is_empty() {
+            break;
+        }
+        answers.extend(ask(client, &others, &key, Where::Known).await);
+        asked.extend(others);
+        head = best(&answers).unwrap_or(head);
+    }
+    let mut body = HeadBody::open(head.sealed(), keys)?;
+    let shown = |body: &HeadBody, asked: &[ProviderAddr], answers: &[Answer]| {
+        let showed = |p: &ProviderAddr| {
+            let mut all = asked.iter().zip(answers);
+            all.any(|(peer, answer)| peer.peer_id == p.peer_id && verified(answer).is_some())
+        };
+        count(providers(body).iter().filter(|p| showed(p)).count())
+    };
+    if shown(&body, &asked, &answers) < needed(count(body.providers.len()), 0) {
+        // Too few: those that are not where they were are looked for.
+        let silent: Vec<usize> =
+            (0..asked.len()).filter(|n| answers.get(*n).is_some_and(Result::is_err)).collect();
+        let lost: Vec<ProviderAddr> = silent.iter().filter_map(|n| asked.get(*n)).cloned().collect();
+        let again = ask(client, &lost, &key, Where::Anywhere).await;
+        for (n, answer) in silent.into_iter().zip(again) {
+            if let Some(place) = answers.get_mut(n) {
+                *place = answer;
+            }
+        }
+        head = best(&answers).unwrap_or(head);
+        body = HeadBody::open(head.sealed(), keys)?;
+    }
     Ok(Newest {
-        body: HeadBody::open(head.sealed(), keys)?,
+        shown: shown(&body, &asked, &answers),
+        named: count(body.providers.len()),
+        body,
         value: head.encode()?,
-        answered: u32::try_from(answers.iter().filter(|a| a.is_ok()).count()).unwrap_or(u32::MAX),
-        asked: u32::try_from(asked.len()).unwrap_or(u32::MAX),
+        answered: count(answers.iter().filter(|a| a.is_ok()).count()),
+        asked: count(asked.len()),
+        refused: count(answers.iter().filter(|a| matches!(a, Ok(Some(_))) && verified(a).is_none()).count()),
     })
 }
 
-async fn ask(
-    client: &Client,
-    peers: &[ProviderAddr],
-    key: &RecordKey,
-) -> Vec<Result<Option<Vec<u8>>, String>> {
+/// Where a provider is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Where {
+    /// Where it is known to be.
+    Known,
+    /// Where it is found, if it is not there.
+    Anywhere,
+}
+
+async fn ask(client: &Client, peers: &[ProviderAddr], key: &RecordKey, at: Where) -> Vec<Answer> {
+    let patience = if at == Where::Known { PATIENCE } else { SEEK_PATIENCE };
     futures::stream::iter(peers)
         .map(|provider| async move {
             let asking = async {
                 let (peer, addrs) = provider.parts().map_err(|e| e.to_string())?;
-                let session = client.connect(peer, addrs).await.map_err(|e| e.to_string())?;
+                let session = match at {
+                    Where::Known => client.session(peer, addrs),
+                    Where::Anywhere => client.connect(peer, addrs).await.map_err(|e| e.to_string())?,
+                };
                 session.get_record(key).await.map_err(|e| e.to_string())
             };
-            match tokio::time::timeout(PATIENCE, asking).await {
+            match tokio::time::timeout(patience, asking).await {
                 Ok(answer) => answer.map(|v| v.map(|b| b.to_vec())),
                 Err(_) => Err("no answer in time".to_owned()),
             }

@@ -210,8 +210,10 @@ fn a_home_of_a_newer_version_is_refused_untouched() {
     let m = Machine::new();
     m.init();
     let path = m.path("home/config");
-    let newer = fs::read_to_string(&path).unwrap().replace("\"version\": 2", "\"version\": 3");
-    assert!(newer.contains("\"version\": 3"), "{newer}");
+    let known: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let mut newer = known.clone();
+    newer["version"] = (known["version"].as_u64().unwrap() + 1).into();
+    let newer = newer.to_string();
     fs::write(&path, &newer).unwrap();
     m.expect(14, &["status"]);
     assert_eq!(fs::read_to_string(&path).unwrap(), newer);

@@ -3,14 +3,17 @@
 
 use futures::executor::block_on;
 use futures::io::Cursor;
-use libp2p::PeerId;
+use libp2p::multihash::Multihash;
+use libp2p::{Multiaddr, PeerId};
 
+use crate::addresses::{believable, reach, way};
 use crate::bitswap::message::{MESSAGE_BYTES_MAX, Message};
 use crate::codec;
 use crate::deal::{
     AnswerBody, DEAL_BYTES_MAX, DealId, DealProposal, ReceiptBody, SignedProposal, SignedReceipt,
 };
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest, SignedManifest};
+use crate::peer_set::PeerSet;
 use crate::provider::store::{records, row::DealRow};
 use crate::record::RecordKey;
 use crate::wire::frame::read_frame;
@@ -32,6 +35,9 @@ pub const DECODERS: &[(&str, fn(&[u8]))] = &[
     ("net-deal-id", deal_id),
     ("net-deal-row", |bytes| drop(DealRow::decode(bytes))),
     ("net-bitswap", bitswap),
+    ("net-address", address),
+    ("net-peer-set", peer_set),
+    ("net-upnp", upnp),
     ("net-record-file", |bytes| drop(records::decode(bytes))),
 ];
 
@@ -93,6 +99,38 @@ fn deal_id(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(id) = text.parse::<DealId>() {
         assert_eq!(id.to_string().parse::<DealId>().ok(), Some(id));
+    }
+}
+
+/// Whatever a router, or somebody who poses as one, answers.
+fn upnp(bytes: &[u8]) {
+    let _ = crate::upnp::location(&String::from_utf8_lossy(bytes));
+    if let Ok(body) = crate::upnp::body_of(bytes) {
+        let _ = crate::upnp::control(&body);
+    }
+}
+
+fn peer_set(bytes: &[u8]) {
+    if let Ok(set) = PeerSet::parse(std::str::from_utf8(bytes).unwrap_or_default()) {
+        let _ = (set.len(), set.has_address([10, 0, 0, 1].into()));
+    }
+}
+
+/// What a peer says where it is.
+fn address(bytes: &[u8]) {
+    let Ok(addr) = Multiaddr::try_from(bytes.to_vec()) else { return };
+    let Some(peer) = Multihash::wrap(0, &[1; 36]).ok().and_then(|hash| PeerId::from_multihash(hash).ok())
+    else {
+        return;
+    };
+    for seen in ["/ip4/127.0.0.1/tcp/1", "/ip4/10.0.0.1/tcp/1", "/ip4/8.8.8.8/tcp/1"] {
+        let Ok(seen) = seen.parse() else { continue };
+        for kept in believable([addr.clone()], &seen, peer).addrs {
+            assert!(
+                way(&kept).is_some() && reach(&kept) >= reach(&seen),
+                "an address that nobody may be sent to"
+            );
+        }
     }
 }
 

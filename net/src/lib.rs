@@ -18,7 +18,10 @@
 //! Node::start(NodeConfig{identity, listen, limits}).await -> Node       // Clone; bound when it returns
 //!   node.peer_id() listeners() dial(peer, addrs, timeout) disconnect(peer) traffic() shutdown()
 //!
-//! Client::new(node, Env, ClientConfig) -> Client                        // Clone
+//!   node.find_peer(peer) -> addrs  find_holders(key, max) -> peers  announce(keys)       // its part in the DHT
+//! Finder::new(Env, bootstrap, mdns) -> Finder                           // look-ups under throw-away identities
+//!
+//! Client::new(node, Env, ClientConfig) -> Client                        // Clone; with_finder(..) follows who moves
 //!   client.session(peer, addrs) -> Session                              // no I/O; one shared session per peer
 //!   client.connect(peer, addrs).await -> Session                        // the same, connected
 //!   client.connect_fresh(peer, addrs).await -> Session                  // a new connection under a throw-away peer id
@@ -48,32 +51,39 @@
 //! [`Settlement`]: settlement::Settlement
 //! [`RecordRules`]: record::RecordRules
 
+pub mod addresses;
 pub mod bitswap;
 pub mod client;
 pub mod codec;
 pub mod deal;
 pub mod env;
 pub mod error;
+pub mod finder;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod identity;
 pub mod manifest;
 pub mod mask;
 pub mod node;
+pub mod peer_set;
 pub mod provider;
 pub mod record;
 pub mod settlement;
 pub mod stripe;
 pub mod tags;
+pub mod upnp;
 pub mod wire;
 
+pub use addresses::PeerAddrs;
 pub use client::{Client, ClientConfig, Session};
 pub use deal::{ByteRange, DealId, DealProposal, PieceSource, SignedAnswer, SignedProposal, SignedReceipt};
 pub use ed25519_dalek::{SigningKey, VerifyingKey};
 pub use env::{Clock, Env, Rng};
 pub use error::{ErrorCode, NetError};
+pub use finder::Finder;
 pub use libp2p::{Multiaddr, PeerId, identity::Keypair};
 pub use manifest::{Manifest, SignedManifest};
-pub use node::{Node, NodeConfig};
+pub use node::{DhtKey, DhtRole, Discovery, Node, NodeConfig};
+pub use peer_set::PeerSet;
 pub use provider::{Provider, ProviderConfig};
 pub use record::{RecordKey, RecordKind, RecordRules, RecordVerdict};

@@ -309,7 +309,8 @@ async fn quotas_terms_and_prices_are_typed() {
     running.stop().await;
 
     limited.price = vec![1, 0];
-    limited.allow = holdfast_net::provider::Allow::Peers([client.node().peer_id()].into());
+    let friends = holdfast_net::PeerSet::of_peers([client.node().peer_id()]);
+    limited.allow = holdfast_net::provider::Allow::Listed(Arc::new(friends));
     let other = tempfile::tempdir().unwrap();
     let running = Running::with(other.path(), 8, loopback(), limited, Arc::default()).await;
     let session = common::session(&client, &running, &key(1)).await;

@@ -16,6 +16,8 @@ mod inputs;
 mod ipfs;
 mod itself;
 mod machine;
+mod moving;
+mod nat;
 mod providers;
 mod proving;
 mod public;
@@ -75,6 +77,9 @@ const ROOT: &[Needs] = &[Needs::Fuse, Needs::Root];
 const HELIA: &[Needs] = &[Needs::Fuse, Needs::Program("npm"), Needs::Prepared(ipfs::install)];
 const MODULES: &[Needs] = &[Needs::Program("npm"), Needs::Prepared(ipfs::install)];
 const PROVER: &[Needs] = &[Needs::Prepared(proving::prover_is_there)];
+const MACHINES: &[Needs] = &[Needs::Fuse, Needs::Root, Needs::Program("ip")];
+const NATS: &[Needs] = &[Needs::Fuse, Needs::Root, Needs::Program("nft"), Needs::Program("ip")];
+
 const TOOLS: &[Needs] = &[Needs::Fuse, Needs::Program("git"), Needs::Program("restic")];
 
 /// In the order in which they run: the quick ones that say most come first.
@@ -104,6 +109,9 @@ const TESTS: &[Test] = &[
     test("two_of_five_providers_are_lost", FUSE, 600, providers::two_of_five_lost),
     test("a_provider_that_flips_bits_is_replaced", FUSE, 600, providers::flipped_bits),
     test("silent_and_lying_providers_cost_bounded_time", FUSE, 600, providers::gone_bad),
+    test("providers_that_move_are_found_again", FUSE, 600, moving::found_again),
+    test("a_drive_is_found_on_the_local_network", MACHINES, 300, moving::found_nearby),
+    test("through_two_nats_by_relays_and_holes", NATS, 900, nat::through_two_nats),
     test("copies_become_stripes_and_are_repaired", FUSE, 600, stripes::become_cheaper),
     test("a_stripe_without_providers_becomes_copies_again", FUSE, 400, stripes::become_copies_again),
     test("a_quota_smaller_than_the_data", FUSE, 900, quota::smaller_than_the_data),

@@ -120,6 +120,9 @@ pub struct InitArgs {
     /// Data slots of a stripe, at most; with 0 everything is kept as copies
     #[arg(long, value_name = "K", default_value_t = 8, value_parser = clap::value_parser!(u16).range(0..=20))]
     pub stripe: u16,
+    /// Whether to look for lost providers on the local network (mDNS) as well
+    #[arg(long, env = "HOLDFAST_MDNS", value_name = "on|off", default_value = "on")]
+    pub mdns: Switch,
 }
 
 #[derive(Debug, Args)]
@@ -333,9 +336,16 @@ pub struct RestoreArgs {
     /// Read the 24 words from this file (`-`: standard input) instead of asking; a secrets file will do
     #[arg(long, value_name = "FILE")]
     pub words_file: Option<PathBuf>,
-    /// The address of a provider of the drive, as `holdfast provide` prints it; one that answers is enough
-    #[arg(long = "peer", value_name = "ADDRESS", required = true)]
+    /// The address of any provider, as `holdfast provide` prints it: one that answers is enough, of the drive or not, since
+    /// the others are found by it. Without one the local network is asked
+    #[arg(long = "peer", value_name = "ADDRESS")]
     pub peers: Vec<ProviderAddr>,
+    /// Whether to ask on the local network (mDNS) as well; also kept in the home's configuration
+    #[arg(long, env = "HOLDFAST_MDNS", value_name = "on|off", default_value = "on")]
+    pub mdns: Switch,
+    /// Take the newest state of those that answer, though they are too few to be sure that there is no newer one
+    #[arg(long)]
+    pub minority: bool,
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
     #[command(flatten)]

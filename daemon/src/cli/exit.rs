@@ -219,7 +219,7 @@ impl From<ProvideError> for Failure {
         let message = error.to_string();
         match error {
             ProvideError::InUse { .. } => Failure::new(Exit::InUse, message),
-            ProvideError::Address(_) | ProvideError::Tags => Failure::new(Exit::Usage, message),
+            ProvideError::Address(_) | ProvideError::Tags | ProvideError::List { .. } => Failure::new(Exit::Usage, message),
             ProvideError::Listen { port_in_use: true, .. } => Failure::new(Exit::InUse, message)
                 .hint("Another program uses this port: give another one with --listen."),
             ProvideError::Listen { .. } => Failure::new(Exit::Network, message),

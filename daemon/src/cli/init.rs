@@ -4,7 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{Cli, Exit, Failure, Outcome, args::InitArgs, print};
+use super::{
+    Cli, Exit, Failure, Outcome,
+    args::{InitArgs, Switch},
+    print,
+};
 use crate::{
     home::{Config, Home, Passphrase, Policy, ProviderAddr, passphrase::write_secrets},
     local_network,
@@ -22,6 +26,7 @@ pub fn run(cli: &Cli, args: &InitArgs) -> Outcome {
     let mut config = Config::new(String::new());
     config.policy =
         Policy { survive_losses: args.survive, stripe_data_max: args.stripe, ..Policy::default() };
+    config.discovery.mdns = args.mdns == Switch::On;
     ProviderAddr::merge(&mut config.providers, args.providers.iter().cloned());
     if let Some(dir) = &args.local_network {
         ProviderAddr::merge(&mut config.providers, local_network::addresses(dir)?);

@@ -25,13 +25,15 @@ use crate::{
     },
     home::create_private_dir,
     local_network::{self, LOG_FILE, LocalProvider, provider_dir},
-    provide::{self, Change, Started, Wishes},
+    provide::{self, Change, LISTEN_LOOPBACK, Started, Wishes},
     sealing::{self, LastStatus, SealConfig},
     worker::unix_now,
 };
 
-/// What `--seal` says to end sealing.
-const SEAL_OFF: &str = "off";
+/// Providers of a local network that a new one begins with.
+const BOOTSTRAP_MAX: usize = 8;
+/// What ends sealing, and a list.
+const OFF: &str = "off";
 /// Where the system does not tell how much memory there is.
 const SEAL_MEMORY_DEFAULT: u64 = 4 << 30;
 
@@ -48,12 +50,12 @@ pub fn run(json: bool, args: &ProvideArgs, program: io::Result<PathBuf>) -> Outc
 /// What is asked about sealing, with this machine's own figures where nothing is said.
 fn seal_change(args: &SealArgs) -> Result<Change<SealConfig>, Failure> {
     let Some(profile) = &args.seal else { return Ok(Change::Keep) };
-    if profile == SEAL_OFF {
+    if profile == OFF {
         return Ok(Change::Off);
     }
     if piece_bytes_max(profile).is_none() {
         let known = PROFILES.map(|(name, _)| name).join(", ");
-        let message = format!("unknown profile `{profile}`; there are {known}, and {SEAL_OFF}");
+        let message = format!("unknown profile `{profile}`; there are {known}, and {OFF}");
         return Err(Failure::new(Exit::Usage, message));
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -70,11 +72,25 @@ fn seal_change(args: &SealArgs) -> Result<Change<SealConfig>, Failure> {
     }))
 }
 
+/// The daemon changes its working folder; a file's name must hold all the same.
+fn list_change(file: Option<&Path>) -> Result<Change<PathBuf>, Failure> {
+    match file {
+        None => Ok(Change::Keep),
+        Some(off) if off.as_os_str() == OFF => Ok(Change::Off),
+        Some(file) => Ok(Change::On(std::path::absolute(file)?)),
+    }
+}
+
 fn serve(json: bool, args: &ProvideArgs, ready: &ReadyPipe, program: Option<&Path>) -> Outcome {
     let wishes = Wishes {
         capacity: args.capacity,
         client_quota: args.client_quota,
         listen: args.listen.clone(),
+        bootstrap: args.bootstrap.clone(),
+        mdns: args.mdns.map(|mdns| mdns == Switch::On),
+        nat: args.nat.map(|nat| nat == Switch::On),
+        allow: list_change(args.allow.as_deref())?,
+        block: list_change(args.block.as_deref())?,
         tags: args.tags.tags(),
         seal: seal_change(&args.seal)?,
         metrics: args.metrics.clone().unwrap_or_default(),
@@ -195,7 +211,15 @@ fn start_one(program: &Path, dir: &Path, number: u16, capacity: Option<u64>) -> 
     let mut arguments: Vec<OsString> = vec!["provide".into(), folder.clone().into()];
     if local_network::address(&folder).is_none() {
         // The first time; afterwards the folder knows its port.
-        arguments.extend(["--listen", "/ip4/127.0.0.1/tcp/0"].map(OsString::from));
+        for addr in LISTEN_LOOPBACK {
+            arguments.extend(["--listen", addr].map(OsString::from));
+        }
+    }
+    // They find each other: by those that were there before.
+    for other in local_network::addresses(dir)?.iter().take(BOOTSTRAP_MAX) {
+        if let Some(addr) = other.full_addrs().first() {
+            arguments.extend(["--bootstrap".into(), addr.into()]);
+        }
     }
     if let Some(bytes) = capacity {
         arguments.extend(["--capacity".into(), bytes.to_string().into()]);

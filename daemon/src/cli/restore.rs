@@ -4,7 +4,11 @@ use std::{io, path::PathBuf};
 
 use holdfast_content::keys::Mnemonic;
 
-use super::{Cli, Exit, Failure, Outcome, args::RestoreArgs, mount, print, runtime};
+use super::{
+    Cli, Exit, Failure, Outcome,
+    args::{RestoreArgs, Switch},
+    mount, print, runtime,
+};
 use crate::{
     control::ProgressSink,
     home::{
@@ -12,7 +16,7 @@ use crate::{
         mountpoint::{self, Mountpoint},
         passphrase::obtain_words,
     },
-    restore,
+    restore::{self, Search, TooFew},
 };
 
 pub fn run(cli: &Cli, args: &RestoreArgs, program: io::Result<PathBuf>) -> Outcome {
@@ -39,15 +43,30 @@ pub fn run(cli: &Cli, args: &RestoreArgs, program: io::Result<PathBuf>) -> Outco
     let passphrase = passphrase(args)?;
 
     eprintln!("Looking for the drive {} ...", root.drive_name());
-    let found =
-        runtime()?.block_on(restore::find(&root, &args.peers, ProgressSink::none())).map_err(|error| {
-            Failure::new(Exit::Network, format!("{error:#}")).hint(
-                "One provider of the drive must answer: check --peer, and that it runs. Nothing was changed.",
-            )
-        })?;
+    let search = Search { peers: &args.peers, mdns: args.mdns == Switch::On, minority: args.minority };
+    let found = runtime()?.block_on(restore::find(&root, search, ProgressSink::none())).map_err(|error| {
+        let hint = match error.downcast_ref::<TooFew>() {
+            Some(_) => {
+                "Wait until more of them answer. If they never will, --minority takes what there is. Nothing was changed."
+            }
+            None => "One provider must answer, of the drive or not: check --peer, and that it runs. Nothing was changed.",
+        };
+        Failure::new(Exit::Network, format!("{error:#}")).hint(hint)
+    })?;
     let mut config = Config::new(String::new());
-    ProviderAddr::merge(&mut config.providers, args.peers.iter().cloned());
+    config.discovery.mdns = search.mdns;
+    config.restore_minority = args.minority;
+    // Whoever was named and keeps nothing of the drive only knows others. Who keeps it and is not named by anybody was
+    // taken out of the drive.
+    let is_in = |list: &[ProviderAddr], peer: &ProviderAddr| list.iter().any(|p| p.peer_id == peer.peer_id);
+    let (keepers, strangers): (Vec<_>, Vec<_>) =
+        args.peers.iter().cloned().partition(|peer| is_in(&found.peers, peer));
+    ProviderAddr::merge(&mut config.discovery.bootstrap, strangers);
+    ProviderAddr::merge(&mut config.providers, keepers);
     ProviderAddr::merge(&mut config.providers, found.providers);
+    let seen: Vec<ProviderAddr> =
+        found.peers.into_iter().filter(|peer| is_in(&config.providers, peer)).collect();
+    ProviderAddr::merge(&mut config.providers, seen);
     if let Some(survive_losses) = found.survive_losses {
         config.policy = Policy { survive_losses, ..Policy::default() };
     }
@@ -57,6 +76,9 @@ pub fn run(cli: &Cli, args: &RestoreArgs, program: io::Result<PathBuf>) -> Outco
     }
     let home = Home::adopt(&path, &passphrase, &found.recovered, config)?;
     eprintln!("Found it: {} of {} of its providers answered.", found.answered, found.asked);
+    if found.refused > 0 {
+        eprintln!("{} of them showed what is no head of this drive; that was passed over.", found.refused);
+    }
     match target {
         Some(target) => mount::mount(cli, Some(target.clone()), &args.how, passphrase, program),
         None => {

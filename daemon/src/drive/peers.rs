@@ -1,7 +1,8 @@
 //! The drive's sessions with its providers, and what was measured of each.
 //!
 //! Owns one shared session for each provider, authenticated with the key that the drive made for that provider.
-//! Promises: a provider that fails is asked later than the others within seconds; one good answer brings it back.
+//! Promises: a provider that fails is asked later than the others within seconds; one good answer brings it back; one that is
+//! found at another address than it was is told of, once, when a connection has stood there.
 //! Refuses to decide whether a provider is lost: the ledger and the audit worker do.
 
 use std::collections::HashMap;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use data_encoding::HEXLOWER;
 use holdfast_content::keys::DriveKeys;
 use holdfast_net::client::{Client, Session};
-use holdfast_net::{Multiaddr, NetError, PeerId};
+use holdfast_net::{Multiaddr, NetError, PeerAddrs, PeerId};
 use parking_lot::Mutex;
 
 use super::ledger::{Ledger, Peer};
@@ -40,6 +41,8 @@ pub fn peer_short(peer: &Peer) -> String {
 #[derive(Clone)]
 struct Link {
     session: Session,
+    /// Where the drive knows it to be.
+    addrs: Vec<Multiaddr>,
     authenticated: bool,
     /// Smoothed time to the first answer of a read.
     latency: Duration,
@@ -79,8 +82,8 @@ impl Peers {
                 Some(link) => (link.session.clone(), link.authenticated),
                 None => {
                     let (id, addrs) = parse(peer, &row.addrs)?;
-                    let session = self.client.session(id, addrs);
-                    links.insert(peer.clone(), Link::new(session.clone()));
+                    let session = self.client.session(id, addrs.clone());
+                    links.insert(peer.clone(), Link::new(session.clone(), addrs));
                     (session, false)
                 }
             }
@@ -106,6 +109,18 @@ impl Peers {
     /// Addresses changed: the next session is made anew.
     pub fn forget(&self, peer: &Peer) {
         self.links.lock().remove(peer);
+    }
+
+    /// Addresses of a provider that stood a connection elsewhere than where it was known to be, that one first; told once.
+    pub fn moved(&self, peer: &Peer) -> Option<Vec<String>> {
+        let mut links = self.links.lock();
+        let link = links.get_mut(peer)?;
+        let addrs = link.session.addrs();
+        if addrs == link.addrs {
+            return None;
+        }
+        link.addrs = addrs.clone();
+        Some(addrs.iter().map(ToString::to_string).collect())
     }
 
     /// What a read or a call showed: `Some(time)` it went well and took so long, `None` it failed.
@@ -152,9 +167,15 @@ impl Peers {
 }
 
 impl Link {
-    fn new(session: Session) -> Self {
-        Self { session, authenticated: false, latency: Duration::ZERO, failed_at: None, last_ok: None }
+    fn new(session: Session, addrs: Vec<Multiaddr>) -> Self {
+        Self { session, addrs, authenticated: false, latency: Duration::ZERO, failed_at: None, last_ok: None }
     }
+}
+
+/// A provider as peers of the DHT are named; none where nothing of it can be dialled.
+pub fn whereabouts(peer: &Peer, addrs: &[String]) -> Option<PeerAddrs> {
+    let (peer, addrs) = parse(peer, addrs).ok()?;
+    Some(PeerAddrs::new(peer, addrs)).filter(|known| !known.addrs.is_empty())
 }
 
 fn parse(peer: &Peer, addrs: &[String]) -> Result<(PeerId, Vec<Multiaddr>), NetError> {

@@ -13,9 +13,10 @@ use holdfast_fs::drive::types::{DriveOptions, RestorePoint};
 use holdfast_fs::drive::{Ambient, Drive};
 use holdfast_fs::fuse::{self, MountError, MountHandle, MountOptions};
 use holdfast_fs::vfs::VfsOptions;
+use holdfast_net::addresses::ADDRS_MAX;
 use holdfast_net::client::{Client, ClientConfig};
 use holdfast_net::node::{Node, NodeConfig};
-use holdfast_net::{Env, identity};
+use holdfast_net::{Env, Finder, PeerAddrs, identity};
 use parking_lot::Mutex;
 use serde_bytes::ByteBuf;
 use tokio::sync::mpsc;
@@ -276,7 +277,8 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
     let node = Node::start(NodeConfig::client(client_identity(unlocked)?))
         .await
         .context("starting the network node")?;
-    let client = Client::new(node, env.clone(), ClientConfig::default());
+    let finder = finder(home, &env);
+    let client = Client::with_finder(node, env.clone(), ClientConfig::default(), finder);
     let peers = Arc::new(Peers::new(client, keys.clone()));
     let mask_key = *keys.mask.as_bytes();
     let retriever = Arc::new(NetRetriever::new(tokio::runtime::Handle::current(), mask_key));
@@ -284,7 +286,11 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
     let place = (home.path().to_owned(), unlocked.store_keys());
 
     let newest = if home.config().restore_pending {
-        Some(restore::newest(peers.client(), &keys, &home.config().providers).await?)
+        let newest = restore::newest(peers.client(), &keys, &home.config().providers).await?;
+        if !home.config().restore_minority {
+            newest.check(home.config().policy.survive_losses)?;
+        }
+        Some(newest)
     } else {
         None
     };
@@ -327,7 +333,8 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
     }
     for provider in &home.config().providers {
         let (peer, _) = provider.parts()?;
-        ledger.add_provider(peer.to_bytes(), provider.addrs.clone(), env.clock.unix_seconds())?;
+        let addrs = with_found(provider, ledger.provider(&peer.to_bytes()));
+        ledger.add_provider(peer.to_bytes(), addrs, env.clock.unix_seconds())?;
         let tags = provider.tags.clone().unwrap_or_default();
         ledger.update_provider(&peer.to_bytes(), |row| row.tagged = tags)?;
     }
@@ -354,6 +361,28 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
     workers::place::shards::sweep(&engine)?;
     tell_recovery(&engine);
     Ok(engine)
+}
+
+/// Who is asked where a provider is that is not where it was: the others, and whom the owner names.
+fn finder(home: &Home, env: &Env) -> Finder {
+    let config = home.config();
+    let known = config.discovery.bootstrap.iter().chain(&config.providers);
+    let known = known.filter_map(|p| p.parts().ok()).map(|(peer, addrs)| PeerAddrs::new(peer, addrs));
+    let finder = Finder::new(env.clone(), Vec::new(), config.discovery.mdns);
+    finder.add_bootstrap(known);
+    finder
+}
+
+/// A provider's addresses: where it was found last, and what the configuration says.
+fn with_found(configured: &ProviderAddr, row: Option<super::ledger::ProviderRow>) -> Vec<String> {
+    let mut addrs = row.map(|row| row.addrs).unwrap_or_default();
+    addrs.truncate(ADDRS_MAX / 2);
+    for addr in &configured.addrs {
+        if !addrs.contains(addr) && addrs.len() < ADDRS_MAX {
+            addrs.push(addr.clone());
+        }
+    }
+    addrs
 }
 
 /// What the person has to know of what opening found.
@@ -436,7 +465,10 @@ async fn adopt(
     home.change_config(|config| ProviderAddr::merge(&mut config.providers, named))?;
     let sequence = published.commit_sequence;
     HeadState::open(ledger)?.set(ledger, published)?;
-    home.change_config(|c| c.restore_pending = false)?;
+    home.change_config(|c| {
+        c.restore_pending = false;
+        c.restore_minority = false;
+    })?;
     Ok(RestoredReport { at: now, sequence, answered: newest.answered, asked: newest.asked })
 }
 

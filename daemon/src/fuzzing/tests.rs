@@ -72,6 +72,13 @@ fn valid_values_are_seeds() {
         "daemon-provider-config",
         br#"{"version":1,"capacity_bytes":9,"listen":["/ip4/0.0.0.0/tcp/1"],"metrics":"127.0.0.1:9464","tree_permille":3}"#,
     );
+    let known = vec![provider.parse::<ProviderAddr>().unwrap()];
+    seed("daemon-known-peers", &serde_json::to_vec(&known).unwrap());
+    let finding = format!(
+        r#"{{"version":1,"capacity_bytes":9,"listen":["/ip4/0.0.0.0/udp/4001/quic-v1"],"bootstrap":{},"no_mdns":true}}"#,
+        serde_json::to_string(&known).unwrap()
+    );
+    seed("daemon-provider-config", finding.as_bytes());
     seed("daemon-pid", b"4711 12345 5b2ff7b2-4d3c-4a7e-9d4c-1f1f1f1f1f1f\n");
     let requests = [
         Request::Status {},

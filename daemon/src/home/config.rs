@@ -35,10 +35,32 @@ pub struct Config {
     /// Addresses that the client side listens at; none by default, since it only dials.
     #[serde(default)]
     pub listen: Vec<String>,
+    /// How providers are found that are not where they were.
+    #[serde(default)]
+    pub discovery: Discovery,
     /// Set by `holdfast restore` until the store holds the restored commit: an interrupted restore goes on with the
     /// next mount.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restore_pending: bool,
+    /// That restore may take the newest state that a minority of the providers shows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restore_minority: bool,
+}
+
+/// Where somebody is asked who knows where others are. The drive's own providers are asked in any case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Discovery {
+    /// Further peers of the DHT.
+    pub bootstrap: Vec<ProviderAddr>,
+    /// Whether the local network is asked (mDNS).
+    pub mdns: bool,
+}
+
+impl Default for Discovery {
+    fn default() -> Discovery {
+        Discovery { bootstrap: Vec::new(), mdns: true }
+    }
 }
 
 /// What the owner wants.
@@ -138,7 +160,9 @@ impl Config {
             policy: Policy::default(),
             limits: Limits::default(),
             listen: Vec::new(),
+            discovery: Discovery::default(),
             restore_pending: false,
+            restore_minority: false,
         }
     }
 

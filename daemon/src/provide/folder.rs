@@ -10,13 +10,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use holdfast_net::{Multiaddr, provider::ProviderConfig, tags::Tags};
-use libp2p::multiaddr::Protocol;
+use holdfast_net::{
+    Multiaddr, PeerAddrs,
+    node::{DhtRole, Discovery},
+    provider::ProviderConfig,
+    tags::Tags,
+};
 use serde::{Deserialize, Serialize};
 
-use super::ProvideError;
+use super::{ProvideError, known_peers, listen, lists::Lists};
 use crate::{
-    home::{HomeError, LockGuard, create_private_dir, read_limited, write_atomically},
+    home::{HomeError, LockGuard, ProviderAddr, create_private_dir, read_limited, write_atomically},
     local_network::LOG_FILE,
     sealing::SealConfig,
 };
@@ -31,7 +35,6 @@ const KEYFILE: &str = "keyfile";
 const CONFIG_VERSION: u64 = 1;
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 const CAPACITY_DEFAULT: u64 = 100 << 30;
-const LISTEN_DEFAULT: &str = "/ip4/0.0.0.0/tcp/0";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +45,20 @@ pub(crate) struct FolderConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_bytes_max: Option<u64>,
     listen: Vec<String>,
+    /// Peers of the DHT to begin with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    bootstrap: Vec<ProviderAddr>,
+    /// Not on the local network.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    no_mdns: bool,
+    /// Neither a port of the router's nor relays are asked for, and none is given.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    no_nat: bool,
+    /// Files that say whose deals are taken, and who is not let in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    allow: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    block: Option<PathBuf>,
     /// Where it belongs, for its clients.
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     tags: Tags,
@@ -68,7 +85,12 @@ impl FolderConfig {
             version: CONFIG_VERSION,
             capacity_bytes: CAPACITY_DEFAULT,
             client_bytes_max: None,
-            listen: vec![LISTEN_DEFAULT.to_owned()],
+            listen: listen::LISTEN_DEFAULT.map(str::to_owned).to_vec(),
+            bootstrap: Vec::new(),
+            no_mdns: false,
+            no_nat: false,
+            allow: None,
+            block: None,
             tags: Tags::default(),
             seal: None,
             metrics: None,
@@ -85,6 +107,14 @@ impl FolderConfig {
         if !wishes.listen.is_empty() {
             self.listen = wishes.listen;
         }
+        if !wishes.bootstrap.is_empty() {
+            self.bootstrap.clear();
+            ProviderAddr::merge(&mut self.bootstrap, wishes.bootstrap);
+        }
+        self.no_mdns = wishes.mdns.map_or(self.no_mdns, |on| !on);
+        self.no_nat = wishes.nat.map_or(self.no_nat, |on| !on);
+        wishes.allow.apply(&mut self.allow);
+        wishes.block.apply(&mut self.block);
         self.capacity_bytes = wishes.capacity.unwrap_or(self.capacity_bytes);
         self.client_bytes_max = wishes.client_quota.or(self.client_bytes_max);
         self.tree_permille = wishes.tree_permille.or(self.tree_permille);
@@ -119,8 +149,18 @@ impl<T> Change<T> {
 #[derive(Debug, Clone, Default)]
 pub struct Wishes {
     pub capacity: Option<u64>,
+    /// What one drive may store.
     pub client_quota: Option<u64>,
     pub listen: Vec<String>,
+    /// Peers of the DHT to begin with.
+    pub bootstrap: Vec<ProviderAddr>,
+    /// Whether it calls and answers on the local network.
+    pub mdns: Option<bool>,
+    /// Whether it finds its way out from behind a NAT, and helps others to.
+    pub nat: Option<bool>,
+    /// Files of peers and networks.
+    pub allow: Change<PathBuf>,
+    pub block: Change<PathBuf>,
     pub tags: Tags,
     pub seal: Change<SealConfig>,
     pub metrics: Change<SocketAddr>,
@@ -173,11 +213,18 @@ impl Folder {
         if !config.tags.is_valid() {
             return Err(ProvideError::Tags);
         }
-        let listen = parse_listen(&config.listen)?;
+        let listen = listen::parse(&config.listen)?;
         let mut folder = Folder { dir, config, on_disk, listen, _lock: lock };
         if is_new {
             // Before anything else is in it: without a configuration it would be a stranger's folder.
-            let first = FolderConfig { seal: None, metrics: None, gateway: None, ..folder.config.clone() };
+            let first = FolderConfig {
+                seal: None,
+                metrics: None,
+                gateway: None,
+                allow: None,
+                block: None,
+                ..folder.config.clone()
+            };
             folder.write(first)?;
         }
         Ok(folder)
@@ -199,14 +246,8 @@ impl Folder {
     /// A port that the system drew is kept: drives remember the address.
     pub(super) fn keep_ports(&mut self, bound: &[Multiaddr]) {
         for (text, wanted) in self.config.listen.iter_mut().zip(&self.listen) {
-            if tcp_port(wanted) != Some(0) {
-                continue;
-            }
-            let same_kind = |b: &&Multiaddr| wildcard_matches(wanted, b);
-            if let Some(port) = bound.iter().find(same_kind).and_then(tcp_port) {
-                let with_port =
-                    wanted.iter().map(|p| if let Protocol::Tcp(0) = p { Protocol::Tcp(port) } else { p });
-                *text = with_port.collect::<Multiaddr>().to_string();
+            if let Some(kept) = listen::with_port(wanted, bound) {
+                *text = kept.to_string();
             }
         }
     }
@@ -238,6 +279,21 @@ impl Folder {
 
     pub(super) fn addrs(&self) -> String {
         self.config.listen.join(", ")
+    }
+
+    /// How the node finds others, and is found.
+    pub(super) fn discovery(&self) -> Discovery {
+        let given = self.config.bootstrap.iter().filter_map(|known| known.parts().ok());
+        let mut bootstrap: Vec<PeerAddrs> = given.map(|(peer, addrs)| PeerAddrs::new(peer, addrs)).collect();
+        bootstrap.extend(known_peers::read(&self.dir));
+        let alone = listen::is_private_to_machine(&self.listen);
+        let (mdns, nat) = (!self.config.no_mdns && !alone, !self.config.no_nat && !alone);
+        Discovery { dht: DhtRole::Server, bootstrap, mdns, nat, ..Discovery::default() }
+    }
+
+    /// Whose deals are taken, and who is not let in.
+    pub(super) fn lists(&self) -> Result<Lists, ProvideError> {
+        Lists::read(&self.config.allow, &self.config.block)
     }
 
     /// What the net room is told.
@@ -284,27 +340,6 @@ fn check_new(dir: &Path) -> Result<(), HomeError> {
     Ok(())
 }
 
-fn parse_listen(texts: &[String]) -> Result<Vec<Multiaddr>, ProvideError> {
-    let parse = |text: &String| {
-        let addr = text.parse::<Multiaddr>().ok().filter(|addr| tcp_port(addr).is_some());
-        addr.ok_or_else(|| ProvideError::Address(text.clone()))
-    };
-    texts.iter().map(parse).collect()
-}
-
-pub(super) fn tcp_port(addr: &Multiaddr) -> Option<u16> {
-    addr.iter().find_map(|p| if let Protocol::Tcp(port) = p { Some(port) } else { None })
-}
-
-/// Whether a bound address came from this wish: the same family and, unless the wish is a wildcard, the same host.
-fn wildcard_matches(wanted: &Multiaddr, bound: &Multiaddr) -> bool {
-    match (wanted.iter().next(), bound.iter().next()) {
-        (Some(Protocol::Ip4(w)), Some(Protocol::Ip4(b))) => w.is_unspecified() || w == b,
-        (Some(Protocol::Ip6(w)), Some(Protocol::Ip6(b))) => w.is_unspecified() || w == b,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -335,6 +370,8 @@ mod tests {
             seal: Change::On(seal()),
             metrics: Change::On("127.0.0.1:9".parse().unwrap()),
             tree_permille: Some(3),
+            allow: Change::On("/nowhere/friends".into()),
+            nat: Some(false),
             ..Wishes::default()
         };
         // Opened, and never run: it could not be sealed, say.
@@ -344,21 +381,25 @@ mod tests {
         assert!(is_provider(dir.path()));
         let before = on_disk(dir.path());
         assert_eq!((before.capacity_bytes, &before.seal, before.metrics), (7, &None, None));
+        assert_eq!((before.allow, before.no_nat), (None, true));
 
         let mut folder = Folder::open(dir.path(), wishes).unwrap();
         folder.remember().unwrap();
         drop(folder);
         assert_eq!(on_disk(dir.path()).seal, Some(seal()));
+        assert_eq!(on_disk(dir.path()).allow, Some("/nowhere/friends".into()));
         assert_eq!(capacity_of(dir.path()).unwrap(), 7);
         // Nothing is asked for: all stays.
         let mut folder = Folder::open(dir.path(), Wishes::default()).unwrap();
         folder.remember().unwrap();
         assert_eq!((folder.seal(), folder.metrics().unwrap().port()), (Some(&seal()), 9));
         drop(folder);
-        let off = Wishes { seal: Change::Off, metrics: Change::Off, ..Wishes::default() };
+        let (seal, metrics, allow) = (Change::Off, Change::Off, Change::Off);
+        let off = Wishes { seal, metrics, allow, nat: Some(true), ..Wishes::default() };
         Folder::open(dir.path(), off).unwrap().remember().unwrap();
         let after = on_disk(dir.path());
         assert_eq!((after.seal, after.metrics, after.tree_permille), (None, None, Some(3)));
+        assert_eq!((after.allow, after.no_nat), (None, false));
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! that was cut once, which every request of the protocol allows. A provider that cannot be reached is asked again
 //! after a pause that grows to some seconds; calls meanwhile fail at once.
 //!
+//! Where a [`Finder`] is given, a provider that cannot be reached where it was is looked for meanwhile, and the session goes on
+//! at the address at which it is found. An address is kept only after a connection stood there.
+//!
 //! Every call ends by its deadline. A link on which nothing at all came between a call and its deadline is given up.
 
 mod fetch;
@@ -12,6 +15,7 @@ mod lane;
 mod link;
 mod push;
 mod session;
+mod whereabouts;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -22,6 +26,7 @@ use parking_lot::Mutex;
 
 use crate::env::Env;
 use crate::error::NetError;
+use crate::finder::Finder;
 use crate::identity;
 use crate::node::{Node, NodeConfig};
 
@@ -65,6 +70,7 @@ struct Inner {
     node: Node,
     env: Env,
     config: ClientConfig,
+    finder: Option<Finder>,
     sessions: Mutex<HashMap<PeerId, Weak<session::Inner>>>,
 }
 
@@ -77,7 +83,21 @@ pub struct Client {
 impl Client {
     /// A client over this node.
     pub fn new(node: Node, env: Env, config: ClientConfig) -> Client {
-        Client { inner: Arc::new(Inner { node, env, config, sessions: Mutex::default() }) }
+        Client::build(node, env, config, None)
+    }
+
+    /// The same, which looks for providers that are not where they were.
+    pub fn with_finder(node: Node, env: Env, config: ClientConfig, finder: Finder) -> Client {
+        Client::build(node, env, config, Some(finder))
+    }
+
+    fn build(node: Node, env: Env, config: ClientConfig, finder: Option<Finder>) -> Client {
+        Client { inner: Arc::new(Inner { node, env, config, finder, sessions: Mutex::default() }) }
+    }
+
+    /// What looks for providers that moved.
+    pub fn finder(&self) -> Option<&Finder> {
+        self.inner.finder.as_ref()
     }
 
     /// The node below.
@@ -101,6 +121,7 @@ impl Client {
             self.inner.node.clone(),
             self.inner.env.clone(),
             self.inner.config.clone(),
+            self.inner.finder.clone(),
             peer,
             addrs,
         );
@@ -108,11 +129,17 @@ impl Client {
         session
     }
 
-    /// The same, connected.
+    /// The same, connected; where the provider is not where it was, it is looked for first.
     pub async fn connect(&self, peer: PeerId, addrs: Vec<Multiaddr>) -> Result<Session, NetError> {
         let session = self.session(peer, addrs);
-        session.ensure_connected().await?;
-        Ok(session)
+        match session.ensure_connected().await {
+            Ok(()) => Ok(session),
+            Err(error) if session.locate().await => match session.ensure_connected().await {
+                Ok(()) => Ok(session),
+                Err(_) => Err(error),
+            },
+            Err(error) => Err(error),
+        }
     }
 
     /// A session on a connection of its own, under a peer id that is thrown away with it: the provider cannot tell
@@ -121,7 +148,7 @@ impl Client {
         let identity = identity::keypair(self.inner.env.random())?;
         let node = Node::start(NodeConfig::client(identity)).await?;
         let (session, _) =
-            Session::create(node, self.inner.env.clone(), self.inner.config.clone(), peer, addrs);
+            Session::create(node, self.inner.env.clone(), self.inner.config.clone(), None, peer, addrs);
         session.ensure_connected().await?;
         Ok(session)
     }

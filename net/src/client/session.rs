@@ -13,10 +13,12 @@ use tokio::time::Instant;
 
 use super::ClientConfig;
 use super::link::{Link, unexpected};
+use super::whereabouts::Whereabouts;
 use crate::codec;
 use crate::deal::{ByteRange, DealId, SignedAnswer, SignedProposal, SignedReceipt};
 use crate::env::Env;
 use crate::error::{ErrorCode, NetError};
+use crate::finder::Finder;
 use crate::identity::verify_by_peer;
 use crate::manifest::SignedManifest;
 use crate::node::Node;
@@ -132,7 +134,7 @@ pub(super) struct Inner {
     pub(super) env: Env,
     pub(super) config: ClientConfig,
     pub(super) peer: PeerId,
-    addrs: Mutex<Vec<Multiaddr>>,
+    whereabouts: Whereabouts,
     keys: Mutex<Vec<SigningKey>>,
     link: tokio::sync::Mutex<Option<Arc<Link>>>,
     current: Mutex<Weak<Link>>,
@@ -156,6 +158,7 @@ impl Session {
         node: Node,
         env: Env,
         config: ClientConfig,
+        finder: Option<Finder>,
         peer: PeerId,
         addrs: Vec<Multiaddr>,
     ) -> (Session, Weak<Inner>) {
@@ -164,7 +167,7 @@ impl Session {
             env,
             config,
             peer,
-            addrs: Mutex::new(addrs),
+            whereabouts: Whereabouts::new(peer, addrs, finder),
             keys: Mutex::default(),
             link: tokio::sync::Mutex::default(),
             current: Mutex::default(),
@@ -185,11 +188,27 @@ impl Session {
 
     /// Where to dial from now on; lifts the pause after failures.
     pub fn set_addrs(&self, addrs: Vec<Multiaddr>) {
-        let mut known = self.inner.addrs.lock();
-        if *known != addrs {
-            *known = addrs;
-            self.inner.backoff.lock().not_before = None;
+        if self.inner.whereabouts.set(addrs) {
+            self.lift_backoff();
         }
+    }
+
+    /// Where it is dialled: the address at which a connection stood last comes first.
+    pub fn addrs(&self) -> Vec<Multiaddr> {
+        self.inner.whereabouts.known()
+    }
+
+    /// Looks for the provider; whether it may be somewhere else than was known.
+    pub(super) async fn locate(&self) -> bool {
+        let news = self.inner.whereabouts.locate().await;
+        if news {
+            self.lift_backoff();
+        }
+        news
+    }
+
+    fn lift_backoff(&self) {
+        self.inner.backoff.lock().not_before = None;
     }
 
     /// How it stands, without asking anybody.
@@ -206,7 +225,7 @@ impl Session {
 
     /// Connects, if it is not connected; also during the pause after a failure.
     pub async fn ensure_connected(&self) -> Result<(), NetError> {
-        self.inner.backoff.lock().not_before = None;
+        self.lift_backoff();
         let timeout = self.inner.config.connect_timeout;
         self.link(Instant::now() + timeout, timeout).await.map(|_| ())
     }
@@ -478,9 +497,10 @@ impl Session {
 
     async fn connect(&self) -> Result<Arc<Link>, NetError> {
         let timeout = self.inner.config.connect_timeout;
-        let addrs = self.inner.addrs.lock().clone();
+        let addrs = self.inner.whereabouts.to_dial();
         let connecting = async {
             self.inner.node.dial(self.inner.peer, &addrs, timeout).await?;
+            self.inner.whereabouts.stood_at(self.inner.node.dialled_at(self.inner.peer).await?);
             let link = Link::open(&self.inner.node, self.inner.peer).await?;
             let keys = self.inner.keys.lock().clone();
             for key in &keys {
@@ -504,6 +524,7 @@ impl Session {
         match result {
             Ok(_) => *backoff = Backoff { failures: 0, not_before: None, error: None },
             Err(error) => {
+                self.look_elsewhere(error);
                 let config = &self.inner.config;
                 let factor = 1u32 << backoff.failures.min(10);
                 let pause = config.backoff_min.saturating_mul(factor).min(config.backoff_max);
@@ -512,6 +533,23 @@ impl Session {
                 backoff.error = Some(error.clone());
             }
         }
+    }
+}
+
+impl Session {
+    /// Not where it was: it is looked for beside whatever else goes on. Who calls meanwhile fails as before.
+    fn look_elsewhere(&self, error: &NetError) {
+        let lost =
+            matches!(error, NetError::Unreachable(_) | NetError::Timeout(_) | NetError::Disconnected(_));
+        if !lost || !self.inner.whereabouts.can_ask() {
+            return;
+        }
+        let inner = Arc::downgrade(&self.inner);
+        tokio::spawn(async move {
+            if let Some(inner) = inner.upgrade() {
+                Session::from_inner(inner).locate().await;
+            }
+        });
     }
 }
 

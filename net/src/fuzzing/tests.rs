@@ -52,6 +52,21 @@ fn valid_values_are_seeds() {
     seed("net-audit", &codec::encode(&audit));
     let key = RecordKey::new(RecordKind::Head, [5; 32]);
     seed("net-record-key", &codec::encode(&key));
+    for addr in ["/ip4/8.8.8.8/tcp/4001", "/ip6/fe80::1/udp/4001/quic-v1", "/dns4/a.example/tcp/1"] {
+        let addr: Multiaddr = addr.parse().unwrap();
+        seed("net-address", addr.as_ref());
+    }
+    let search = "HTTP/1.1 200 OK\r\nLOCATION: http://192.168.1.1:5000/desc.xml\r\n\r\n";
+    seed("net-upnp", search.as_bytes());
+    let service = "<service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType>\
+                   <controlURL>/ctl</controlURL></service>";
+    let chunked = format!(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{service}\r\n0\r\n\r\n",
+        service.len()
+    );
+    seed("net-upnp", chunked.as_bytes());
+    let peer = provider_key(2).public().to_peer_id();
+    seed("net-peer-set", format!("# all\n10.0.0.0/8\n2001:db8::1 # one\n{peer}\n").as_bytes());
     seed("net-deal-id", "0a".repeat(32).as_bytes());
     seed("net-bitswap", &crate::bitswap::tests::sample().encode());
     deals();

@@ -1,28 +1,17 @@
 //! What a provider takes, from whom, and how much of it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use libp2p::PeerId;
-
+use crate::peer_set::PeerSet;
 use crate::tags::Tags;
 
-/// Whose deals are taken.
+/// Whose deals are taken. What a deal's key owns is served to whoever proves the key, from anywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Allow {
     /// Anybody's, within the quotas.
     Anyone,
-    /// Only those of these peers. What a deal's key owns is served to whoever proves the key, from any peer.
-    Peers(HashSet<PeerId>),
-}
-
-impl Allow {
-    pub(super) fn allows(&self, peer: &PeerId) -> bool {
-        match self {
-            Allow::Anyone => true,
-            Allow::Peers(peers) => peers.contains(peer),
-        }
-    }
+    /// Only those of these peers, and of peers at these addresses.
+    Listed(Arc<PeerSet>),
 }
 
 /// Whether a slot of so many bytes may be promised now; if not, why. Asked for every new deal, so it must not wait.
@@ -62,7 +51,7 @@ pub struct ProviderConfig {
     pub disk_reserve_bytes: u64,
     /// Price for each GiB and 30 days, big endian without leading zeros; empty for nothing.
     pub price: Vec<u8>,
-    /// Whose deals are taken.
+    /// Whose deals are taken at the start; [`Provider::set_allow`](super::Provider::set_allow) changes it.
     pub allow: Allow,
     /// Whether it takes public data, which anybody may have from it.
     pub public: bool,
@@ -128,6 +117,8 @@ pub struct ProviderLimits {
     pub sessions_max: usize,
     /// Sessions of one peer.
     pub sessions_per_peer_max: usize,
+    /// Streams of one peer, over all its connections.
+    pub streams_per_peer_max: usize,
     /// Data streams of a session.
     pub streams_per_session_max: usize,
     /// Requests under way on one stream.
@@ -162,6 +153,7 @@ impl Default for ProviderLimits {
             records_per_key_max: 16,
             sessions_max: 1024,
             sessions_per_peer_max: 16,
+            streams_per_peer_max: 256,
             streams_per_session_max: 12,
             inflight_max: 64,
             reads_per_stream_max: 4,

@@ -143,16 +143,18 @@ async fn answer(
                 return Err(WireError::new(ErrorCode::Unauthorized, "no key was proven"));
             };
             let stranger = inner.store.deals_of(&session.keys(), None, 1).is_empty();
-            if stranger && !inner.config.allow.allows(&session.peer) {
+            if stranger && !inner.allows(&session.peer).await {
                 return Err(WireError::new(ErrorCode::NotAllowed, "not a client of this provider"));
             }
             let worker = inner.clone();
-            blocking(move || {
+            let reply = blocking(move || {
                 let bounds = RecordBounds::of(&worker.config, stranger);
                 let kept = worker.store.records.put(worker.rules.as_ref(), &bounds, &key, value, by)?;
                 Ok(Reply::Put { kept: kept.map(serde_bytes::ByteBuf::from) })
             })
-            .await
+            .await;
+            inner.announcing.notify_one();
+            reply
         }
         Request::Get { key } => {
             let worker = inner.clone();
@@ -168,7 +170,7 @@ async fn answer(
 }
 
 async fn info(inner: &Arc<Inner>, session: &ClientSession) -> Result<Reply, WireError> {
-    let allowed = inner.config.allow.allows(&session.peer);
+    let allowed = inner.allows(&session.peer).await;
     let worker = inner.clone();
     let free = blocking(move || Ok(worker.store.room(&worker.config))).await?;
     let config = &inner.config;
@@ -196,7 +198,8 @@ async fn propose(
     let malformed = |e: crate::codec::CodecError| WireError::new(ErrorCode::Malformed, e.to_string());
     let proposal = SignedProposal::from_bytes(&proposal).map_err(malformed)?;
     let signed = SignedManifest::from_bytes(&manifest).map_err(malformed)?;
-    check_proposal(inner, session, &proposal, &signed)?;
+    let allowed = inner.allows(&session.peer).await;
+    check_proposal(inner, session, &proposal, &signed, allowed)?;
     let admitted = inner.settlement.admit(&proposal).await;
     admitted.map_err(|e| match e {
         SettlementError::WrongBackend { .. } => WireError::new(ErrorCode::Price, e.to_string()),
@@ -226,6 +229,7 @@ fn check_proposal(
     session: &ClientSession,
     proposal: &SignedProposal,
     manifest: &SignedManifest,
+    allowed: bool,
 ) -> Result<(), WireError> {
     let p = proposal.proposal();
     let refuse = |code, text: &str| Err(WireError::new(code, text));
@@ -246,7 +250,7 @@ fn check_proposal(
     if inner.store.entry(&proposal.deal_id()).is_some() {
         return Ok(());
     }
-    if !inner.config.allow.allows(&session.peer) {
+    if !allowed {
         return refuse(ErrorCode::NotAllowed, "this provider takes no deals from you");
     }
     if manifest.manifest().suite == SUITE_PUBLIC && !inner.config.public {

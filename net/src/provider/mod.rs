@@ -5,12 +5,14 @@
 //!                                 -> data streams: reads, pushes
 //! store: slots/ deals/ records/    blocking, on tokio's blocking threads
 //! sweep: ended deals, once a minute
+//! announce: which drives' records are here, to the DHT
 //! ```
 //!
 //! Everything that a client can make it do is bounded by [`ProviderLimits`]; audits have workers of their own, since
 //! a missed proof is worse than a slow read. Who has not proven a deal's key learns nothing of it, not even that it
 //! exists.
 
+mod announce;
 mod audit;
 mod config;
 mod control;
@@ -26,8 +28,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::{PeerId, Stream};
-use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -97,8 +99,13 @@ struct Inner {
     pushing: Mutex<HashMap<DealId, CancellationToken>>,
     /// Held by whoever frees ended deals.
     sweeping: Mutex<()>,
+    allow: RwLock<Allow>,
+    /// Streams under way of each peer.
+    streams: Mutex<HashMap<PeerId, usize>>,
     tallies: Tallies,
     tasks: TaskTracker,
+    /// What is announced may have changed.
+    announcing: Notify,
     stop: CancellationToken,
     uptime_before: u64,
     started_ms: u64,
@@ -140,8 +147,11 @@ impl Provider {
             sessions: Sessions::default(),
             pushing: Mutex::default(),
             sweeping: Mutex::default(),
+            allow: RwLock::new(config.allow.clone()),
+            streams: Mutex::default(),
             tallies: Tallies::default(),
             tasks: TaskTracker::new(),
+            announcing: Notify::new(),
             config,
             node,
             env,
@@ -162,6 +172,7 @@ impl Provider {
         let period = Duration::from_secs(self.inner.config.limits.sweep_seconds.max(1));
         let mut sweep = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.inner.tasks.spawn(announce::run(self.inner.clone()));
         loop {
             tokio::select! {
                 () = self.inner.stop.cancelled() => break,
@@ -221,6 +232,11 @@ impl Provider {
         }
     }
 
+    /// Changes whose deals are taken, from the next one on.
+    pub fn set_allow(&self, allow: Allow) {
+        *self.inner.allow.write() = allow;
+    }
+
     /// Grows whenever a deal comes, changes or goes.
     pub fn deals_changes(&self) -> u64 {
         self.inner.store.changes()
@@ -238,8 +254,13 @@ impl Provider {
             tracing::debug!(%peer, "too many streams");
             return;
         }
+        let Some(turn) = StreamOf::begin(&self.inner, peer) else {
+            tracing::debug!(%peer, "too many streams of this peer");
+            return;
+        };
         let inner = self.inner.clone();
         self.inner.tasks.spawn(async move {
+            let _turn = turn;
             let stop = inner.stop.clone();
             let serve = async {
                 if control {
@@ -260,7 +281,48 @@ impl Provider {
     }
 }
 
+/// A stream of a peer, counted while it lasts.
+struct StreamOf {
+    inner: Arc<Inner>,
+    peer: PeerId,
+}
+
+impl StreamOf {
+    fn begin(inner: &Arc<Inner>, peer: PeerId) -> Option<StreamOf> {
+        let mut streams = inner.streams.lock();
+        let count = streams.get(&peer).copied().unwrap_or(0);
+        if count >= inner.config.limits.streams_per_peer_max {
+            return None;
+        }
+        streams.insert(peer, count + 1);
+        Some(StreamOf { inner: inner.clone(), peer })
+    }
+}
+
+impl Drop for StreamOf {
+    fn drop(&mut self) {
+        let mut streams = self.inner.streams.lock();
+        if let Some(count) = streams.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                streams.remove(&self.peer);
+            }
+        }
+    }
+}
+
 impl Inner {
+    /// Whether this peer's deals are taken.
+    async fn allows(&self, peer: &PeerId) -> bool {
+        let listed = match &*self.allow.read() {
+            Allow::Anyone => return true,
+            Allow::Listed(set) if set.has_peer(peer) => return true,
+            Allow::Listed(set) => set.clone(),
+        };
+        let seen_at = self.node.ips_of(*peer).await.unwrap_or_default();
+        seen_at.into_iter().any(|ip| listed.has_address(ip))
+    }
+
     /// A deal, if the session may know of it.
     fn owned(&self, session: &ClientSession, deal: &DealId) -> Result<Entry, WireError> {
         let entry = self.store.entry(deal).filter(|entry| session.has(&entry.client));

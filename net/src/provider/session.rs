@@ -15,6 +15,9 @@ use crate::error::ErrorCode;
 use crate::wire::limits::KEYS_MAX;
 use crate::wire::message::{Ticket, WireError, session_key_message};
 
+/// Where sessions are all taken, whoever has proven no key for so long makes room.
+const STRANGER_MS: u64 = 10_000;
+
 /// A client, from its hello to the end of its control stream.
 pub(super) struct ClientSession {
     pub(super) peer: PeerId,
@@ -24,6 +27,7 @@ pub(super) struct ClientSession {
     pub(super) ended: CancellationToken,
     /// Data streams that may still be opened.
     pub(super) streams: Arc<Semaphore>,
+    begun_ms: u64,
     keys: Mutex<Vec<[u8; 32]>>,
 }
 
@@ -55,6 +59,14 @@ impl ClientSession {
     }
 }
 
+/// Of those who have proven nothing in their time, the one who has had the most of it.
+fn idle_stranger(sessions: &HashMap<Ticket, Arc<ClientSession>>, now_ms: u64) -> Option<Ticket> {
+    let idle = sessions
+        .values()
+        .filter(|s| now_ms.saturating_sub(s.begun_ms) >= STRANGER_MS && s.keys.lock().is_empty());
+    idle.min_by_key(|s| s.begun_ms).map(|s| s.ticket)
+}
+
 /// The living sessions.
 #[derive(Default)]
 pub(super) struct Sessions {
@@ -71,9 +83,16 @@ impl Sessions {
         parent: &CancellationToken,
     ) -> Result<Arc<ClientSession>, WireError> {
         let mut sessions = self.by_ticket.lock();
-        let of_peer = sessions.values().filter(|s| s.peer == peer).count();
-        if sessions.len() >= limits.sessions_max || of_peer >= limits.sessions_per_peer_max {
-            return Err(WireError::new(ErrorCode::Busy, "too many sessions"));
+        let now_ms = env.clock.monotonic_ms();
+        let busy = || WireError::new(ErrorCode::Busy, "too many sessions");
+        if sessions.values().filter(|s| s.peer == peer).count() >= limits.sessions_per_peer_max {
+            return Err(busy());
+        }
+        if sessions.len() >= limits.sessions_max {
+            let ticket = idle_stranger(&sessions, now_ms).ok_or_else(busy)?;
+            if let Some(stranger) = sessions.remove(&ticket) {
+                stranger.ended.cancel();
+            }
         }
         let session = Arc::new(ClientSession {
             peer,
@@ -81,6 +100,7 @@ impl Sessions {
             ticket: Ticket(env.random()),
             ended: parent.child_token(),
             streams: Arc::new(Semaphore::new(limits.streams_per_session_max)),
+            begun_ms: now_ms,
             keys: Mutex::default(),
         });
         sessions.insert(session.ticket, session.clone());

@@ -14,8 +14,8 @@ use holdfast_net::identity::keypair;
 use holdfast_net::record::NumberedRecords;
 use holdfast_net::settlement::NoSettlement;
 use holdfast_net::{
-    Client, ClientConfig, DealProposal, Env, Manifest, Multiaddr, Node, NodeConfig, PeerId, Provider,
-    ProviderConfig, Session, SignedManifest, SignedProposal, SigningKey,
+    Client, ClientConfig, DealProposal, Discovery, Env, Manifest, Multiaddr, Node, NodeConfig, PeerAddrs,
+    PeerId, Provider, ProviderConfig, Session, SignedManifest, SignedProposal, SigningKey,
 };
 use holdfast_proofs::{CommpHasher, PieceCid};
 use tokio::task::JoinHandle;
@@ -83,8 +83,19 @@ impl Running {
         config: ProviderConfig,
         clock: Arc<TestClock>,
     ) -> Running {
-        let node =
-            Node::start(NodeConfig::listening(keypair([seed; 32]).unwrap(), vec![listen])).await.unwrap();
+        Running::finding(dir, seed, vec![listen], Discovery::default(), config, clock).await
+    }
+
+    pub async fn finding(
+        dir: &Path,
+        seed: u8,
+        listen: Vec<Multiaddr>,
+        discovery: Discovery,
+        config: ProviderConfig,
+        clock: Arc<TestClock>,
+    ) -> Running {
+        let node = NodeConfig::listening(keypair([seed; 32]).unwrap(), listen).with_discovery(discovery);
+        let node = Node::start(node).await.unwrap();
         let env = Env { clock: clock.clone(), rng: Arc::new(SystemRng) };
         // A write that the one before had begun holds the folder until it is done.
         let mut attempts = 0;
@@ -109,7 +120,14 @@ impl Running {
     }
 
     pub fn addr(&self) -> Multiaddr {
-        self.node.listeners().remove(0)
+        self.whereabouts().addrs.remove(0)
+    }
+
+    /// All its addresses, TCP first.
+    pub fn whereabouts(&self) -> PeerAddrs {
+        let mut known = PeerAddrs::new(self.peer(), self.node.listeners());
+        known.addrs.sort_by_key(holdfast_net::addresses::way);
+        known
     }
 
     /// Everything ends; the folder is free soon after.

@@ -144,8 +144,12 @@ impl Drive {
     }
 
     pub fn daemon_log(&self) -> String {
-        let text = std::fs::read_to_string(self.home.join("daemon.log")).unwrap_or_default();
-        format!("the end of daemon.log:\n{}", tail(&text))
+        format!("the end of daemon.log:\n{}", tail(&self.daemon_log_text()))
+    }
+
+    /// All that the daemon has said.
+    pub fn daemon_log_text(&self) -> String {
+        std::fs::read_to_string(self.home.join("daemon.log")).unwrap_or_default()
     }
 
     pub fn pid(&self) -> Result<u32> {

@@ -1,12 +1,13 @@
 //! The product as a person has it: the `holdfast` program, providers as processes, drives mounted on folders.
 //!
 //! Owns: a test's folder and what was started in it (`Context`), running a command with a time limit (`run`), drives
-//! (`Drive`), local networks of providers (`Network`), the power-cut disk as a process (`PowerDisk`), byte counting.
+//! (`Drive`), local networks of providers (`Network`), several machines and NATs (`Internet`), the power-cut disk as a process (`PowerDisk`), byte counting.
 //!
 //! Promises: everything started is written down in the test's folder before it is used, so that the runner can end it
 //! (by its id and start time) however the test ends. No wait is without a limit.
 
 mod drive;
+mod hosts;
 mod network;
 mod power;
 mod process;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 pub use drive::{Drive, InitOptions, RestoreFrom};
+pub use hosts::{Behind, Host, Internet};
 pub use network::{Network, ProviderHandle};
 pub use power::PowerDisk;
 pub use process::{Finished, Process, Registry, clean_up, end_process, kill_pid, run, run_ok};

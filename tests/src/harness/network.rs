@@ -27,7 +27,13 @@ impl Network {
         let count = providers.to_string();
         network.command(&["start", "--providers", &count, "--capacity", "40G"])?;
         let told = network.command(&["status", "--addresses"])?;
-        network.addresses = told.lines().map(str::to_owned).filter(|line| line.starts_with('/')).collect();
+        for line in told.lines().filter(|line| line.starts_with('/')) {
+            // Of each the first one, which is the one over TCP.
+            let peer = line.rsplit_once("/p2p/").context("an address without identity")?.1;
+            if !network.addresses.iter().any(|known: &String| known.ends_with(peer)) {
+                network.addresses.push(line.to_owned());
+            }
+        }
         anyhow::ensure!(
             network.addresses.len() == providers,
             "{providers} providers were started, told: {told}"

@@ -67,10 +67,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDRESS", value_parser = parse_gateway)]
     pub gateway: Option<Change<SocketAddr>>,
     /// Whether public data is taken at all, which anybody may then fetch from here [default: what the folder was last given, else on]
-    #[arg(long, value_name = "SWITCH")]
+    #[arg(long, value_name = "on|off")]
     pub public: Option<Switch>,
 }
 
+/// On or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Switch {
     On,

@@ -4,8 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
-use super::{ServeArgs, TagArgs, parse_size};
-use crate::{metrics, provide::Change};
+use super::{ServeArgs, Switch, TagArgs, parse_size};
+use crate::{home::ProviderAddr, metrics, provide::Change};
 
 #[derive(Debug, Args)]
 pub struct ProvideArgs {
@@ -18,10 +18,27 @@ pub struct ProvideArgs {
     /// [default: what the folder was last given, else no limit but the capacity]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub client_quota: Option<u64>,
-    /// An address to listen at: /ip4/0.0.0.0/tcp/4001; may be given several times
-    /// [default: what the folder was last given, else /ip4/0.0.0.0/tcp/0; port 0 draws one and keeps it]
+    /// An address to listen at: /ip4/0.0.0.0/tcp/4001, /ip4/0.0.0.0/udp/4001/quic-v1; may be given several times
+    /// [default: what the folder was last given, else TCP and QUIC on every interface; port 0 draws one and keeps it]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Vec<String>,
+    /// A peer by which this one is found, and finds others: any other provider; may be given several times
+    /// [default: what the folder was last given, and the peers that it knew last]
+    #[arg(long, value_name = "ADDRESS")]
+    pub bootstrap: Vec<ProviderAddr>,
+    /// Whether to call and answer on the local network (mDNS) [default: what the folder was last given, else on]
+    #[arg(long, env = "HOLDFAST_MDNS", value_name = "on|off")]
+    pub mdns: Option<Switch>,
+    /// Whether to ask the router (UPnP) and other providers for a way in where a NAT is in the way, and to be such a way for
+    /// others [default: what the folder was last given, else on]
+    #[arg(long, value_name = "on|off")]
+    pub nat: Option<Switch>,
+    /// Take new deals only from the peers and networks in this file; it is read again when it changes; `off` ends it
+    #[arg(long, value_name = "FILE")]
+    pub allow: Option<PathBuf>,
+    /// Let nobody in who is in this file; likewise
+    #[arg(long, value_name = "FILE")]
+    pub block: Option<PathBuf>,
     #[command(flatten)]
     pub tags: TagArgs,
     /// Disk for the trees that proofs of possession are made with, in thousandths of what is stored and beside the capacity:

@@ -11,7 +11,7 @@ use super::{Outcome, Steps, disk, storage};
 use crate::codec;
 use crate::error::ErrorCode;
 use crate::provider::config::ProviderConfig;
-use crate::record::{RECORD_BYTES_MAX, RecordKey, RecordRules, RecordVerdict};
+use crate::record::{RECORD_BYTES_MAX, RecordKey, RecordKind, RecordRules, RecordVerdict};
 use crate::wire::message::WireError;
 
 const VERSION: u8 = 1;
@@ -95,6 +95,13 @@ impl Records {
     /// How many there are.
     pub(in crate::provider) fn len(&self) -> usize {
         self.index.lock().records.len()
+    }
+
+    /// Names of the records of a kind, and the key that began each.
+    pub(in crate::provider) fn of_kind(&self, kind: RecordKind) -> Vec<(RecordKey, [u8; 32])> {
+        let index = self.index.lock();
+        let of_kind = index.records.iter().filter(|(key, _)| key.kind == kind);
+        of_kind.map(|(key, known)| (key.clone(), known.by)).collect()
     }
 
     /// Bytes of all values.

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod heads;
+
 use super::*;
 use crate::drive::ledger::{Ledger, MemoryRows};
 use crate::workers::place::proposal;
