@@ -99,6 +99,10 @@ pub fn totals(engine: &Engine, pieces: &[PieceInfo], usage: &DriveUsage) -> Tota
             t.at_risk_survives = Some(t.at_risk_survives.map_or(survives, |s| s.min(survives)));
         }
         count(&mut t.pieces, ledger, piece, wanted);
+        let short = matches!(at, Standing::Packed | Standing::Below);
+        if short && reached && !piece.local && ledger.live_copies(&piece.id) >= wanted {
+            t.pieces.unasked_bytes = t.pieces.unasked_bytes.saturating_add(piece.raw_len);
+        }
         if reached {
             let survives = counting.saturating_sub(1);
             t.survives = Some(t.survives.map_or(survives, |s| s.min(survives)));

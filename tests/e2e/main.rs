@@ -1,8 +1,8 @@
 //! Whole drives with real programs: what the product promises, shown from outside.
 //!
 //! A runner of our own: each test is a process with a folder, a time limit and, as root, a network of its own; what a
-//! test leaves running is ended by its number. Output is for a person who watches; the last line is
-//! `N passed, N failed, N skipped`.
+//! test leaves running is ended by its number. Tests that mostly wait run two at a time, after the others, each one's
+//! output in one piece. Output is for a person who watches; the last line is `N passed, N failed, N skipped`.
 //!
 //! ```text
 //! e2e [--full] [--list] [--keep] [NAME...]      those whose names contain one of NAME
@@ -35,6 +35,7 @@ mod writers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -58,6 +59,8 @@ struct Test {
     needs: &'static [Needs],
     /// Run only with --full.
     only_full: bool,
+    /// It waits most of its time and measures nothing that another one beside it could spoil.
+    waits: bool,
     limit: Duration,
     run: fn(&Context) -> Result<()>,
 }
@@ -68,8 +71,15 @@ const fn test(
     limit_seconds: u64,
     run: fn(&Context) -> Result<()>,
 ) -> Test {
-    Test { name, needs, only_full: false, limit: Duration::from_secs(limit_seconds), run }
+    Test { name, needs, only_full: false, waits: false, limit: Duration::from_secs(limit_seconds), run }
 }
+
+const fn waiting(test: Test) -> Test {
+    Test { waits: true, ..test }
+}
+
+/// Tests that wait, at a time.
+const LANES: usize = 2;
 
 const FUSE: &[Needs] = &[Needs::Fuse];
 const FIRST_FORMAT: &[Needs] = &[Needs::Fuse, Needs::Program("getfattr")];
@@ -82,7 +92,7 @@ const NATS: &[Needs] = &[Needs::Fuse, Needs::Root, Needs::Program("nft"), Needs:
 
 const TOOLS: &[Needs] = &[Needs::Fuse, Needs::Program("git"), Needs::Program("restic")];
 
-/// In the order in which they run: the quick ones that say most come first.
+/// In the order in which they run, those that wait after the others: the quick ones that say most come first.
 const TESTS: &[Test] = &[
     test("the_power_cut_disk_itself", FUSE, 120, itself::power_cut_disk),
     test("a_home_of_the_first_format_is_mounted", FIRST_FORMAT, 180, machine::first_format),
@@ -101,24 +111,24 @@ const TESTS: &[Test] = &[
     test("a_power_cut_loses_nothing_that_was_synced", FUSE, 600, crash::power_cut),
     test("a_lying_fsync_is_noticed", FUSE, 300, crash::lying_fsync),
     test("a_full_disk_is_lived_through", ROOT, 300, full::full_disk),
-    test("a_drive_and_its_providers_say_how_they_stand", FUSE, 180, standing::told),
+    waiting(test("a_drive_and_its_providers_say_how_they_stand", FUSE, 180, standing::told)),
     test("a_prover_that_cannot_is_refused", PROVER, 300, proving::refused),
     test("what_is_no_proof_is_refused", PROVER, 600, verifying::no_proof),
     test("compressed_proofs_are_made_and_checked_by_hand", &[], 900, verifying::compressed),
     test("sealing_under_load_misses_no_deadline", PROVER, 1_500, proving::under_load),
-    test("two_of_five_providers_are_lost", FUSE, 600, providers::two_of_five_lost),
-    test("a_provider_that_flips_bits_is_replaced", FUSE, 600, providers::flipped_bits),
-    test("silent_and_lying_providers_cost_bounded_time", FUSE, 600, providers::gone_bad),
-    test("providers_that_move_are_found_again", FUSE, 600, moving::found_again),
-    test("a_drive_is_found_on_the_local_network", MACHINES, 300, moving::found_nearby),
-    test("through_two_nats_by_relays_and_holes", NATS, 900, nat::through_two_nats),
-    test("copies_become_stripes_and_are_repaired", FUSE, 600, stripes::become_cheaper),
-    test("a_stripe_without_providers_becomes_copies_again", FUSE, 400, stripes::become_copies_again),
+    waiting(test("two_of_five_providers_are_lost", FUSE, 600, providers::two_of_five_lost)),
+    waiting(test("a_provider_that_flips_bits_is_replaced", FUSE, 600, providers::flipped_bits)),
+    waiting(test("silent_and_lying_providers_cost_bounded_time", FUSE, 600, providers::gone_bad)),
+    waiting(test("providers_that_move_are_found_again", FUSE, 600, moving::found_again)),
+    waiting(test("a_drive_is_found_on_the_local_network", MACHINES, 300, moving::found_nearby)),
+    waiting(test("through_two_nats_by_relays_and_holes", NATS, 900, nat::through_two_nats)),
+    waiting(test("copies_become_stripes_and_are_repaired", FUSE, 600, stripes::become_cheaper)),
+    waiting(test("a_stripe_without_providers_becomes_copies_again", FUSE, 400, stripes::become_copies_again)),
     test("a_quota_smaller_than_the_data", FUSE, 900, quota::smaller_than_the_data),
     test("what_is_pinned_stays_here", FUSE, 300, quota::pinned),
     test("snapshots_show_what_was_and_give_it_back", FUSE, 300, snapshots::past_and_back),
-    test("room_that_old_snapshots_held_comes_free", FUSE, 600, retention::room_comes_free),
-    test("a_second_writer_is_refused", FUSE, 300, writers::second_writer),
+    waiting(test("room_that_old_snapshots_held_comes_free", FUSE, 600, retention::room_comes_free)),
+    waiting(test("a_second_writer_is_refused", FUSE, 300, writers::second_writer)),
     test("a_stranger_finds_nothing", FUSE, 300, stranger::finds_nothing),
     test("helia_walks_the_drive", HELIA, 300, ipfs::walked_by_helia),
     test("folders_have_the_cids_that_helia_gives", MODULES, 300, ipfs::same_cids_as_helia),
@@ -156,43 +166,79 @@ fn main() -> ExitCode {
 }
 
 fn run_all(arguments: &Arguments) -> ExitCode {
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for test in TESTS {
-        let wanted = arguments.names.is_empty()
+    let wanted = |test: &&Test| {
+        let named = arguments.names.is_empty()
             || arguments.names.iter().any(|name| test.name.contains(name.as_str()));
-        if !wanted || (test.only_full && !arguments.full) {
-            continue;
-        }
-        if arguments.list {
-            println!("{}", test.name);
-            continue;
-        }
-        let start = Instant::now();
+        named && (!test.only_full || arguments.full)
+    };
+    let (waiting, alone): (Vec<&Test>, Vec<&Test>) = TESTS.iter().filter(wanted).partition(|test| test.waits);
+    if arguments.list {
+        alone.iter().chain(&waiting).for_each(|test| println!("{}", test.name));
+        return ExitCode::SUCCESS;
+    }
+    let tally = Mutex::new(Tally::default());
+    for test in alone {
         println!("test {} ...", test.name);
-        let outcome = match missing(test) {
-            Some(what) => Outcome::Skipped(what),
-            None => run_one(test, arguments).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}"))),
-        };
-        let took = start.elapsed().as_secs_f64();
+        tally.lock().expect("no holder panics").add(test, run_if_possible(test, arguments, None), "");
+    }
+    let queue = Mutex::new(waiting.into_iter());
+    std::thread::scope(|scope| {
+        for _ in 0..LANES {
+            scope.spawn(|| {
+                let next = || queue.lock().expect("no holder panics").next();
+                while let Some(test) = next() {
+                    let story = work_folder().join(format!("e2e-{}-{}.out", std::process::id(), test.name));
+                    let outcome = run_if_possible(test, arguments, Some(&story));
+                    let text = std::fs::read(&story).unwrap_or_default();
+                    // It may be missing: a test that was skipped has none.
+                    let _ = std::fs::remove_file(&story);
+                    let text = format!("test {} ...\n{}", test.name, String::from_utf8_lossy(&text));
+                    tally.lock().expect("no holder panics").add(test, outcome, &text);
+                }
+            });
+        }
+    });
+    let tally = tally.into_inner().expect("no holder panics");
+    println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+}
+
+impl Tally {
+    /// Counts it, and tells of it after its `story`.
+    fn add(&mut self, test: &Test, (outcome, took): (Outcome, Duration), story: &str) {
+        let seconds = took.as_secs_f64();
+        print!("{story}");
         match outcome {
             Outcome::Passed => {
-                passed += 1;
-                println!("test {} ... ok ({took:.1} s)", test.name);
+                self.passed += 1;
+                println!("test {} ... ok ({seconds:.1} s)", test.name);
             }
             Outcome::Skipped(why) => {
-                skipped += 1;
+                self.skipped += 1;
                 println!("test {} ... skipped: {why}", test.name);
             }
             Outcome::Failed(why) => {
-                failed += 1;
-                println!("test {} ... FAILED ({took:.1} s): {why}", test.name);
+                self.failed += 1;
+                println!("test {} ... FAILED ({seconds:.1} s): {why}", test.name);
             }
         }
     }
-    if !arguments.list {
-        println!("\n{passed} passed, {failed} failed, {skipped} skipped");
-    }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run_if_possible(test: &Test, arguments: &Arguments, story: Option<&Path>) -> (Outcome, Duration) {
+    let start = Instant::now();
+    let outcome = match missing(test) {
+        Some(what) => Outcome::Skipped(what),
+        None => run_one(test, arguments, story).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}"))),
+    };
+    (outcome, start.elapsed())
 }
 
 enum Outcome {
@@ -225,13 +271,18 @@ fn work_folder() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from)
 }
 
-fn run_one(test: &Test, arguments: &Arguments) -> Result<Outcome> {
+/// Its output goes to the file `story`, or where that of the runner goes.
+fn run_one(test: &Test, arguments: &Arguments, story: Option<&Path>) -> Result<Outcome> {
     let dir = work_folder().join(format!("e2e-{}", std::process::id())).join(test.name);
     std::fs::create_dir_all(&dir)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--exec").arg(test.name).arg(&dir).stdin(Stdio::null());
     if arguments.full {
         command.arg("--full");
+    }
+    if let Some(story) = story {
+        let file = std::fs::File::create(story)?;
+        command.stdout(file.try_clone()?).stderr(file);
     }
     let mut child = command.spawn()?;
     let start = Instant::now();

@@ -50,7 +50,13 @@ impl StatusReport {
             };
             advice = None;
         } else {
-            let what = if unsafe_bytes > 0 {
+            let unasked = unsafe_bytes > 0 && unsafe_bytes == self.pieces.unasked_bytes;
+            let what = if unasked {
+                format!(
+                    "{} are with enough providers, as the drive's head says, and not asked for by this machine yet",
+                    size(unsafe_bytes)
+                )
+            } else if unsafe_bytes > 0 {
                 format!(
                     "{} of {} are not safe yet",
                     size(unsafe_bytes),
@@ -74,7 +80,8 @@ impl StatusReport {
                 advice = Some("It is tried again by itself; if this stays, look into daemon.log.".to_owned());
             } else {
                 level = SafetyLevel::Working;
-                summary = format!("{what}; being placed with providers now.");
+                let now = if unasked { "they are asked for proof" } else { "being placed with providers" };
+                summary = format!("{what}; {now} now.");
                 advice = Some("`holdfast sync --wait` returns when everything is safe.".to_owned());
             }
         }
@@ -315,6 +322,13 @@ impl UnmountReport {
         }
         if self.unsafe_bytes == 0 && self.oldest_unsafe_seconds.is_none() {
             return format!("Unmounted {place}. Everything on it is safe with its providers.\n");
+        }
+        if self.unsafe_bytes > 0 && self.unsafe_bytes == self.unasked_bytes {
+            return format!(
+                "Unmounted {place}. Nothing of it is on this machine alone: {} are with enough providers, as the drive's head \
+                 says; they were not all asked by this machine yet.\n",
+                size(self.unsafe_bytes)
+            );
         }
         if self.unsafe_bytes > 0 && self.unsafe_bytes == self.below_policy_bytes {
             return format!(

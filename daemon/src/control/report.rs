@@ -194,6 +194,10 @@ pub struct PiecesReport {
     pub lost: u64,
     /// Kept on this machine as well.
     pub local: u64,
+    /// Bytes that are not here and, as the published head says, with enough providers, which this machine has not all
+    /// asked yet: it was restored a moment ago.
+    #[serde(default)]
+    pub unasked_bytes: u64,
 }
 
 /// How every copy is asked to prove itself.
@@ -328,6 +332,9 @@ pub struct UnmountReport {
     /// Of those, what is with providers all the same, only with too few.
     #[serde(default)]
     pub below_policy_bytes: u64,
+    /// Of those, what is with enough providers by the word of the published head, not by answers to this machine.
+    #[serde(default)]
+    pub unasked_bytes: u64,
     pub safe_bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_unsafe_seconds: Option<u64>,

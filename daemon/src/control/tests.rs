@@ -55,6 +55,7 @@ impl ControlHandler for Fake {
                 unsafe_bytes: 0,
                 unknown: false,
                 below_policy_bytes: 0,
+                unasked_bytes: 0,
                 safe_bytes: 0,
                 oldest_unsafe_seconds: None,
             });

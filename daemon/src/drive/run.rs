@@ -218,6 +218,7 @@ async fn report(engine: &Arc<Engine>, mountpoint: &std::path::Path) -> UnmountRe
             unsafe_bytes: status.durability.unsafe_bytes(),
             unknown: false,
             below_policy_bytes: status.durability.placed_below_policy.bytes,
+            unasked_bytes: status.pieces.unasked_bytes,
             safe_bytes: status.durability.safe_bytes(),
             oldest_unsafe_seconds: status.durability.oldest_unsafe_seconds,
         },
@@ -228,6 +229,7 @@ async fn report(engine: &Arc<Engine>, mountpoint: &std::path::Path) -> UnmountRe
                 unsafe_bytes: 0,
                 unknown: true,
                 below_policy_bytes: 0,
+                unasked_bytes: 0,
                 safe_bytes: 0,
                 oldest_unsafe_seconds: None,
             }

@@ -134,6 +134,31 @@ fn the_text_tells_the_story() {
 }
 
 #[test]
+fn what_a_restored_machine_has_not_asked_for_is_not_said_to_be_here() {
+    let mut status = sample();
+    status.durability.packed.bytes = 5 << 20;
+    status.pieces.unasked_bytes = 5 << 20;
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Working);
+    assert!(status.safety.summary.contains("as the drive's head says"), "{}", status.safety.summary);
+
+    let mut report = UnmountReport {
+        mountpoint: Some("/m".into()),
+        unsafe_bytes: 5 << 20,
+        unknown: false,
+        below_policy_bytes: 1 << 20,
+        unasked_bytes: 5 << 20,
+        safe_bytes: 0,
+        oldest_unsafe_seconds: None,
+    };
+    let text = report.render();
+    assert!(text.contains("5.0 MiB are with enough providers") && !text.contains("Not yet safe"), "{text}");
+    // A byte that is only here changes the verdict.
+    report.unsafe_bytes += 1;
+    assert!(report.render().contains("Not yet safe"), "{}", report.render());
+}
+
+#[test]
 fn what_is_at_risk_is_told_with_the_time_it_takes() {
     let mut status = sample();
     assert!(!status.render().contains("at risk"));
