@@ -16,7 +16,7 @@ HF_BUILD_PACKAGES="ca-certificates g++ libclang-dev make pkg-config"
 HF_RUN_PACKAGES="fuse3"
 # attr and acl are for looking at extended attributes; pjdfstest is built against libacl1-dev, e2fsprogs makes its disk; the
 # rest are the programs that the tests drive a drive with.
-HF_TEST_PACKAGES="acl attr e2fsprogs git gocryptfs iproute2 libacl1-dev nftables nodejs npm procps restic rsync sqlite3 stress-ng tar"
+HF_TEST_PACKAGES="acl attr e2fsprogs faketime git gocryptfs iproute2 libacl1-dev nftables nodejs npm procps restic rsync sqlite3 stress-ng tar"
 
 hf_say() { printf '%s\n' "$*"; }
 hf_warn() { printf 'warning: %s\n' "$*" >&2; }

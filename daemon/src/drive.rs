@@ -334,6 +334,15 @@ impl Engine {
         Ok(())
     }
 
+    /// A provider answered something that proves nothing. One that is silent when it is challenged stays so until a challenge
+    /// is answered; who keeps nothing that could be asked for is there.
+    pub fn provider_greeted(&self, peer: &ledger::Peer) -> Result<(), LedgerError> {
+        match self.ledger.provider(peer) {
+            Some(row) if !row.answers() && self.ledger.keeps_something(peer) => Ok(()),
+            _ => self.provider_answered(peer),
+        }
+    }
+
     /// A provider was found somewhere else: the row, and with it the next head, name where it is now.
     fn provider_moved(&self, peer: &ledger::Peer, addrs: Vec<String>) -> Result<(), LedgerError> {
         let at = addrs.first().cloned().unwrap_or_default();

@@ -252,6 +252,57 @@ async fn wrong_bytes_are_refused_and_the_push_begins_again() {
     running.stop().await;
 }
 
+/// Somebody who has no bytes to send.
+struct Nothing(u64);
+
+impl PieceSource for Nothing {
+    fn len(&self) -> u64 {
+        self.0
+    }
+    fn read_at(&self, _: u64, _: &mut [u8]) -> std::io::Result<()> {
+        Err(std::io::Error::other("there is nothing here"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deal_is_renewed_without_its_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(dir.path()).await;
+    let client = client().await;
+    let owner = session(&client, &running, &key(1)).await;
+    let slot = Slot::new(1_000_001, 1, &key(1), running.peer());
+    slot.store(&owner).await;
+    let renewed =
+        |seed, key: &_| Slot::named(slot.bytes.clone(), slot.piece, seed, key, running.peer(), 2 * 86_400);
+
+    let second = renewed(2, &key(1));
+    owner.propose(&second.proposal, second.manifest.as_bytes()).await.unwrap();
+    let nothing = Arc::new(Nothing(slot.bytes.len() as u64));
+    owner.push(&second.proposal, nothing.clone(), |_| {}).await.unwrap();
+    owner.release(slot.proposal.deal_id()).await.unwrap();
+    owner.audit(second.proposal.deal_id(), &second.audit(), SOON).await.unwrap();
+    let read = owner.read(second.proposal.deal_id(), &[ByteRange::new(999_000, 1_001)], Priority::Bulk, SOON);
+    assert_eq!(read.await.unwrap()[0], slot.bytes[999_000..]);
+
+    // Somebody else learns nothing of what is here by naming it.
+    let stranger = session(&client, &running, &key(2)).await;
+    let theirs = renewed(3, &key(2));
+    stranger.propose(&theirs.proposal, theirs.manifest.as_bytes()).await.unwrap();
+    assert!(stranger.push(&theirs.proposal, nothing.clone(), |_| {}).await.is_err());
+
+    // What was damaged is not renewed: its bytes are asked for.
+    let path = dir.path().join("slots").join(second.proposal.deal_id().to_string());
+    let mut damaged = std::fs::read(&path).unwrap();
+    damaged[500_000] ^= 1;
+    std::fs::write(&path, damaged).unwrap();
+    let third = renewed(4, &key(1));
+    owner.propose(&third.proposal, third.manifest.as_bytes()).await.unwrap();
+    assert!(owner.push(&third.proposal, nothing, |_| {}).await.is_err());
+    owner.push(&third.proposal, Arc::new(slot.bytes.clone()), |_| {}).await.unwrap();
+    owner.audit(third.proposal.deal_id(), &third.audit(), SOON).await.unwrap();
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damage_is_found_by_audits_and_reported() {
     let dir = tempfile::tempdir().unwrap();

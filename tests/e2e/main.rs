@@ -15,6 +15,7 @@ mod full;
 mod inputs;
 mod ipfs;
 mod itself;
+mod lasting;
 mod machine;
 mod moving;
 mod nat;
@@ -90,6 +91,7 @@ const PROVER: &[Needs] = &[Needs::Prepared(proving::prover_is_there)];
 const MACHINES: &[Needs] = &[Needs::Fuse, Needs::Root, Needs::Program("ip")];
 const NATS: &[Needs] = &[Needs::Fuse, Needs::Root, Needs::Program("nft"), Needs::Program("ip")];
 
+const CLOCK: &[Needs] = &[Needs::Fuse, Needs::Prepared(lasting::can_move_the_clock)];
 const TOOLS: &[Needs] = &[Needs::Fuse, Needs::Program("git"), Needs::Program("restic")];
 
 /// In the order in which they run, those that wait after the others: the quick ones that say most come first.
@@ -123,6 +125,8 @@ const TESTS: &[Test] = &[
     waiting(test("a_drive_is_found_on_the_local_network", MACHINES, 300, moving::found_nearby)),
     waiting(test("through_two_nats_by_relays_and_holes", NATS, 900, nat::through_two_nats)),
     waiting(test("copies_become_stripes_and_are_repaired", FUSE, 600, stripes::become_cheaper)),
+    waiting(test("deals_are_renewed_in_time", CLOCK, 400, lasting::deals_are_renewed)),
+    waiting(test("a_spoiled_piece_is_healed_and_never_coded", FUSE, 400, lasting::a_spoiled_piece_is_healed)),
     waiting(test("a_stripe_without_providers_becomes_copies_again", FUSE, 400, stripes::become_copies_again)),
     test("a_quota_smaller_than_the_data", FUSE, 900, quota::smaller_than_the_data),
     test("what_is_pinned_stays_here", FUSE, 300, quota::pinned),

@@ -28,6 +28,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::clock::age;
+
 mod memory;
 mod public;
 mod release;
@@ -268,7 +270,8 @@ impl Ledger {
         })
     }
 
-    /// The intent row: written before a provider is asked, so that a crash finds the deal again.
+    /// The intent row: written before a provider is asked, so that a crash finds the deal again. A deal that was proposed and is
+    /// not gone on with is to be ended: its provider may keep the slot.
     pub fn set_intent(&self, id: PieceId, slot: u16, intent: Option<Intent>) -> Result<(), LedgerError> {
         self.change_piece(id, |row| {
             if let Some(i) = &intent
@@ -276,8 +279,13 @@ impl Ledger {
             {
                 return Err(LedgerError::SameProvider(hex(&id)));
             }
-            row.slot_mut(slot).ok_or_else(|| LedgerError::UnknownSlot(hex(&id), slot))?.intent = intent;
-            Ok(Vec::new())
+            let s = row.slot_mut(slot).ok_or_else(|| LedgerError::UnknownSlot(hex(&id), slot))?;
+            let before = std::mem::replace(&mut s.intent, intent);
+            let same = |before: &Intent| s.intent.as_ref().is_some_and(|now| now.proposal == before.proposal);
+            let given_up =
+                before.filter(|before| !same(before)).and_then(|before| Release::of_intent(&before));
+            let holds = |r: &Release| s.holder.as_ref().is_some_and(|holder| holder.deal == r.deal);
+            Ok(given_up.filter(|release| !holds(release)).map(|release| release.row()).into_iter().collect())
         })
     }
 
@@ -308,7 +316,8 @@ impl Ledger {
             let (bytes, end) = entry(chain).map_err(LedgerError::Entry)?;
             holder.entry = chain.length;
             let deal = holder.deal.clone();
-            (s.intent, s.lost) = (None, None);
+            let asked = s.intent.take().and_then(|intent| Release::of_intent(&intent));
+            s.lost = None;
             let before = s.holder.replace(holder).filter(|before| before.deal != deal);
             // Whom it replaces has nothing to keep any more once a head names the new one.
             let ended = before.map(|before| Release::of(&before, chain.length).row());
@@ -317,6 +326,7 @@ impl Ledger {
                 (CHAIN.to_vec(), Some(encode(&end))),
             ];
             rows.extend(ended);
+            rows.extend(asked.filter(|asked| asked.deal != deal).map(|asked| asked.row()));
             Ok((rows, Some(end)))
         })
     }
@@ -332,6 +342,8 @@ impl Ledger {
                 && holder.deal == v.deal
             {
                 match &v.fault {
+                    // A proof from the future was noted under a clock that was ahead: it shows nothing any more.
+                    None if age(v.at, holder.proven_at) == u64::MAX => holder.proven_at = v.at,
                     None => holder.proven_at = holder.proven_at.max(v.at),
                     Some(reason) => holder.failed = Some(reason.clone()),
                 }

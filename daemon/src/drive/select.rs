@@ -20,22 +20,27 @@ pub struct Candidate {
 /// The best provider for slot `slot` of `piece`, or `None` when nobody is fit.
 ///
 /// Never one that keeps, or is being asked for, another slot of the piece, or fails together with one that does; never one
-/// that is silent; one that was caught only after its time. Among the rest the one with the least to do, then the one that keeps the least, so
+/// that is silent, or lost this slot; one that was caught only after its time. Who keeps the slot, and whose deal is about to end, comes first:
+/// it has the bytes. Among the rest the one with the least to do, then the one that keeps the least, so
 /// that a drive spreads by itself; the peer id breaks ties, so that the rule is a function.
 pub fn choose(candidates: &[Candidate], piece: &PieceRow, slot: u16, now: Seconds) -> Option<Peer> {
     let taken = |peer: &Peer| {
         piece.slots.iter().zip(0u16..).any(|(s, n)| {
             let keeps =
-                s.holder.as_ref().is_some_and(|h| &h.provider == peer && (h.failed.is_none() || n == slot));
+                s.holder.as_ref().is_some_and(|h| &h.provider == peer && (h.failed.is_none() != (n == slot)));
             let asked = n != slot && s.intent.as_ref().is_some_and(|i| &i.provider == peer);
             keeps || asked
         })
+    };
+    let renews = |peer: &Peer| {
+        let holder = piece.slots.get(usize::from(slot)).and_then(|s| s.holder.as_ref());
+        holder.is_some_and(|h| &h.provider == peer && h.failed.is_none())
     };
     candidates
         .iter()
         .filter(|c| matches!(c.row.state, ProviderState::Active) && !c.row.is_barred(now))
         .filter(|c| !c.together && !taken(&c.peer))
-        .min_by_key(|c| (c.in_flight, c.kept_bytes, c.peer.clone()))
+        .min_by_key(|c| (!renews(&c.peer), c.in_flight, c.kept_bytes, c.peer.clone()))
         .map(|c| c.peer.clone())
 }
 
@@ -78,6 +83,21 @@ mod tests {
         piece.slots[0].holder = kept_by("a").map(|h| Holder { failed: Some("wrong bytes".into()), ..h });
         assert_eq!(choose(&[candidate("a", 0)], &piece, 0, 0), None);
         assert_eq!(choose(&[candidate("a", 0), candidate("b", 9)], &piece, 0, 0), Some(b"b".to_vec()));
+    }
+
+    #[test]
+    fn a_deal_that_ends_is_renewed_with_who_has_the_bytes() {
+        let mut piece = PieceRow::new(10, 3);
+        for (slot, name) in piece.slots.iter_mut().zip(["a", "b", "c"]) {
+            slot.holder = kept_by(name);
+        }
+        let all = [candidate("a", 9), candidate("b", 9), candidate("c", 9)];
+        assert_eq!(choose(&all, &piece, 1, 0), Some(b"b".to_vec()), "there is nobody else");
+        let more = [&all[..], &[candidate("d", 0)]].concat();
+        assert_eq!(choose(&more, &piece, 1, 0), Some(b"b".to_vec()), "nobody else has the bytes");
+        piece.slots[1].holder = kept_by("b").map(|h| Holder { failed: Some("gone".into()), ..h });
+        assert_eq!(choose(&more, &piece, 1, 0), Some(b"d".to_vec()));
+        assert_eq!(choose(&all, &piece, 1, 0), None);
     }
 
     #[test]

@@ -37,6 +37,25 @@ pub trait PieceBytes: Send + Sync {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// Whether there are bytes to be read.
+    fn is_here(&self) -> bool {
+        true
+    }
+}
+
+/// A piece of so many bytes that nobody has here: for who has them already.
+pub struct Elsewhere(pub u64);
+
+impl PieceBytes for Elsewhere {
+    fn len(&self) -> u64 {
+        self.0
+    }
+    fn read_at(&self, _: u64, _: &mut [u8]) -> std::io::Result<()> {
+        Err(std::io::Error::new(std::io::ErrorKind::NotFound, "the piece's bytes are not here"))
+    }
+    fn is_here(&self) -> bool {
+        false
+    }
 }
 
 impl PieceBytes for PieceFile {

@@ -236,7 +236,7 @@ impl AuditWorker {
                     if let Some(tags) = tags {
                         engine.ledger.update_provider(&peer, |row| row.declared = tags)?;
                     }
-                    engine.provider_answered(&peer)?;
+                    engine.provider_greeted(&peer)?;
                 }
                 Err(why) => {
                     engine.peers.note(&peer, None);

@@ -11,7 +11,7 @@
 //! Small pieces have lanes of their own, so that they do not wait behind large ones. A stripe that is being made of pieces
 //! which are safe already comes after everything else, and alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -45,6 +45,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const REFUSED: Duration = Duration::from_secs(20);
 /// One whose connection broke refused nothing: it is asked again as soon as there may be another connection.
 const BROKEN: Duration = Duration::from_secs(1);
+/// A deal is gone on with after broken connections for so long; then somebody else is asked.
+const BROKEN_SECONDS_MAX: u64 = 600;
 
 /// Shared by the worker and the pieces on their way.
 #[derive(Default)]
@@ -53,6 +55,8 @@ struct Lanes {
     in_flight: HashMap<Peer, usize>,
     /// Who is not asked, and until when.
     refused: HashMap<Peer, Instant>,
+    /// Pieces whose holders want the bytes although their deals were to be renewed only.
+    wanted_whole: HashSet<PieceId>,
 }
 
 /// Places slots; see the module.
@@ -227,7 +231,11 @@ async fn place_piece(
     }
     let mut sources: BTreeMap<u16, Arc<dyn PieceBytes>> = BTreeMap::new();
     let mut cids = Vec::new();
-    if row.stripe.is_some() {
+    if claims.iter().all(|claim| claim.renews) && !lanes.lock().wanted_whole.remove(&id) {
+        // Whose deals are only renewed have the bytes: nobody reads them here.
+        let elsewhere = |slot| Arc::new(slots::Elsewhere(row.slot_len(slot))) as Arc<dyn PieceBytes>;
+        sources.extend(claims.iter().map(|claim| (claim.slot, elsewhere(claim.slot))));
+    } else if row.stripe.is_some() {
         let slots: Vec<u16> = claims.iter().map(|claim| claim.slot).collect();
         sources = shards::open(engine, id, &row, &slots).await?;
     } else {
@@ -254,6 +262,8 @@ async fn place_piece(
 struct Claim {
     slot: u16,
     peer: Peer,
+    /// The provider keeps the slot, and its deal is about to end.
+    renews: bool,
     lanes: Arc<parking_lot::Mutex<Lanes>>,
 }
 
@@ -297,16 +307,24 @@ fn claim(engine: &Engine, lanes: &Arc<parking_lot::Mutex<Lanes>>, id: PieceId, s
             row,
         })
         .collect();
-    // A deal that was proposed before a crash is finished rather than begun with somebody else.
-    let again =
-        earlier.as_ref().map(|i| i.provider.clone()).filter(|p| candidates.iter().any(|c| &c.peer == p));
-    let peer = again.or_else(|| choose(&candidates, &row, slot, engine.now()))?;
+    // A deal that was proposed before a crash, or a broken connection, is finished rather than begun with somebody else.
+    let again = earlier.as_ref().filter(|i| {
+        let fresh = engine.deal_now().saturating_sub(i.since) < BROKEN_SECONDS_MAX;
+        fresh && engine.ledger.provider(&i.provider).is_some_and(|row| row.answers())
+    });
+    let peer = match again {
+        Some(intent) if state.refused.contains_key(&intent.provider) => return None,
+        Some(intent) => intent.provider.clone(),
+        None => choose(&candidates, &row, slot, engine.now())?,
+    };
     if earlier.as_ref().is_none_or(|i| i.provider != peer) {
         let intent = Intent { provider: peer.clone(), proposal: Vec::new(), since: engine.now() };
         engine.ledger.set_intent(id, slot, Some(intent)).ok()?;
     }
     *state.in_flight.entry(peer.clone()).or_default() += 1;
-    Some(Claim { slot, peer, lanes: lanes.clone() })
+    let holder = row.slots.get(usize::from(slot)).and_then(|s| s.holder.as_ref());
+    let renews = holder.is_some_and(|h| h.provider == peer && h.failed.is_none());
+    Some(Claim { slot, peer, renews, lanes: lanes.clone() })
 }
 
 /// Who keeps another slot, or is asked to.
@@ -361,24 +379,33 @@ async fn place_slot(
     cids: &[cid::Cid],
 ) -> anyhow::Result<()> {
     let proposal = proposal::proposal(engine, id, &claim, piece.len(), cids)?;
+    let here = piece.is_here();
     match deal(engine, id, &claim, &proposal, piece).await {
         Ok(placed) => {
             engine.provider_answered(&claim.peer)?;
             confirm::record(engine, id, claim.slot, placed)
         }
+        Err(NetError::Local(_)) if !here => {
+            lanes.lock().wanted_whole.insert(id);
+            Ok(())
+        }
         Err(error) => {
             let short = peer_short(&claim.peer);
             tracing::warn!(peer = %short, %error, "placement failed");
             engine.peers.note(&claim.peer, None);
-            let pause = if matches!(error, NetError::Disconnected(_)) { BROKEN } else { REFUSED };
+            let broken = matches!(error, NetError::Disconnected(_) | NetError::Timeout(_));
+            let pause = if broken { BROKEN } else { REFUSED };
             lanes.lock().refused.insert(claim.peer.clone(), Instant::now() + pause);
-            // The space was not given or the bytes did not arrive: another provider is asked next time. What this one
-            // may still keep of it expires with the deal that was never pushed.
-            engine.ledger.set_intent(id, claim.slot, None)?;
+            if !broken {
+                // The space was not given or the bytes did not arrive: another provider is asked next time, and this one is
+                // told that nothing comes of the deal.
+                engine.ledger.set_intent(id, claim.slot, None)?;
+            }
             match &error {
-                NetError::Unreachable(_) | NetError::Disconnected(_) | NetError::Timeout(_) => {
-                    engine.provider_silent(&claim.peer, &error.to_string())?;
-                }
+                // What is on the way stays a deal with this provider while it answers at all: whether it does the audit
+                // worker asks next.
+                NetError::Disconnected(_) | NetError::Timeout(_) => {}
+                NetError::Unreachable(_) => engine.provider_silent(&claim.peer, &error.to_string())?,
                 NetError::Local(what) => anyhow::bail!("{what}"),
                 // Before there is a receipt a refusal breaks no promise.
                 _ if error.is_fault_of_provider() && error.code() != Some(ErrorCode::Storage) => {

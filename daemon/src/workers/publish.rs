@@ -147,13 +147,16 @@ impl PublishWorker {
                 Said::Keeps => {
                     self.with.insert(peer.clone());
                     self.keyring_with.insert(peer.clone());
-                    engine.provider_answered(&peer)?;
+                    engine.provider_greeted(&peer)?;
                 }
                 Said::Higher(pair) => self.met_higher(&peer, published, &pair),
                 Said::Silent(why) => tracing::debug!(peer = %peer_short(&peer), why, "head not taken"),
             }
         }
-        engine.ledger.set_published(published.log_next, self.with.clone());
+        // A head that nobody keeps names nothing: what counts is still what the older one says, and who keeps that.
+        if !self.with.is_empty() {
+            engine.ledger.set_published(published.log_next, self.with.clone());
+        }
         Ok(())
     }
 

@@ -22,7 +22,6 @@ use holdfast_net::{DealId, ErrorCode};
 
 use crate::control::PruneReport;
 use crate::drive::Engine;
-use crate::drive::clock::age;
 use crate::drive::events::Level;
 use crate::drive::ledger::{Holder, Ledger, LedgerError, Peer, PieceId, PieceRow, ProviderState, Release};
 use crate::worker::{Context, Detail, Next, Worker};
@@ -106,7 +105,7 @@ impl Worker for RetainWorker {
             self.next = Some(std::time::Instant::now() + rest.max(start.elapsed() * PRUNE_SHARE));
         }
         self.engine.blocking(give_up_due).await??;
-        let releases = self.engine.blocking(|e| e.ledger.releases()).await??;
+        let releases = self.engine.blocking(may_be_told).await??;
         let mut waiting = 0;
         // Who does not answer keeps nobody waiting: it is told when it is back, or never, and the deal ends by itself at last.
         let mut failing: HashSet<&Peer> = HashSet::new();
@@ -133,6 +132,15 @@ impl Worker for RetainWorker {
     }
 }
 
+/// Deals that may be ended: a head that says so is with as many providers as the policy asks for, so that whichever of them a
+/// restore meets, none names what is gone.
+fn may_be_told(engine: &Engine) -> Result<Vec<Release>, LedgerError> {
+    match engine.ledger.head_copies() < usize::from(engine.policy.copies()) {
+        true => Ok(Vec::new()),
+        false => engine.ledger.releases(),
+    }
+}
+
 /// Notes that this machine took the drive over.
 pub fn note_term(ledger: &Ledger, now: u64) -> Result<(), LedgerError> {
     ledger.set_note(TERM_NOTE, now.to_be_bytes().to_vec())
@@ -154,7 +162,7 @@ pub fn kept_until(engine: &Engine) -> anyhow::Result<Option<u64>> {
 /// One look at what is kept.
 pub fn prune(engine: &Engine, rule: &RetentionRule) -> anyhow::Result<Pruned> {
     let before = engine.drive.latest_commit()?.map(|commit| commit.sequence);
-    let pruned = engine.drive.prune(rule, engine.now())?;
+    let pruned = engine.drive.prune(rule, engine.deal_now())?;
     if engine.drive.latest_commit()?.map(|commit| commit.sequence) != before {
         engine.wake.notify_waiters();
     }
@@ -203,9 +211,10 @@ fn waiting(engine: &Engine) -> anyhow::Result<PruneReport> {
 
 /// Condemned pieces whose grace is over, and that a published head has left behind with everything in it Placed to policy.
 fn give_up_due(engine: &Engine) -> anyhow::Result<()> {
-    let now = engine.now();
+    let now = engine.deal_now();
     let mut due = engine.drive.condemned()?;
-    due.retain(|gone| age(now, gone.at) >= engine.policy.grace_seconds);
+    // By the providers' clocks where ours is wrong; what was condemned in the future waits until that time has come.
+    due.retain(|gone| now.saturating_sub(gone.at) >= engine.policy.grace_seconds);
     let Some(newest) = due.iter().map(|gone| gone.sequence).max() else { return Ok(()) };
     let behind = engine.behind(newest)?;
     if !behind.published || behind.pieces.0 != behind.pieces.1 {

@@ -15,6 +15,7 @@ pub mod ambient;
 pub mod edges;
 pub mod error;
 pub mod evict;
+pub mod heal;
 pub mod hold;
 pub mod jobs;
 mod open;

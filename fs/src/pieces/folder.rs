@@ -111,6 +111,17 @@ impl Folder {
         Ok(())
     }
 
+    /// Puts a written file in the place of a finished piece's. Whoever has the old one open goes on reading that.
+    pub(crate) fn replace(&self, id: PieceId, file: &TmpFile) -> Result<(), DriveError> {
+        file.file.sync_data().map_err(|source| piece_error("sync", id, source))?;
+        self.medium
+            .rename(&tmp_name(&id), &final_name(&id))
+            .and_then(|()| self.medium.sync_dir())
+            .map_err(|source| piece_error("rename", id, source))?;
+        self.open.lock().remove(&id);
+        Ok(())
+    }
+
     /// Drops an unfinished piece. What fails here is swept at the next start.
     pub(crate) fn abandon(&self, id: PieceId) {
         if let Err(error) = self.medium.remove(&tmp_name(&id)) {
@@ -203,6 +214,13 @@ pub(crate) struct TmpFile {
     buffer: Vec<u8>,
 }
 
+impl TmpFile {
+    /// What was flushed, from the beginning.
+    pub(crate) fn reader(&self) -> impl Read + '_ {
+        io::BufReader::with_capacity(READ_BUFFER_BYTES, FileReader { file: &*self.file, position: 0 })
+    }
+}
+
 impl Write for TmpFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(bytes);
@@ -249,7 +267,7 @@ fn read_exact_at(file: &dyn MediumFile, mut buf: &mut [u8], mut offset: u64) -> 
     Ok(())
 }
 
-fn piece_error(op: &'static str, piece: PieceId, source: io::Error) -> DriveError {
+pub(crate) fn piece_error(op: &'static str, piece: PieceId, source: io::Error) -> DriveError {
     DriveError::Piece { op, piece, source }
 }
 

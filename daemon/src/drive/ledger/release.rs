@@ -62,6 +62,8 @@ impl Ledger {
             rows.push((key(RELEASE, &holder.deal), Some(encode(&release))));
             chain = end;
         }
+        let intents = row.slots.iter().filter_map(|slot| slot.intent.as_ref());
+        rows.extend(intents.filter_map(Release::of_intent).map(|release| release.row()));
         rows.push((CHAIN.to_vec(), Some(encode(&chain))));
         self.rows.commit(rows)?;
         let mut state = self.state.write();

@@ -11,11 +11,12 @@
 //! a published head says that they no longer count. A piece stays reachable throughout: nothing that refers to it changes.
 
 use holdfast_content::placement::{ChainEnd, STRIPE_ITSELF};
+use holdfast_net::SignedProposal;
 
 use super::release::RELEASE;
 use super::{
-    CHAIN, Form, Holder, LOG, Ledger, LedgerError, LogRow, PIECE, PieceId, PieceRow, Release, SlotRow,
-    StripeRow, encode, hex, key,
+    CHAIN, Form, Holder, Intent, LOG, Ledger, LedgerError, LogRow, PIECE, PieceId, PieceRow, Release,
+    SlotRow, StripeRow, encode, hex, key,
 };
 
 /// What an entry says of a row: which slot, and who held it (nobody, where it is about a stripe itself).
@@ -61,6 +62,8 @@ impl Batch {
         for (slot, holder) in row.holders() {
             self.entry(Said { id, row, slot, holder: Some(holder) }, sign)?;
         }
+        let intents = row.slots.iter().filter_map(|slot| slot.intent.as_ref());
+        self.rows.extend(intents.filter_map(Release::of_intent).map(|release| release.row()));
         Ok(())
     }
 
@@ -187,6 +190,14 @@ impl Ledger {
 }
 
 impl Release {
+    /// The deal that was proposed and is not gone on with: its provider may have taken it, and may keep the slot. No head ever
+    /// named it.
+    pub(super) fn of_intent(intent: &Intent) -> Option<Self> {
+        let signed = SignedProposal::from_bytes(&intent.proposal).ok()?;
+        let (provider, deal) = (intent.provider.clone(), signed.deal_id().0.to_vec());
+        Some(Self { v: 1, provider, deal, entry: 0, ends_at: signed.proposal().end })
+    }
+
     /// The holder's deal, which the log's entry of this number ends.
     pub(super) fn of(holder: &Holder, entry: u64) -> Self {
         let (provider, deal) = (holder.provider.clone(), holder.deal.clone());

@@ -179,6 +179,13 @@ impl Ledger {
         state.pieces.values().map(kept).sum()
     }
 
+    /// Whether the provider keeps a slot of anything that can be asked for.
+    pub fn keeps_something(&self, peer: &Peer) -> bool {
+        let state = self.state.read();
+        let asked = |h: &Holder| h.failed.is_none() && &h.provider == peer;
+        state.pieces.values().any(|row| row.holders().any(|(_, h)| asked(h)))
+    }
+
     /// The failure domain of each of these providers.
     pub fn domains(&self, peers: &[&Peer]) -> Vec<usize> {
         self.state.read().domains(peers)

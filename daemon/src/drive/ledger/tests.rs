@@ -361,3 +361,72 @@ fn what_is_given_up_is_told_once_a_head_says_so_and_does_not_come_back() {
     l.set_published(4, BTreeSet::new());
     assert_eq!(l.releases().unwrap().iter().map(|r| r.deal[0]).collect::<Vec<_>>(), [2]);
 }
+
+#[test]
+fn a_proof_from_the_future_shows_nothing_once_the_clock_is_right() {
+    let l = ledger(&Arc::new(Memory::default()));
+    l.set_holder(PIECE_A, 0, holder(b"a"), link).unwrap();
+    let proven = |at| {
+        let verdict = Verdict { piece: PIECE_A, slot: 0, deal: vec![1; 32], at, fault: None };
+        l.record_verdicts(&[verdict]).unwrap();
+        l.piece(&PIECE_A).unwrap().slots[0].holder.as_ref().unwrap().proven_at
+    };
+    assert_eq!(proven(1_000_000), 1_000_000);
+    assert_eq!(proven(2000), 2000);
+    assert_eq!(proven(1990), 2000, "verdicts come in no order");
+}
+
+#[test]
+fn what_was_proposed_and_not_gone_on_with_is_ended() {
+    let rows = Arc::new(Memory::default());
+    let l = ledger(&rows);
+    let key = holdfast_net::SigningKey::from_bytes(&[3; 32]);
+    let proposal = |nonce: u8| {
+        let cid = holdfast_proofs::commp::CommpHasher::new().finish().to_cid().unwrap();
+        holdfast_net::DealProposal {
+            version: holdfast_net::deal::DEAL_VERSION,
+            suite: holdfast_net::deal::DEAL_SUITE,
+            client: key.verifying_key().to_bytes(),
+            provider: b"a".to_vec(),
+            piece_cid: cid,
+            raw_len: 100,
+            manifest: [0; 32],
+            start: 1,
+            end: 900,
+            price: Vec::new(),
+            settlement: 0,
+            settlement_data: Vec::new(),
+            nonce: [nonce; 16],
+        }
+        .sign(&key)
+        .unwrap()
+    };
+    let intent = |signed: &holdfast_net::SignedProposal| {
+        Some(Intent { provider: b"a".to_vec(), proposal: signed.to_bytes(), since: 1 })
+    };
+    let ended = || -> Vec<Vec<u8>> { l.releases_all().unwrap().into_iter().map(|r| r.deal).collect() };
+    let deals: Vec<_> = (1..=4).map(proposal).collect();
+    let id = |n: usize| deals[n].deal_id().0.to_vec();
+
+    l.set_intent(PIECE_A, 0, Some(Intent { provider: b"a".to_vec(), proposal: Vec::new(), since: 1 }))
+        .unwrap();
+    l.set_intent(PIECE_A, 0, intent(&deals[0])).unwrap();
+    l.set_intent(PIECE_A, 0, intent(&deals[0])).unwrap();
+    assert!(ended().is_empty());
+    l.set_intent(PIECE_A, 0, intent(&deals[1])).unwrap();
+    assert_eq!(ended(), [id(0)], "another deal instead");
+    l.set_holder(PIECE_A, 0, Holder { deal: id(1), ..holder(b"a") }, link).unwrap();
+    assert_eq!(ended(), [id(0)], "the deal that became the copy");
+    l.set_intent(PIECE_A, 0, intent(&deals[1])).unwrap();
+    l.set_intent(PIECE_A, 0, None).unwrap();
+    assert_eq!(ended(), [id(0)], "what holds the copy is not ended by an intent");
+    assert!(l.set_intent(PIECE_A, 1, intent(&deals[2])).is_err());
+    l.set_intent(PIECE_A, 0, intent(&deals[3])).unwrap();
+    l.give_up(PIECE_A, |_, _, _, chain| link(chain)).unwrap();
+    let all: BTreeSet<Vec<u8>> = ended().into_iter().collect();
+    assert_eq!(
+        all,
+        BTreeSet::from([id(0), id(1), id(3)]),
+        "with the piece its copies and what was asked for go"
+    );
+}

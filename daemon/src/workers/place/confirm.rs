@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use holdfast_content::placement::{PlacementAction, PlacementEntry, PlacementFacts};
 use holdfast_net::client::{AuditSpec, Priority};
 use holdfast_net::{ByteRange, NetError, SignedProposal};
@@ -36,14 +37,22 @@ pub(super) async fn recheck(
     let offset = range.offset;
     let cover = cover.clone();
     let expected = tokio::task::spawn_blocking(move || {
-        piece.read_at(offset, &mut expected)?;
-        cover.apply(offset, &mut expected).map_err(std::io::Error::other)?;
-        Ok(expected)
+        // Of a renewed deal the challenge below says that the bytes are these.
+        if piece.is_here() {
+            piece.read_at(offset, &mut expected)?;
+            cover.apply(offset, &mut expected).map_err(std::io::Error::other)?;
+            return Ok(Some(expected));
+        }
+        Ok(None)
     })
     .await
     .map_err(|e| NetError::Local(e.to_string()))?
     .map_err(local)?;
-    if parts.len() != 1 || parts.first().is_none_or(|p| p.as_ref() != expected.as_slice()) {
+    let right = |part: &Bytes| match &expected {
+        Some(expected) => part.as_ref() == expected.as_slice(),
+        None => part.len() as u64 == u64::from(range.len),
+    };
+    if parts.len() != 1 || !parts.first().is_some_and(right) {
         return Err(NetError::Protocol("it answered a read of what it just stored with other bytes".into()));
     }
     let piece =

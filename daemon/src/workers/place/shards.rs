@@ -143,7 +143,7 @@ async fn sources(
         }
         let piece = stripe.pieces.get(usize::from(slot));
         if let Some(piece) = piece
-            && let Some(bytes) = source::local(engine, piece.id).await?
+            && let source::Local::Whole(bytes) = source::local(engine, piece.id).await?
         {
             have.push((slot, bytes));
             continue;

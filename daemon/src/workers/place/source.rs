@@ -1,8 +1,10 @@
 //! Where the plain bytes of a piece come from: the drive's own file, else a copy with a provider, else the piece's slot in a
 //! stripe, else the stripe's other slots, decoded.
 //!
-//! Promises: what comes over the network is verified against its slot's piece CID before a byte of it is used; what is fetched
-//! lies in a file without a name, so that no crash leaves it behind.
+//! Promises: whatever is given on was verified: the drive's own file to its last byte by the CIDs of its blocks, what comes over
+//! the network against its slot's piece CID. Else one flipped bit of this disk would be coded into a stripe, or named as the
+//! piece, and the good copies be given up for it. What is fetched lies in a file without a name, so that no crash leaves it
+//! behind; a damaged file of the drive's own is healed with it.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,9 +17,10 @@ use holdfast_proofs::commp::CommpHasher;
 
 use super::shards;
 use crate::drive::Engine;
+use crate::drive::events::Level;
 use crate::drive::ledger::{Holder, PieceId, PieceRow};
 use crate::drive::peers::peer_short;
-use crate::drive::slots::{Cover, PieceBytes};
+use crate::drive::slots::{self, Cover, PieceBytes};
 
 /// A holder that sends nothing for so long is given up for the next one.
 const STALL: std::time::Duration = std::time::Duration::from_secs(30);
@@ -119,40 +122,127 @@ pub(super) async fn whole(
     id: PieceId,
     row: &PieceRow,
 ) -> anyhow::Result<Option<Arc<dyn PieceBytes>>> {
-    let file = if row.public.is_some() { local_public(engine, id).await } else { local(engine, id).await? };
-    if let Some(file) = file {
+    let local = match row.public.is_some() {
+        true => local_public(engine, id, row).await?,
+        false => local(engine, id).await?,
+    };
+    if let Local::Whole(file) = local {
         return Ok(Some(file));
     }
     let mut all = kept(id, row);
     if let Some((stripe, striped, slot)) = engine.ledger.stripe_of(&id) {
         all.extend(kept(stripe, &striped).into_iter().filter(|k| k.slot == slot));
     }
-    Ok(first(engine, all).await)
+    let found = first(engine, all).await;
+    if let (Local::Damaged, Some(bytes), None) = (&local, &found, &row.public) {
+        heal(engine, id, bytes.clone()).await?;
+    }
+    Ok(found)
+}
+
+/// What this machine has of a piece.
+pub(crate) enum Local {
+    /// The file, verified.
+    Whole(Arc<dyn PieceBytes>),
+    /// A file that is not what it was.
+    Damaged,
+    /// Nothing.
+    None,
 }
 
 /// The drive's own file.
-pub(super) async fn local(engine: &Arc<Engine>, id: PieceId) -> anyhow::Result<Option<Arc<dyn PieceBytes>>> {
-    let local = engine
+pub(crate) async fn local(engine: &Arc<Engine>, id: PieceId) -> anyhow::Result<Local> {
+    let opened = engine
         .blocking(move |e| match e.drive.piece(id)? {
-            Some(info) if info.local => e.drive.open_piece(id).map(Some),
+            Some(info) if info.local => {
+                // Open first: it is not evicted between the look and its use.
+                let file = e.drive.open_piece(id)?;
+                e.drive.check_piece(id).map(|()| Some(file))
+            }
             _ => Ok(None),
         })
         .await?;
-    match local {
-        Ok(file) => Ok(file.map(|file| Arc::new(file) as Arc<dyn PieceBytes>)),
+    Ok(match opened {
+        Ok(Some(file)) => Local::Whole(Arc::new(file)),
+        Ok(None) => Local::None,
         // The others have it, if anybody has.
         Err(error) => {
-            tracing::error!(%error, "a local piece cannot be read");
-            Ok(None)
+            damaged(engine, id, &error.to_string());
+            Local::Damaged
         }
-    }
+    })
+}
+
+fn damaged(engine: &Engine, id: PieceId, why: &str) {
+    let text = format!(
+        "the file of piece {} on this disk is damaged ({why}); it is fetched from its providers, if any has it",
+        super::confirm::short_id(&id)
+    );
+    engine.events.add(engine.now(), Level::Error, text);
 }
 
 /// The file of a public piece, if it is still here.
-async fn local_public(engine: &Arc<Engine>, id: PieceId) -> Option<Arc<dyn PieceBytes>> {
-    let file = File::open(crate::public::piece_path(&engine.home, &id)).ok()?;
-    let len = file.metadata().ok()?.len();
-    Some(Arc::new(Fetched::at(file, len)))
+async fn local_public(engine: &Arc<Engine>, id: PieceId, row: &PieceRow) -> anyhow::Result<Local> {
+    let Ok(file) = File::open(crate::public::piece_path(&engine.home, &id)) else { return Ok(Local::None) };
+    let Ok(len) = file.metadata().map(|metadata| metadata.len()) else { return Ok(Local::None) };
+    let Some(cid) = row.slots.first().and_then(|slot| slot.cid.clone()) else {
+        // Its blocks were hashed when it was published, and nobody has been told a name of it yet.
+        return Ok(Local::Whole(Arc::new(Fetched::at(file, len))));
+    };
+    engine
+        .blocking(move |e| {
+            let bytes = Fetched::at(file, len);
+            let found = slots::slot_cids(&bytes, &[Cover::Nothing]);
+            match found.map(|cids| cids.first().is_some_and(|found| found.to_bytes() == *cid)) {
+                Ok(true) => Local::Whole(Arc::new(bytes) as Arc<dyn PieceBytes>),
+                Ok(false) => {
+                    damaged(e, id, "not the bytes that were published");
+                    Local::Damaged
+                }
+                Err(error) => {
+                    damaged(e, id, &error.to_string());
+                    Local::Damaged
+                }
+            }
+        })
+        .await
+        .map_err(Into::into)
+}
+
+/// Puts verified bytes in the place of a damaged file.
+pub(crate) async fn heal(
+    engine: &Arc<Engine>,
+    id: PieceId,
+    bytes: Arc<dyn PieceBytes>,
+) -> anyhow::Result<()> {
+    let healed =
+        engine.blocking(move |e| e.drive.heal_piece(id, &mut Reading { bytes: &*bytes, at: 0 })).await?;
+    let short = super::confirm::short_id(&id);
+    match healed {
+        Ok(()) => {
+            let text = format!("healed: the file of piece {short} on this disk is whole again");
+            engine.events.add(engine.now(), Level::Info, text);
+        }
+        Err(error) => tracing::warn!(piece = %short, %error, "a damaged piece could not be healed"),
+    }
+    Ok(())
+}
+
+/// A piece from its beginning.
+struct Reading<'a> {
+    bytes: &'a dyn PieceBytes,
+    at: u64,
+}
+
+impl std::io::Read for Reading<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let left = self.bytes.len().saturating_sub(self.at);
+        let take = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
+        let part = buf.get_mut(..take).unwrap_or_default();
+        self.bytes.read_at(self.at, part)?;
+        self.at += take as u64;
+        Ok(take)
+    }
 }
 
 /// The first of these slots that comes whole and right, the quickest providers first.

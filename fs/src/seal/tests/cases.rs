@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use holdfast_content::retrieve::FakeRetriever;
-use holdfast_store::{Reads, Table};
+use holdfast_store::{Reads, StorageMedium, Table};
 
 use super::*;
+use crate::drive::error::hex;
 use crate::drive::scan;
 use crate::drive::{DriveError, Durability, DurabilitySource, PieceDurability, PieceId};
 use crate::vfs::{AllocateMode, RenameMode, SetMode};
@@ -314,6 +315,41 @@ fn seal_and_prove_remote(drive: &Drive) {
     drive.seal().unwrap().unwrap();
     assert_same(&before, &dump(drive.vfs()), "a seal over evicted pieces");
     check(drive);
+}
+
+#[test]
+fn a_spoiled_piece_is_noticed_and_healed() {
+    let media = Media::default();
+    let drive = open(&media);
+    let ino = create(drive.vfs(), ROOT_INO, "f");
+    write_all(drive.vfs(), ino, &noise(3, 3 * CHUNK as usize));
+    drive.seal().unwrap();
+    let id = drive.pieces().unwrap()[0].id;
+    drive.check_piece(id).unwrap();
+    let name = media.pieces.list().unwrap().into_iter().find(|name| name.starts_with(&hex(&id))).unwrap();
+    let good = media.pieces.contents()[&name].clone();
+    let old = media.pieces.open(&name).unwrap();
+    for at in [0, 30, good.len() / 2, good.len() - 1] {
+        let file = media.pieces.open(&name).unwrap();
+        file.write_at(&[good[at] ^ 1], at as u64).unwrap();
+        assert!(matches!(drive.check_piece(id), Err(DriveError::Damaged { .. })), "byte {at}");
+        let mut wrong = good.clone();
+        wrong[at] ^= 2;
+        assert!(drive.heal_piece(id, &mut &wrong[..]).is_err(), "byte {at}");
+        assert!(drive.heal_piece(id, &mut &good[..good.len() - 1]).is_err(), "cut short");
+        assert!(drive.heal_piece(id, &mut &[&good[..], b"x"].concat()[..]).is_err(), "longer");
+        drive.heal_piece(id, &mut &good[..]).unwrap();
+        drive.check_piece(id).unwrap();
+        let file = media.pieces.open(&name).unwrap();
+        file.write_at(&[good[at] ^ 1], at as u64).unwrap();
+        assert!(drive.check_piece(id).is_err(), "the healed file is the one that is read");
+        drive.heal_piece(id, &mut &good[..]).unwrap();
+    }
+    // What was healed is on the disk.
+    assert!(media.power_cut(7).pieces.contents()[&name] == good);
+    old.set_len(5).unwrap();
+    drive.check_piece(id).unwrap();
+    check(&drive);
 }
 
 #[test]

@@ -128,6 +128,9 @@ impl Store {
         if file.metadata()?.len() > entry.raw_len {
             file.set_len(0)?;
         }
+        if file.metadata()?.len() == 0 {
+            self.copy_stored(id, entry, &file)?;
+        }
         let len = file.metadata()?.len();
         let mut hasher = CommpHasher::with_cache(self.tree_level(&entry.piece));
         let mut tree = self.draft_tree(id);
@@ -142,6 +145,48 @@ impl Store {
             at += want as u64;
         }
         Ok((file, hasher, tree, len))
+    }
+
+    /// A deal that renews another one of the same client is not sent its bytes again: they are copied from the slot that is
+    /// here, if that is what it should be. Not shared with it: a slot that is damaged later would be damaged twice.
+    fn copy_stored(&self, id: &DealId, entry: &Entry, to: &File) -> std::io::Result<()> {
+        let Some(stored) = self.same_slot(id, entry) else { return Ok(()) };
+        let from = match File::open(self.slots.join(stored.to_string())) {
+            Ok(from) => from,
+            Err(e) => {
+                tracing::warn!(deal = %stored, "a slot that is to be renewed cannot be opened: {e}");
+                return Ok(());
+            }
+        };
+        let mut hasher = CommpHasher::new();
+        let mut buffer = vec![0u8; REHASH_BYTES.min(usize::try_from(entry.raw_len).unwrap_or(REHASH_BYTES))];
+        let mut at = 0;
+        while at < entry.raw_len {
+            let want = usize::try_from(entry.raw_len - at).unwrap_or(usize::MAX).min(REHASH_BYTES);
+            let part = buffer.split_at_mut(want).0;
+            if let Err(e) = from.read_exact_at(part, at) {
+                tracing::error!(deal = %stored, "a slot that is to be renewed cannot be read: {e}");
+                return to.set_len(0);
+            }
+            hasher.update(part);
+            to.write_all_at(part, at)?;
+            at += want as u64;
+        }
+        if hasher.finish() != entry.piece {
+            tracing::error!(deal = %stored, "a slot that is to be renewed is damaged");
+            return to.set_len(0);
+        }
+        Ok(())
+    }
+
+    /// Another stored deal of this client over the same bytes.
+    fn same_slot(&self, id: &DealId, entry: &Entry) -> Option<DealId> {
+        let index = self.index.lock();
+        let mut of_client = index.by_client.get(&entry.client)?.iter();
+        let same = |other: &Entry| {
+            other.state == DealState::Stored && other.piece == entry.piece && other.raw_len == entry.raw_len
+        };
+        of_client.find(|other| *other != id && index.deals.get(other).is_some_and(same)).copied()
     }
 
     /// The last steps of storing: everything synced before the receipt is, the receipt synced before it is told.
