@@ -41,6 +41,8 @@ const SMALL_BYTES_MAX: u64 = 4 << 20;
 const SMALL_LANES: usize = 4;
 /// How often a piece that nobody takes is tried again, at least.
 const LOOK: Duration = Duration::from_secs(2);
+/// The same where this machine is what stands in the way: its disk, or that nobody has the bytes.
+const LOOK_HINDERED: Duration = Duration::from_secs(60);
 /// A provider that refused or failed a placement is not asked for the next one for so long.
 const REFUSED: Duration = Duration::from_secs(20);
 /// One whose connection broke refused nothing: it is asked again as soon as there may be another connection.
@@ -63,7 +65,8 @@ struct Lanes {
 pub struct PlaceWorker {
     engine: Arc<Engine>,
     lanes: Arc<parking_lot::Mutex<Lanes>>,
-    running: JoinSet<PieceId>,
+    /// Pieces on their way, and how long they rest if something is left to do.
+    running: JoinSet<(PieceId, Duration)>,
     busy: HashMap<PieceId, u64>,
     /// Pieces that could not be helped, and when to look again.
     later: HashMap<PieceId, Instant>,
@@ -129,14 +132,10 @@ impl PlaceWorker {
             self.busy.insert(*id, row.raw_len);
             let (engine, lanes, id) = (self.engine.clone(), self.lanes.clone(), *id);
             self.running.spawn(async move {
-                if let Err(error) = place_piece(&engine, &lanes, id).await {
-                    engine.events.add(
-                        engine.now(),
-                        Level::Warning,
-                        format!("a piece could not be placed: {error:#}"),
-                    );
-                }
-                id
+                let Err(error) = place_piece(&engine, &lanes, id).await else { return (id, LOOK) };
+                let text = format!("a piece could not be placed: {error:#}");
+                engine.events.add(engine.now(), Level::Warning, text);
+                (id, LOOK_HINDERED)
             });
         }
     }
@@ -194,10 +193,10 @@ impl Worker for PlaceWorker {
             }
             () = tokio::time::sleep(LOOK) => {}
             done = self.running.join_next() => match done {
-                Some(Ok(id)) => {
+                Some(Ok((id, rest))) => {
                     self.busy.remove(&id);
                     if self.wanting().iter().any(|w| w.id == id) {
-                        self.later.insert(id, Instant::now() + LOOK);
+                        self.later.insert(id, Instant::now() + rest);
                     }
                 }
                 // A task that panicked cannot say which piece it was: the whole picture is taken anew.
