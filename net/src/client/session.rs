@@ -501,7 +501,7 @@ impl Session {
         let connecting = async {
             self.inner.node.dial(self.inner.peer, &addrs, timeout).await?;
             self.inner.whereabouts.stood_at(self.inner.node.dialled_at(self.inner.peer).await?);
-            let link = Link::open(&self.inner.node, self.inner.peer).await?;
+            let link = Link::open(&self.inner.node, &self.inner.env, self.inner.peer).await?;
             let keys = self.inner.keys.lock().clone();
             for key in &keys {
                 link.authenticate(key).await?;
