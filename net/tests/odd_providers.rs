@@ -135,3 +135,37 @@ async fn streams_that_are_dropped_before_their_first_answer_are_opened_again() {
     assert!(matches!(refused, NetError::Disconnected(_)), "{refused}");
     node.shutdown().await;
 }
+
+/// One control request that is not answered in time costs a push nothing: neither its stream nor the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_beside_a_push_ends_a_call_and_nothing_else() {
+    let mood = Arc::new(Mood::default());
+    let node = start(&mood).await;
+    let config = ClientConfig {
+        request_timeout: Duration::from_millis(400),
+        silence_timeout: Duration::from_millis(300),
+        ..ClientConfig::default()
+    };
+    let live = session(&node, config).await.unwrap();
+    live.tags().await.unwrap();
+    let slot = Slot::new(12 << 20, 1, &key(1), node.peer_id());
+    let pushing = {
+        let (live, slot) = (live.clone(), slot.proposal.clone());
+        let bytes = Arc::new(common::noise(12 << 20, 1));
+        tokio::spawn(async move { live.push(&slot, bytes, |_| {}).await })
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    mood.silent.store(true, Ordering::SeqCst);
+    assert!(matches!(live.tags().await, Err(NetError::Timeout(_))));
+    assert!(!pushing.is_finished(), "the push outlasts the call");
+    let refused = pushing.await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), Some(ErrorCode::Terms), "{refused}");
+    assert_eq!(mood.hellos.load(Ordering::SeqCst), 1, "in one session");
+
+    // With nothing else under way the link and its connection are given up, and the next call finds others.
+    assert!(matches!(live.tags().await, Err(NetError::Timeout(_))));
+    mood.silent.store(false, Ordering::SeqCst);
+    live.tags().await.unwrap();
+    assert_eq!(mood.hellos.load(Ordering::SeqCst), 2);
+    node.shutdown().await;
+}

@@ -11,13 +11,13 @@ use ed25519_dalek::{Signer, SigningKey};
 use libp2p::{PeerId, Stream, StreamProtocol};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
 use super::lane::{Lane, first_exchange};
 use crate::codec;
 use crate::env::Env;
 use crate::error::NetError;
 use crate::node::{AGENT, Node};
+use crate::wire::life::{Counts, Life, Living};
 use crate::wire::limits::{HELLO_TIMEOUT, INFLIGHT_MAX, RANGES_MAX, READ_BYTES_MAX};
 use crate::wire::message::{self, DataRequest, Lane as LaneKind, Reply, Request, Ticket};
 use crate::wire::{CONTROL_PROTOCOL, DATA_PROTOCOL, WIRE_VERSION};
@@ -38,6 +38,7 @@ pub(super) struct Link {
     node: Node,
     env: Env,
     peer: PeerId,
+    life: Arc<Life>,
     control: Lane,
     nonce: [u8; 32],
     ticket: Ticket,
@@ -66,11 +67,14 @@ impl Link {
             ranges: usize::from(ranges.clamp(1, RANGES_MAX)),
             read_bytes: read.clamp(1, READ_BYTES_MAX) as usize,
         };
+        let life = Arc::new(Life::new());
+        let control = Living::new(stream, life.clone(), Counts::Reads);
         Ok(Link {
             node: node.clone(),
             env: env.clone(),
             peer,
-            control: Lane::start(stream, limits.inflight, node.counters()),
+            life,
+            control: Lane::start(control, limits.inflight, node.counters()),
             nonce,
             ticket,
             limits,
@@ -96,17 +100,18 @@ impl Link {
         }
     }
 
-    /// When the provider was last heard on any lane that is not busy being opened.
-    pub(super) fn last_frame(&self) -> Instant {
-        let mut last = self.control.last_frame();
-        for slot in [&self.interactive, &self.bulk] {
-            if let Ok(lane) = slot.try_lock()
-                && let Some(lane) = lane.as_ref()
-            {
-                last = last.max(lane.last_frame());
-            }
+    /// An answer is waited for from now on.
+    pub(super) fn asked(&self) {
+        self.life.asked();
+    }
+
+    /// How long an answer has been waited for while nothing at all moved: nothing came on any lane, and of a push nothing
+    /// left. A push may be waiting for the provider's disk: while one is under way there is no telling.
+    pub(super) fn silent(&self) -> Duration {
+        match self.push_permits.available_permits() < PUSH_LANES_MAX {
+            true => Duration::ZERO,
+            false => self.life.unanswered(),
         }
-        last
     }
 
     /// A control request.
@@ -192,7 +197,11 @@ impl Link {
         let (stream, payload) =
             begin(&self.node, &self.env, self.peer, DATA_PROTOCOL, &attach, lasts).await?;
         match message::decode(&payload)? {
-            Reply::Ok {} => Ok(Lane::start(stream, self.limits.inflight, self.node.counters())),
+            Reply::Ok {} => {
+                let counts = if kind == LaneKind::Push { Counts::Both } else { Counts::Reads };
+                let stream = Living::new(stream, self.life.clone(), counts);
+                Ok(Lane::start(stream, self.limits.inflight, self.node.counters()))
+            }
             _ => Err(unexpected("attach")),
         }
     }
