@@ -34,6 +34,7 @@ pub(super) use records::{RecordBounds, Records};
 pub(crate) use row::DealRow;
 pub use row::DealState;
 pub use stored::StoredDeal;
+pub(super) use tree::{TreeBytes, no_tree};
 
 const UPTIME_BYTES_MAX: usize = 64;
 
@@ -410,11 +411,14 @@ impl Store {
         Ok(row)
     }
 
-    /// Opens a stored slot.
+    /// Opens a stored slot. Only one that is not there is lost: a lack of descriptors or of rights says nothing of its bytes.
     pub(super) fn open_slot(&self, id: &DealId) -> Outcome<File> {
         File::open(self.slots.join(id.to_string())).map_err(|e| {
             tracing::error!(deal = %id, "the slot cannot be opened: {e}");
-            WireError::new(ErrorCode::Corrupt, "the slot cannot be opened")
+            match e.kind() {
+                ErrorKind::NotFound => WireError::new(ErrorCode::Corrupt, "the slot is gone"),
+                _ => not_now(),
+            }
         })
     }
 
@@ -422,7 +426,7 @@ impl Store {
     pub(super) fn open_tree(&self, id: &DealId, piece: &PieceCid, slot: &File) -> Outcome<TreeFile> {
         let path = self.trees.join(id.to_string());
         if let Ok(file) = File::open(&path)
-            && let Ok(tree) = holdfast_proofs::TreeCache::open(file, piece)
+            && let Ok(tree) = TreeFile::open(TreeBytes::File(file), piece)
         {
             return Ok(tree);
         }
@@ -529,7 +533,7 @@ impl Store {
 }
 
 /// A slot's tree cache.
-pub(super) type TreeFile = holdfast_proofs::TreeCache<File>;
+pub(super) type TreeFile = holdfast_proofs::TreeCache<TreeBytes>;
 
 /// What memory keeps of a row.
 fn entry_of(row: &DealRow) -> Result<(DealId, Entry), codec::CodecError> {
@@ -555,12 +559,20 @@ fn ended() -> WireError {
     WireError::new(ErrorCode::Ended, "the deal was given up or has ended")
 }
 
+/// For what says nothing of anybody's bytes, and passes.
+pub(super) fn not_now() -> WireError {
+    WireError::new(ErrorCode::Busy, "the provider cannot do this now")
+}
+
 /// Tells a peer about our disk no more than it must know.
 pub(super) fn storage(error: &std::io::Error) -> WireError {
     if disk::is_full(error) {
         return WireError::new(ErrorCode::NoSpace, "the disk is full");
     }
     tracing::error!("the provider's disk: {error}");
+    if disk::is_exhausted(error) {
+        return not_now();
+    }
     WireError::new(ErrorCode::Storage, "the provider cannot use its disk")
 }
 
