@@ -57,8 +57,12 @@ pub(super) async fn answer(
         Ok(Reply::Audit { body, proof, sig })
     })
     .await;
-    let tally = if result.is_ok() { &inner.tallies.audits_answered } else { &inner.tallies.audits_failed };
-    tally.fetch_add(1, Ordering::Relaxed);
+    let is_fault = |e: &WireError| ErrorCode::from_number(e.code).is_some_and(ErrorCode::is_fault);
+    match &result {
+        Ok(_) => _ = inner.tallies.audits_answered.fetch_add(1, Ordering::Relaxed),
+        Err(e) if is_fault(e) => _ = inner.tallies.audits_failed.fetch_add(1, Ordering::Relaxed),
+        Err(_) => {}
+    }
     result
 }
 

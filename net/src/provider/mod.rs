@@ -218,11 +218,13 @@ impl Provider {
             let _turn = inner.sweeping.lock();
             let up = inner.env.clock.monotonic_ms().saturating_sub(inner.started_ms) / 1000;
             let uptime = inner.uptime_before.saturating_add(up);
-            inner.store.set_uptime(uptime)?;
+            // Losing it only lengthens a grace, and a full disk must not keep itself full.
+            if let Err(e) = inner.store.set_uptime(uptime) {
+                tracing::warn!("the uptime is not written down: {}", e.text);
+            }
             inner.store.sweep(&inner.config, inner.env.clock.unix_seconds(), uptime)
         };
-        let freed = tokio::task::spawn_blocking(sweep).await.map_err(|e| NetError::Local(e.to_string()))?;
-        freed.map_err(|e| NetError::Local(e.text))
+        tokio::task::spawn_blocking(sweep).await.map_err(|e| NetError::Local(e.to_string()))
     }
 
     /// How it stands.
