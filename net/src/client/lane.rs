@@ -12,7 +12,6 @@ use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::codec;
@@ -57,7 +56,6 @@ struct Table {
     entries: HashMap<u32, Entry>,
     next: u32,
     failed: Option<NetError>,
-    last_frame: Instant,
 }
 
 /// A stream with requests under way.
@@ -81,12 +79,7 @@ impl Lane {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (frames, mut outgoing) = mpsc::channel(OUTGOING_FRAMES_MAX);
-        let table = Arc::new(Mutex::new(Table {
-            entries: HashMap::new(),
-            next: 1,
-            failed: None,
-            last_frame: Instant::now(),
-        }));
+        let table = Arc::new(Mutex::new(Table { entries: HashMap::new(), next: 1, failed: None }));
         let stop = CancellationToken::new();
         let (mut reader, mut writer) = stream.split();
         let lane = Lane {
@@ -120,11 +113,6 @@ impl Lane {
     /// Gives it up; whoever waits gets an error.
     pub(super) fn close(&self) {
         self.stop.cancel();
-    }
-
-    /// When the last frame came.
-    pub(super) fn last_frame(&self) -> Instant {
-        self.table.lock().last_frame
     }
 
     /// A request with one reply.
@@ -259,7 +247,6 @@ async fn read_loop<R: AsyncRead + Unpin>(
             let header = io::read_header(reader, None).await.map_err(stream_error)?;
             on_frame(reader, table, &header).await?;
             counters.add_received(header.payload + crate::wire::frame::HEADER_BYTES);
-            table.lock().last_frame = Instant::now();
             Ok(())
         };
         if let Err(error) = step.await {

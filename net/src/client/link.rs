@@ -11,12 +11,13 @@ use ed25519_dalek::{Signer, SigningKey};
 use libp2p::{PeerId, Stream, StreamProtocol};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
 use super::lane::{Lane, first_exchange};
 use crate::codec;
+use crate::env::Env;
 use crate::error::NetError;
 use crate::node::{AGENT, Node};
+use crate::wire::life::{Counts, Life, Living};
 use crate::wire::limits::{HELLO_TIMEOUT, INFLIGHT_MAX, RANGES_MAX, READ_BYTES_MAX};
 use crate::wire::message::{self, DataRequest, Lane as LaneKind, Reply, Request, Ticket};
 use crate::wire::{CONTROL_PROTOCOL, DATA_PROTOCOL, WIRE_VERSION};
@@ -35,7 +36,9 @@ pub(super) struct LinkLimits {
 
 pub(super) struct Link {
     node: Node,
+    env: Env,
     peer: PeerId,
+    life: Arc<Life>,
     control: Lane,
     nonce: [u8; 32],
     ticket: Ticket,
@@ -49,11 +52,9 @@ pub(super) struct Link {
 
 impl Link {
     /// Says hello over an existing connection.
-    pub(super) async fn open(node: &Node, peer: PeerId) -> Result<Link, NetError> {
-        let counters = node.counters();
-        let mut stream = open_stream(node, peer, CONTROL_PROTOCOL).await?;
+    pub(super) async fn open(node: &Node, env: &Env, peer: PeerId) -> Result<Link, NetError> {
         let hello = codec::encode(&Request::Hello { agent: AGENT.into(), v: WIRE_VERSION });
-        let payload = first_exchange(&mut stream, &hello, HELLO_TIMEOUT, &counters).await?;
+        let (stream, payload) = begin(node, env, peer, CONTROL_PROTOCOL, &hello, || true).await?;
         let Reply::Hello { inflight, nonce, ranges, read, ticket, v, .. } = message::decode(&payload)? else {
             return Err(NetError::Protocol("something else than hello".into()));
         };
@@ -66,10 +67,14 @@ impl Link {
             ranges: usize::from(ranges.clamp(1, RANGES_MAX)),
             read_bytes: read.clamp(1, READ_BYTES_MAX) as usize,
         };
+        let life = Arc::new(Life::new());
+        let control = Living::new(stream, life.clone(), Counts::Reads);
         Ok(Link {
             node: node.clone(),
+            env: env.clone(),
             peer,
-            control: Lane::start(stream, limits.inflight, counters),
+            life,
+            control: Lane::start(control, limits.inflight, node.counters()),
             nonce,
             ticket,
             limits,
@@ -95,17 +100,18 @@ impl Link {
         }
     }
 
-    /// When the provider was last heard on any lane that is not busy being opened.
-    pub(super) fn last_frame(&self) -> Instant {
-        let mut last = self.control.last_frame();
-        for slot in [&self.interactive, &self.bulk] {
-            if let Ok(lane) = slot.try_lock()
-                && let Some(lane) = lane.as_ref()
-            {
-                last = last.max(lane.last_frame());
-            }
+    /// An answer is waited for from now on.
+    pub(super) fn asked(&self) {
+        self.life.asked();
+    }
+
+    /// How long an answer has been waited for while nothing at all moved: nothing came on any lane, and of a push nothing
+    /// left. A push may be waiting for the provider's disk: while one is under way there is no telling.
+    pub(super) fn silent(&self) -> Duration {
+        match self.push_permits.available_permits() < PUSH_LANES_MAX {
+            true => Duration::ZERO,
+            false => self.life.unanswered(),
         }
-        last
     }
 
     /// A control request.
@@ -186,39 +192,90 @@ impl Link {
         if !self.is_open() {
             return Err(NetError::Disconnected("the session ended".into()));
         }
-        let counters = self.node.counters();
-        let mut stream = open_stream(&self.node, self.peer, DATA_PROTOCOL).await?;
         let attach = codec::encode(&DataRequest::Attach { lane: kind, ticket: self.ticket });
-        let payload = first_exchange(&mut stream, &attach, HELLO_TIMEOUT, &counters).await?;
+        let lasts = || self.is_open();
+        let (stream, payload) =
+            begin(&self.node, &self.env, self.peer, DATA_PROTOCOL, &attach, lasts).await?;
         match message::decode(&payload)? {
-            Reply::Ok {} => Ok(Lane::start(stream, self.limits.inflight, counters)),
+            Reply::Ok {} => {
+                let counts = if kind == LaneKind::Push { Counts::Both } else { Counts::Reads };
+                let stream = Living::new(stream, self.life.clone(), counts);
+                Ok(Lane::start(stream, self.limits.inflight, self.node.counters()))
+            }
             _ => Err(unexpected("attach")),
         }
     }
 }
 
-/// A provider may drop a stream that comes in a burst before it is answered; one more try is cheap.
-const OPEN_TRIES: u32 = 3;
+/// Streams that come in a burst are dropped by the provider's libp2p after they were negotiated, so it shows only when the
+/// first answer does not come. Nothing was done by then: the same is asked on another stream.
+const OPEN_TRIES: u32 = 5;
+/// The first pause between two tries; it doubles.
+const OPEN_PAUSE: Duration = Duration::from_millis(20);
+
+/// Opens a stream and makes its first exchange, several times if it is cut off before the answer, while `wanted`.
+async fn begin(
+    node: &Node,
+    env: &Env,
+    peer: PeerId,
+    protocol: StreamProtocol,
+    request: &[u8],
+    wanted: impl Fn() -> bool,
+) -> Result<(Stream, Bytes), NetError> {
+    let counters = node.counters();
+    let mut attempt = 0;
+    loop {
+        let once = async {
+            let mut stream = open_stream(node, peer, protocol.clone()).await?;
+            let payload = first_exchange(&mut stream, request, HELLO_TIMEOUT, &counters).await?;
+            Ok::<_, NetError>((stream, payload))
+        };
+        match once.await {
+            Err(NetError::Disconnected(_)) if attempt + 1 < OPEN_TRIES && wanted() => {
+                tokio::time::sleep(open_pause(attempt, env.random())).await;
+                attempt += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Once to twice the attempt's pause: whoever was dropped with others shall not come back with them.
+fn open_pause(attempt: u32, [drawn]: [u8; 1]) -> Duration {
+    let pause = OPEN_PAUSE * (1 << attempt.min(OPEN_TRIES));
+    pause + pause * u32::from(drawn) / 256
+}
 
 async fn open_stream(node: &Node, peer: PeerId, protocol: StreamProtocol) -> Result<Stream, NetError> {
-    let mut last = NetError::Closed;
-    for attempt in 0..OPEN_TRIES {
-        if attempt > 0 {
-            tokio::time::sleep(Duration::from_millis(20) * attempt).await;
+    let opening = async { node.streams().open_stream(peer, protocol).await };
+    match tokio::time::timeout(HELLO_TIMEOUT, opening).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(libp2p_stream::OpenStreamError::UnsupportedProtocol(p))) => {
+            Err(NetError::UnsupportedProtocol(p.to_string()))
         }
-        let opening = async { node.streams().open_stream(peer, protocol.clone()).await };
-        last = match tokio::time::timeout(HELLO_TIMEOUT, opening).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(libp2p_stream::OpenStreamError::UnsupportedProtocol(p))) => {
-                return Err(NetError::UnsupportedProtocol(p.to_string()));
-            }
-            Ok(Err(e)) => NetError::Disconnected(codec::shorten(&e.to_string())),
-            Err(_) => NetError::Timeout(HELLO_TIMEOUT),
-        };
+        Ok(Err(e)) => Err(NetError::Disconnected(codec::shorten(&e.to_string()))),
+        Err(_) => Err(NetError::Timeout(HELLO_TIMEOUT)),
     }
-    Err(last)
 }
 
 pub(super) fn unexpected(to: &str) -> NetError {
     NetError::Protocol(format!("an answer of another kind to {to}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_differ() {
+        let mut before = Duration::ZERO;
+        for attempt in 0..OPEN_TRIES {
+            let (least, most) = (open_pause(attempt, [0]), open_pause(attempt, [255]));
+            assert!(before < least && least < most && most < least * 2, "{attempt}: {least:?} to {most:?}");
+            before = least;
+        }
+        // All of them leave most of the time for connecting to the exchanges themselves.
+        let all: Duration = (0..OPEN_TRIES - 1).map(|attempt| open_pause(attempt, [255])).sum();
+        assert!(all < Duration::from_secs(1));
+    }
 }

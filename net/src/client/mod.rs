@@ -8,7 +8,8 @@
 //! Where a [`Finder`] is given, a provider that cannot be reached where it was is looked for meanwhile, and the session goes on
 //! at the address at which it is found. An address is kept only after a connection stood there.
 //!
-//! Every call ends by its deadline. A link on which nothing at all came between a call and its deadline is given up.
+//! Every call ends by its deadline. A link on which a call waited in vain for some seconds while nothing at all moved, on no
+//! stream, is given up with its connection; a slow answer beside a push costs nothing but the call.
 
 mod fetch;
 mod lane;
@@ -40,6 +41,8 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// Control requests.
     pub request_timeout: Duration,
+    /// A link whose requests stay unanswered for so long, with nothing else moving on it, is given up when a call ends.
+    pub silence_timeout: Duration,
     /// A push during which no byte could be sent, or whose next word does not come.
     pub push_stall_timeout: Duration,
     /// From a push's last byte to the receipt: the provider hashes and syncs.
@@ -57,6 +60,7 @@ impl Default for ClientConfig {
         ClientConfig {
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(20),
+            silence_timeout: Duration::from_secs(10),
             push_stall_timeout: Duration::from_secs(60),
             receipt_timeout: Duration::from_secs(120),
             push_attempts_max: 4,

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::lane::{Lane, PushEvent, Submitted};
-use super::link::{Link, unexpected};
+use super::link::unexpected;
 use super::session::{Session, verified_receipt};
 use crate::codec;
 use crate::deal::{PieceSource, SignedProposal, SignedReceipt};
@@ -101,21 +101,16 @@ impl Session {
                 Ok(Attempt::Receipt(verified_receipt(&receipt, proposal)?))
             }
             Err(error) => {
-                self.after_failed_push(&link, lane, &error);
+                // A request that was refused ended in order, and the stream is good. Any other stream ends here; the others,
+                // and the session, do not suffer for one push.
+                if matches!(error, NetError::Refused { .. }) {
+                    link.give_back(lane);
+                }
                 match error {
                     NetError::Disconnected(_) => Ok(Attempt::Cut(error)),
                     error => Err(error),
                 }
             }
-        }
-    }
-
-    fn after_failed_push(&self, link: &Arc<Link>, lane: Lane, error: &NetError) {
-        match error {
-            // The request ended in order, the stream is good.
-            NetError::Refused { .. } => link.give_back(lane),
-            NetError::Protocol(_) | NetError::Timeout(_) => self.give_up(link),
-            _ => drop(lane),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What can be asked of one provider.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -139,6 +140,8 @@ pub(super) struct Inner {
     link: tokio::sync::Mutex<Option<Arc<Link>>>,
     current: Mutex<Weak<Link>>,
     backoff: Mutex<Backoff>,
+    /// The last link was given up for its silence.
+    silent: AtomicBool,
 }
 
 /// A provider, as a client sees it. Clones are the same session.
@@ -172,6 +175,7 @@ impl Session {
             link: tokio::sync::Mutex::default(),
             current: Mutex::default(),
             backoff: Mutex::new(Backoff { failures: 0, not_before: None, error: None }),
+            silent: AtomicBool::new(false),
         });
         let weak = Arc::downgrade(&inner);
         (Session { inner }, weak)
@@ -442,20 +446,21 @@ impl Session {
         F: Fn(Arc<Link>) -> Fut,
         Fut: Future<Output = Result<T, NetError>>,
     {
-        let started = Instant::now();
-        let deadline = started + timeout;
+        let deadline = Instant::now() + timeout;
         for again in [true, false] {
             let link = self.link(deadline, timeout).await?;
+            link.asked();
             match tokio::time::timeout_at(deadline, run(link.clone())).await {
                 Err(_) => {
-                    if link.last_frame() < started {
+                    if link.silent() >= self.inner.config.silence_timeout {
                         self.give_up(&link);
                     }
                     return Err(NetError::Timeout(timeout));
                 }
                 Ok(Err(NetError::Disconnected(_))) if again => {}
+                // No stream of a peer that is mad is of use any more.
                 Ok(Err(e @ NetError::Protocol(_))) => {
-                    self.give_up(&link);
+                    link.close();
                     return Err(e);
                 }
                 Ok(result) => return result,
@@ -464,11 +469,11 @@ impl Session {
         Err(NetError::Closed)
     }
 
-    /// The peer is silent or mad: no stream of it is of use any more.
-    pub(super) fn give_up(&self, link: &Arc<Link>) {
+    /// Silent where something should have come. The connection may be dead, which pings would show within a minute: whoever
+    /// makes the next link closes it before.
+    fn give_up(&self, link: &Link) {
         link.close();
-        let (node, peer) = (self.inner.node.clone(), self.inner.peer);
-        tokio::spawn(async move { node.disconnect(peer).await });
+        self.inner.silent.store(true, Ordering::Relaxed);
     }
 
     pub(super) async fn link(&self, deadline: Instant, timeout: Duration) -> Result<Arc<Link>, NetError> {
@@ -499,9 +504,12 @@ impl Session {
         let timeout = self.inner.config.connect_timeout;
         let addrs = self.inner.whereabouts.to_dial();
         let connecting = async {
+            if self.inner.silent.swap(false, Ordering::Relaxed) {
+                self.inner.node.disconnect(self.inner.peer).await?;
+            }
             self.inner.node.dial(self.inner.peer, &addrs, timeout).await?;
             self.inner.whereabouts.stood_at(self.inner.node.dialled_at(self.inner.peer).await?);
-            let link = Link::open(&self.inner.node, self.inner.peer).await?;
+            let link = Link::open(&self.inner.node, &self.inner.env, self.inner.peer).await?;
             let keys = self.inner.keys.lock().clone();
             for key in &keys {
                 link.authenticate(key).await?;

@@ -86,7 +86,7 @@ pub(super) struct Dialing {
 }
 
 impl Dialing {
-    /// Connects to a peer unless it is connected; `done` hears of it.
+    /// Connects to a peer that is not connected; `done` hears of it.
     pub(super) fn dial<B: NetworkBehaviour>(
         &mut self,
         swarm: &mut Swarm<B>,
@@ -94,10 +94,6 @@ impl Dialing {
         addrs: Vec<Multiaddr>,
         done: Waiter,
     ) {
-        if swarm.is_connected(&peer) {
-            let _ = done.send(Ok(()));
-            return;
-        }
         if let Some(attempt) = self.attempts.get_mut(&peer) {
             attempt.waiters.retain(|waiter| !waiter.is_closed());
             if attempt.waiters.len() >= WAITERS_MAX {

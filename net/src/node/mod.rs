@@ -20,7 +20,7 @@ mod swarm;
 mod task;
 mod text;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -275,6 +275,7 @@ impl Node {
             nearby: nearby::Nearby::default(),
             nat: nat::Nat::default(),
             ends: HashMap::new(),
+            closing: HashSet::new(),
             shared: Arc::downgrade(&shared),
             stop: shared.stop.clone(),
             _stopped: shared.stopped.clone().drop_guard(),

@@ -1,6 +1,6 @@
 //! The one task that owns the swarm: commands in, events out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ pub(super) struct Task {
     pub(super) nat: Nat,
     /// Where the other ends of connections are.
     pub(super) ends: HashMap<ConnectionId, (PeerId, ConnectedPoint)>,
+    /// Of these, those that were closed and are not gone: to a peer that is, that may take a quarter of an hour.
+    pub(super) closing: HashSet<ConnectionId>,
     pub(super) shared: Weak<Shared>,
     pub(super) stop: CancellationToken,
     pub(super) _stopped: tokio_util::sync::DropGuard,
@@ -100,18 +102,24 @@ impl Task {
 
     fn on_command(&mut self, command: Command) {
         match command {
+            Command::Dial { peer, done, .. } if self.is_connected(&peer) => {
+                let _ = done.send(Ok(()));
+            }
             Command::Dial { peer, mut addrs, done } => {
                 addrs.extend(self.nearby.addrs_of(&peer));
                 let addrs = PeerAddrs::new(peer, addrs).addrs;
                 self.dialing.dial(&mut self.swarm, peer, addrs, done);
             }
             Command::Disconnect { peer, done } => {
-                // An error says that there was no connection, which is what was asked for.
-                let _ = self.swarm.disconnect_peer_id(peer);
+                let of_peer = self.ends.iter().filter(|(_, (known, _))| *known == peer);
+                let ids: Vec<ConnectionId> = of_peer.map(|(id, _)| *id).collect();
+                for id in ids {
+                    self.close(id);
+                }
                 let _ = done.send(());
             }
             Command::IsConnected { peer, done } => {
-                let _ = done.send(self.swarm.is_connected(&peer));
+                let _ = done.send(self.is_connected(&peer));
             }
             Command::DialledAt { peer, done } => {
                 let _ = done.send(self.dialled_at(&peer));
@@ -158,6 +166,19 @@ impl Task {
         }
     }
 
+    /// A connection stands, and is not being closed.
+    fn is_connected(&self, peer: &PeerId) -> bool {
+        self.ends.iter().any(|(id, (known, _))| known == peer && !self.closing.contains(id))
+    }
+
+    fn close(&mut self, id: ConnectionId) -> bool {
+        let closing = self.swarm.close_connection(id);
+        if closing {
+            self.closing.insert(id);
+        }
+        closing
+    }
+
     fn block(&mut self, blocked: PeerSet) -> usize {
         self.swarm.behaviour_mut().gate.block(blocked);
         let gate = &self.swarm.behaviour().gate;
@@ -166,12 +187,13 @@ impl Task {
             .filter(|(_, (peer, end))| gate.is_blocked(peer, end.get_remote_address()))
             .map(|(id, _)| *id)
             .collect();
-        out.iter().filter(|id| self.swarm.close_connection(**id)).count()
+        out.into_iter().filter(|id| self.close(*id)).count()
     }
 
     fn dialled_at(&self, peer: &PeerId) -> Option<Multiaddr> {
-        let of_peer = self.ends.values().filter(|(known, _)| known == peer);
-        let dialled = of_peer.filter_map(|(_, end)| match end {
+        let of_peer =
+            self.ends.iter().filter(|(id, (known, _))| known == peer && !self.closing.contains(*id));
+        let dialled = of_peer.filter_map(|(_, (_, end))| match end {
             ConnectedPoint::Dialer { address, .. } => Some(address),
             ConnectedPoint::Listener { .. } => None,
         });
@@ -181,13 +203,14 @@ impl Task {
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
-                if self.dialing.established(&peer_id, connection_id) {
-                    self.swarm.close_connection(connection_id);
-                }
                 self.ends.insert(connection_id, (peer_id, endpoint));
+                if self.dialing.established(&peer_id, connection_id) {
+                    self.close(connection_id);
+                }
             }
             SwarmEvent::ConnectionClosed { connection_id, .. } => {
                 self.ends.remove(&connection_id);
+                self.closing.remove(&connection_id);
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), connection_id, error } => {
                 self.dialing.failed(&mut self.swarm, &peer, connection_id, &error);
@@ -197,7 +220,7 @@ impl Task {
                 if !matches!(e, ping::Failure::Unsupported) =>
             {
                 tracing::debug!(%peer, "no answer to pings, closing: {e}");
-                self.swarm.close_connection(connection);
+                self.close(connection);
             }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
                 connection_id,
@@ -261,7 +284,7 @@ impl Task {
         let relayed: Vec<ConnectionId> = of_peer.map(|(id, _)| *id).collect();
         tracing::info!(%peer, connections = relayed.len(), "a direct way was found");
         for id in relayed {
-            self.swarm.close_connection(id);
+            self.close(id);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use holdfast_proofs::{Challenge, ProveError, SeedInputs};
 
 use super::session::ClientSession;
+use super::store::{no_tree, not_now};
 use super::{Inner, blocking};
 use crate::codec;
 use crate::deal::DealId;
@@ -35,7 +36,11 @@ pub(super) async fn answer(
     let result = blocking(move || {
         let proof = prove(&worker, &request.deal, &entry.piece, &challenge)?;
         let record = match &request.record {
-            Some(key) => worker.store.records.get(key)?.map(|v| message::record_digest(&v)),
+            // A record that cannot be read says nothing of the slot.
+            Some(key) => {
+                let value = worker.store.records.get(key).map_err(beside_the_slot)?;
+                value.map(|v| message::record_digest(&v))
+            }
             None => None,
         };
         let body = codec::encode(&AuditBody {
@@ -48,13 +53,25 @@ pub(super) async fn answer(
             v: 1,
         });
         let sig = worker.node.identity().sign(&message::audit_message(&body));
-        let sig = sig.map_err(|e| WireError::new(ErrorCode::Storage, e.to_string()))?;
+        let sig = sig.map_err(|_| not_now())?;
         Ok(Reply::Audit { body, proof, sig })
     })
     .await;
-    let tally = if result.is_ok() { &inner.tallies.audits_answered } else { &inner.tallies.audits_failed };
-    tally.fetch_add(1, Ordering::Relaxed);
+    let is_fault = |e: &WireError| ErrorCode::from_number(e.code).is_some_and(ErrorCode::is_fault);
+    match &result {
+        Ok(_) => _ = inner.tallies.audits_answered.fetch_add(1, Ordering::Relaxed),
+        Err(e) if is_fault(e) => _ = inner.tallies.audits_failed.fetch_add(1, Ordering::Relaxed),
+        Err(_) => {}
+    }
     result
+}
+
+/// A storage error is a fault in the answer to an audit; this one is none.
+fn beside_the_slot(error: WireError) -> WireError {
+    match ErrorCode::from_number(error.code) {
+        Some(ErrorCode::Storage) => not_now(),
+        _ => error,
+    }
 }
 
 fn prove(
@@ -67,23 +84,13 @@ fn prove(
     let tree = inner.store.open_tree(deal, piece, &slot)?;
     let proof = match holdfast_proofs::prove(&slot, &tree, challenge) {
         // The cache was damaged, not the slot.
-        Err(ProveError::Cache(e)) if e.needs_rebuild() => {
+        Err(ProveError::Cache(e)) => {
+            tracing::warn!(%deal, "the tree cache is made again: {e}");
             let tree = inner.store.rebuild_tree(deal, piece, &slot)?;
             holdfast_proofs::prove(&slot, &tree, challenge)
         }
         result => result,
     };
-    let proof = proof.map_err(|e| {
-        tracing::error!(%deal, "no proof: {e}");
-        match e {
-            ProveError::Challenge(e) => WireError::new(ErrorCode::Malformed, e.to_string()),
-            ProveError::Damaged { .. } | ProveError::SourceLength { .. } => {
-                WireError::new(ErrorCode::Corrupt, "the slot is damaged")
-            }
-            ProveError::Cache(_) | ProveError::Source(_) => {
-                WireError::new(ErrorCode::Storage, "the provider cannot use its disk")
-            }
-        }
-    })?;
-    proof.encode().map_err(|e| WireError::new(ErrorCode::Storage, e.to_string()))
+    let proof = proof.map_err(|e| no_tree(deal, e))?;
+    proof.encode().map_err(|_| not_now())
 }

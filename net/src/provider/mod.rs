@@ -28,8 +28,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::{PeerId, Stream};
+use libp2p_stream::IncomingStreams;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,6 +50,8 @@ pub use store::{DealState, StoreUsage, StoredDeal};
 use session::{ClientSession, Sessions};
 use store::{Entry, Steps, Store};
 
+/// Streams that were taken from libp2p and have no task yet.
+const ARRIVED_MAX: usize = 256;
 /// After a stop, requests under way may take this long.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -164,7 +167,7 @@ impl Provider {
     /// Serves until [`stop`](Self::stop) or the node's shutdown; requests under way may end.
     pub async fn run(&self) -> Result<(), NetError> {
         let node = &self.inner.node;
-        let (Some(mut control), Some(mut data)) =
+        let (Some(control), Some(data)) =
             (node.take_incoming(CONTROL_PROTOCOL), node.take_incoming(DATA_PROTOCOL))
         else {
             return Err(NetError::Invalid("this node does not listen, or has a provider already".into()));
@@ -173,11 +176,15 @@ impl Provider {
         let mut sweep = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.inner.tasks.spawn(announce::run(self.inner.clone()));
+        let (arrived, mut controls) = mpsc::channel(ARRIVED_MAX);
+        let control = tokio::spawn(hand_over(control, arrived, self.inner.stop.clone()));
+        let (arrived, mut datas) = mpsc::channel(ARRIVED_MAX);
+        let data = tokio::spawn(hand_over(data, arrived, self.inner.stop.clone()));
         loop {
             tokio::select! {
                 () = self.inner.stop.cancelled() => break,
-                Some((peer, stream)) = control.next() => self.spawn(peer, stream, true),
-                Some((peer, stream)) = data.next() => self.spawn(peer, stream, false),
+                Some((peer, stream)) = controls.recv() => self.spawn(peer, stream, true),
+                Some((peer, stream)) = datas.recv() => self.spawn(peer, stream, false),
                 _ = sweep.tick() => {
                     let provider = self.clone();
                     self.inner.tasks.spawn(async move {
@@ -190,8 +197,11 @@ impl Provider {
         }
         self.inner.tasks.close();
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, self.inner.tasks.wait()).await;
-        node.give_back_incoming(CONTROL_PROTOCOL, control);
-        node.give_back_incoming(DATA_PROTOCOL, data);
+        for (protocol, taking) in [(CONTROL_PROTOCOL, control), (DATA_PROTOCOL, data)] {
+            if let Ok(streams) = taking.await {
+                node.give_back_incoming(protocol, streams);
+            }
+        }
         Ok(())
     }
 
@@ -208,11 +218,13 @@ impl Provider {
             let _turn = inner.sweeping.lock();
             let up = inner.env.clock.monotonic_ms().saturating_sub(inner.started_ms) / 1000;
             let uptime = inner.uptime_before.saturating_add(up);
-            inner.store.set_uptime(uptime)?;
+            // Losing it only lengthens a grace, and a full disk must not keep itself full.
+            if let Err(e) = inner.store.set_uptime(uptime) {
+                tracing::warn!("the uptime is not written down: {}", e.text);
+            }
             inner.store.sweep(&inner.config, inner.env.clock.unix_seconds(), uptime)
         };
-        let freed = tokio::task::spawn_blocking(sweep).await.map_err(|e| NetError::Local(e.to_string()))?;
-        freed.map_err(|e| NetError::Local(e.text))
+        tokio::task::spawn_blocking(sweep).await.map_err(|e| NetError::Local(e.to_string()))
     }
 
     /// How it stands.
@@ -278,6 +290,24 @@ impl Provider {
                 () = stop.cancelled() => {}
             }
         });
+    }
+}
+
+/// Takes streams the moment they come: libp2p's queue holds one of each protocol, over all connections, and drops the next.
+async fn hand_over(
+    mut incoming: IncomingStreams,
+    arrived: mpsc::Sender<(PeerId, Stream)>,
+    stop: CancellationToken,
+) -> IncomingStreams {
+    loop {
+        let next = tokio::select! {
+            () = stop.cancelled() => return incoming,
+            next = incoming.next() => next,
+        };
+        let Some((peer, stream)) = next else { return incoming };
+        if arrived.try_send((peer, stream)).is_err() {
+            tracing::debug!(%peer, "more streams at once than can be taken");
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod frame;
 pub(crate) mod io;
+pub(crate) mod life;
 pub mod message;
 
 pub use frame::{Frame, FrameError, FrameKind, read_frame, read_header, write_frame};

@@ -102,6 +102,13 @@ impl Challenge {
         self.count
     }
 
+    /// Whether it asks every leaf of this piece. Then nothing is drawn: neither the seed nor the exact count matters, and
+    /// an answer to one such challenge is one to all of them.
+    #[must_use]
+    pub fn is_for_all_of(&self, piece: &PieceCid) -> bool {
+        piece.leaf_count() <= u64::from(self.count)
+    }
+
     /// The leaves that are asked of this piece: ascending, each once.
     ///
     /// # Errors
@@ -111,7 +118,7 @@ impl Challenge {
         if leaves == 0 {
             return Err(ProofError::EmptyPiece);
         }
-        if leaves <= u64::from(self.count) {
+        if self.is_for_all_of(piece) {
             return Ok((0..leaves).collect());
         }
         let prefix = Sha256::new()

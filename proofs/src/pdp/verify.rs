@@ -31,6 +31,40 @@ impl Verdict {
     pub fn leaves_checked(&self) -> usize {
         self.leaves_checked
     }
+
+    /// Whether the piece was asked whole, so that seed and count were not used ([`Challenge::is_for_all_of`]).
+    #[must_use]
+    pub fn asked_whole(&self) -> bool {
+        self.challenge.is_for_all_of(&self.piece)
+    }
+
+    /// What was shown, for people.
+    #[must_use]
+    pub fn shows(&self) -> Vec<String> {
+        let (leaves, piece) = (self.leaves_checked, &self.piece);
+        vec![match self.asked_whole() {
+            true => {
+                format!("whoever made it could produce all {leaves} leaves of {piece}, which was asked whole")
+            }
+            false => {
+                format!(
+                    "whoever made it could produce {leaves} drawn leaves of {piece} after the seed was known"
+                )
+            }
+        }]
+    }
+
+    /// What was not, for people.
+    #[must_use]
+    pub fn does_not_show(&self) -> Vec<String> {
+        let when = match self.asked_whole() {
+            true => {
+                "when it was made: a piece that is asked whole needs neither the seed nor the number of draws, which may be any"
+            }
+            false => "that the seed was fresh: only who drew it, or a beacon, knows that",
+        };
+        vec!["where the bytes are, or how many copies there are".to_owned(), when.to_owned()]
+    }
 }
 
 /// Accepts a proof only if it holds every challenged leaf of the piece and nothing else.

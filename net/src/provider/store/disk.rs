@@ -99,3 +99,9 @@ pub(super) fn names(dir: &Path) -> Result<Vec<String>> {
 pub(super) fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
+
+/// Whether the machine had too little of something else at that moment: descriptors, memory.
+pub(super) fn is_exhausted(error: &std::io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN))
+}

@@ -6,11 +6,13 @@
 //!
 //! **Refuses** deals beyond its capacity, quotas and disk, each with its own code, before anything was promised.
 
+mod ballast;
 mod disk;
 mod incoming;
 pub(crate) mod records;
 pub(crate) mod row;
 mod stored;
+mod sweep;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,7 +23,6 @@ use std::path::{Path, PathBuf};
 use holdfast_proofs::PieceCid;
 use nix::fcntl::{Flock, FlockArg};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
 use super::config::{ProviderConfig, TREE_PERMILLE_DEFAULT};
 use crate::codec;
@@ -29,13 +30,13 @@ use crate::deal::{DealId, SignedProposal};
 use crate::error::{ErrorCode, NetError};
 use crate::wire::message::WireError;
 
+use ballast::Ballast;
 pub(super) use incoming::{Begin, Incoming};
 pub(super) use records::{RecordBounds, Records};
 pub(crate) use row::DealRow;
 pub use row::DealState;
 pub use stored::StoredDeal;
-
-const UPTIME_BYTES_MAX: usize = 64;
+pub(super) use tree::{TreeBytes, no_tree};
 
 use row::ROW_BYTES_MAX;
 
@@ -160,14 +161,9 @@ pub(super) struct Store {
     pub(super) records: Records,
     /// What a slot's tree cache may take, in thousandths of the slot.
     pub(super) tree_permille: u16,
+    ballast: Ballast,
     steps: Steps,
     _lock: Flock<File>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Uptime {
-    seconds: u64,
-    v: u8,
 }
 
 impl Store {
@@ -192,10 +188,12 @@ impl Store {
             rows: Mutex::new(()),
             records: Records::open(dir("records"), steps.clone()).map_err(local)?,
             tree_permille: TREE_PERMILLE_DEFAULT,
+            ballast: Ballast::new(root),
             steps,
             _lock: lock,
         };
         store.recover().map_err(local)?;
+        store.keep_ballast();
         Ok(store)
     }
 
@@ -393,7 +391,14 @@ impl Store {
         disk::reserve(&file, len)
     }
 
+    fn keep_ballast(&self) {
+        if let Err(e) = self.ballast.keep() {
+            tracing::warn!("no room is kept for what frees room: {e}");
+        }
+    }
+
     fn write_row(&self, id: &DealId, row: &DealRow) -> std::io::Result<()> {
+        self.steps.edge("row.write")?;
         disk::write_atomic(&self.deals, &id.to_string(), &row.encode())
     }
 
@@ -402,7 +407,13 @@ impl Store {
         let _one_at_a_time = self.rows.lock();
         let mut row = self.row(id)?;
         change(&mut row)?;
-        self.write_row(id, &row).map_err(|e| storage(&e))?;
+        let frees = row.state == DealState::Released || row.gone.is_some();
+        let mut written = self.write_row(id, &row);
+        if frees && written.as_ref().is_err_and(disk::is_full) && self.ballast.give_up().unwrap_or(false) {
+            tracing::warn!(deal = %id, "the disk is full: the ballast's room is taken to free the deal's");
+            written = self.write_row(id, &row);
+        }
+        written.map_err(|e| storage(&e))?;
         self.index.lock().change(id, |entry| {
             entry.state = row.state;
             entry.gone = row.gone;
@@ -410,11 +421,14 @@ impl Store {
         Ok(row)
     }
 
-    /// Opens a stored slot.
+    /// Opens a stored slot. Only one that is not there is lost: a lack of descriptors or of rights says nothing of its bytes.
     pub(super) fn open_slot(&self, id: &DealId) -> Outcome<File> {
         File::open(self.slots.join(id.to_string())).map_err(|e| {
             tracing::error!(deal = %id, "the slot cannot be opened: {e}");
-            WireError::new(ErrorCode::Corrupt, "the slot cannot be opened")
+            match e.kind() {
+                ErrorKind::NotFound => WireError::new(ErrorCode::Corrupt, "the slot is gone"),
+                _ => not_now(),
+            }
         })
     }
 
@@ -422,7 +436,7 @@ impl Store {
     pub(super) fn open_tree(&self, id: &DealId, piece: &PieceCid, slot: &File) -> Outcome<TreeFile> {
         let path = self.trees.join(id.to_string());
         if let Ok(file) = File::open(&path)
-            && let Ok(tree) = holdfast_proofs::TreeCache::open(file, piece)
+            && let Ok(tree) = TreeFile::open(TreeBytes::File(file), piece)
         {
             return Ok(tree);
         }
@@ -445,91 +459,10 @@ impl Store {
         disk::remove(&self.trees.join(&name))?;
         disk::remove(&self.slots.join(&name))
     }
-
-    /// Frees what has ended. `uptime` is [`Store::uptime`] as it is now; returns how many deals went.
-    pub(super) fn sweep(&self, config: &ProviderConfig, now: u64, uptime: u64) -> Outcome<usize> {
-        let entries: Vec<(DealId, Entry)> = {
-            let index = self.index.lock();
-            let due = |e: &Entry| {
-                let unpushed = e.state == DealState::Taken && e.push_until < now;
-                !e.reserving && !e.receiving && (unpushed || e.end < now || e.gone.is_some())
-            };
-            index.deals.iter().filter(|(_, e)| due(e)).map(|(id, e)| (*id, e.clone())).collect()
-        };
-        let mut freed = 0;
-        for (id, entry) in entries {
-            if entry.state == DealState::Taken && entry.push_until < now {
-                self.forget(&id)?;
-                freed += 1;
-                continue;
-            }
-            match (entry.end < now, entry.gone) {
-                (true, None) => self.set_gone(&id, Some(uptime))?,
-                // The clock had run ahead, and was set right.
-                (false, Some(_)) => self.set_gone(&id, None)?,
-                (true, Some(gone)) if uptime.saturating_sub(gone) >= config.limits.grace_seconds => {
-                    self.release(&id)?;
-                    self.forget(&id)?;
-                    freed += 1;
-                }
-                _ => {}
-            }
-        }
-        Ok(freed)
-    }
-
-    fn set_gone(&self, id: &DealId, gone: Option<u64>) -> Outcome<()> {
-        let set = |row: &mut DealRow| {
-            row.gone = gone;
-            Ok(())
-        };
-        self.change_row(id, set).map(|_| ())
-    }
-
-    /// Deletes all traces of a deal that binds nobody any more. The slot first: a slot without a row would never be
-    /// found again.
-    fn forget(&self, id: &DealId) -> Outcome<()> {
-        {
-            let mut index = self.index.lock();
-            match index.deals.get_mut(id) {
-                // A push has just begun.
-                Some(entry) if entry.receiving => return Ok(()),
-                Some(entry) => entry.reserving = true,
-                None => return Ok(()),
-            }
-        }
-        let done = self.delete_slot(id).and_then(|()| {
-            let _one_at_a_time = self.rows.lock();
-            disk::remove(&self.deals.join(id.to_string()))?;
-            disk::sync_dir(&self.deals)
-        });
-        let mut index = self.index.lock();
-        match done {
-            Ok(()) => index.remove(id),
-            Err(e) => {
-                index.change(id, |entry| entry.reserving = false);
-                return Err(storage(&e));
-            }
-        }
-        Ok(())
-    }
-
-    /// Seconds that the provider was up, over all its runs, as last written down.
-    pub(super) fn uptime(&self) -> u64 {
-        let bytes =
-            disk::read_limited(&self.root.join("uptime"), UPTIME_BYTES_MAX as u64).unwrap_or_default();
-        codec::decode::<Uptime>(&bytes, UPTIME_BYTES_MAX).map_or(0, |u| u.seconds)
-    }
-
-    /// Writes the uptime down. Losing the last of it only lengthens a grace.
-    pub(super) fn set_uptime(&self, seconds: u64) -> Outcome<()> {
-        disk::write_atomic(&self.root, "uptime", &codec::encode(&Uptime { seconds, v: 1 }))
-            .map_err(|e| storage(&e))
-    }
 }
 
 /// A slot's tree cache.
-pub(super) type TreeFile = holdfast_proofs::TreeCache<File>;
+pub(super) type TreeFile = holdfast_proofs::TreeCache<TreeBytes>;
 
 /// What memory keeps of a row.
 fn entry_of(row: &DealRow) -> Result<(DealId, Entry), codec::CodecError> {
@@ -555,12 +488,20 @@ fn ended() -> WireError {
     WireError::new(ErrorCode::Ended, "the deal was given up or has ended")
 }
 
+/// For what says nothing of anybody's bytes, and passes.
+pub(super) fn not_now() -> WireError {
+    WireError::new(ErrorCode::Busy, "the provider cannot do this now")
+}
+
 /// Tells a peer about our disk no more than it must know.
 pub(super) fn storage(error: &std::io::Error) -> WireError {
     if disk::is_full(error) {
         return WireError::new(ErrorCode::NoSpace, "the disk is full");
     }
     tracing::error!("the provider's disk: {error}");
+    if disk::is_exhausted(error) {
+        return not_now();
+    }
     WireError::new(ErrorCode::Storage, "the provider cannot use its disk")
 }
 

@@ -67,11 +67,33 @@ impl Index {
         let before = self.records.insert(key, known).map_or(0, |old| old.bytes);
         self.bytes = self.bytes.saturating_sub(before).saturating_add(known.bytes);
     }
+
+    /// Whether a value of so many bytes may be kept; whose the record is then.
+    fn admit(&self, bounds: &RecordBounds, key: &RecordKey, bytes: u64, by: [u8; 32]) -> Outcome<[u8; 32]> {
+        let (owner, bytes_before) = match self.records.get(key) {
+            Some(known) => (known.by, known.bytes),
+            None => {
+                let of_key = self.records.values().filter(|known| known.by == by).count();
+                if of_key >= bounds.records_per_key_max || self.records.len() >= bounds.records_max {
+                    return Err(WireError::new(ErrorCode::Quota, "too many records"));
+                }
+                (by, 0)
+            }
+        };
+        let total = self.bytes.saturating_sub(bytes_before).saturating_add(bytes);
+        // A record that does not grow is taken even where the bounds have shrunk since.
+        if bytes > bytes_before && total > bounds.bytes_max {
+            return Err(WireError::new(ErrorCode::Quota, "the space for records is used up"));
+        }
+        Ok(owner)
+    }
 }
 
 /// The records' folder. One put at a time: the comparison and the write belong together.
 pub(in crate::provider) struct Records {
     dir: PathBuf,
+    /// Held for the whole of a put, disk included; nothing that must not wait asks for it.
+    putting: Mutex<()>,
     index: Mutex<Index>,
     steps: Steps,
 }
@@ -89,7 +111,7 @@ impl Records {
                 Err(e) => tracing::error!("damaged record {name}: {}", e.text),
             }
         }
-        Ok(Records { dir, index: Mutex::new(index), steps })
+        Ok(Records { dir, putting: Mutex::new(()), index: Mutex::new(index), steps })
     }
 
     /// How many there are.
@@ -128,7 +150,7 @@ impl Records {
         if value.len() > RECORD_BYTES_MAX {
             return Err(WireError::new(ErrorCode::Malformed, "the record is too long"));
         }
-        let mut index = self.index.lock();
+        let _one_at_a_time = self.putting.lock();
         let path = self.dir.join(file_name(key));
         // A damaged file is as good as none: the owner has the true value and shows it again.
         let kept = read(&path).unwrap_or(None).filter(|file| file.key == *key);
@@ -140,22 +162,8 @@ impl Records {
             }
             RecordVerdict::Higher => {}
         }
-        let (owner, bytes_before) = match index.records.get(key) {
-            Some(known) => (known.by, known.bytes),
-            None => {
-                let of_key = index.records.values().filter(|known| known.by == by).count();
-                if of_key >= bounds.records_per_key_max || index.records.len() >= bounds.records_max {
-                    return Err(WireError::new(ErrorCode::Quota, "too many records"));
-                }
-                (by, 0)
-            }
-        };
+        let owner = self.index.lock().admit(bounds, key, value.len() as u64, by)?;
         let bytes = value.len() as u64;
-        let total = index.bytes.saturating_sub(bytes_before).saturating_add(bytes);
-        // A record that does not grow is taken even where the bounds have shrunk since.
-        if bytes > bytes_before && total > bounds.bytes_max {
-            return Err(WireError::new(ErrorCode::Quota, "the space for records is used up"));
-        }
         let file = File { by: owner, key: key.clone(), v: VERSION, value };
         let write = || -> std::io::Result<()> {
             self.steps.edge("record.before")?;
@@ -163,7 +171,7 @@ impl Records {
             self.steps.edge("record.after")
         };
         write().map_err(|e| storage(&e))?;
-        index.insert(key.clone(), Known { by: owner, bytes });
+        self.index.lock().insert(key.clone(), Known { by: owner, bytes });
         Ok(None)
     }
 }

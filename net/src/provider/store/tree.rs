@@ -1,23 +1,50 @@
 //! Tree caches on the disk: how large they may be, and how they get there without passing through memory as a whole.
 //!
-//! A cache may be lost or damaged at any time and is made again; so it is renamed when it is whole, and not synced.
+//! A cache may be lost or damaged at any time and is made again; so it is renamed when it is whole, and not synced. Where
+//! the disk takes none, a coarser one in memory serves one proof: a slot that is well is proven on a full disk as well.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use holdfast_proofs::{PieceCid, TreeLevel};
+use holdfast_proofs::{PieceCid, ProveError, ReadAt, TreeLevel};
 
-use super::{Outcome, Store, disk, storage};
+use super::{Outcome, Store, TreeFile, disk, not_now, storage};
 use crate::deal::DealId;
+use crate::error::ErrorCode;
+use crate::wire::message::WireError;
 
 /// A cache may always have so many bytes: less saves nothing on a disk.
 const TREE_BYTES_MIN: u64 = 4 << 10;
 const DRAFT_BUFFER_BYTES: usize = 64 << 10;
+/// Of a cache that is only in memory; a few are at once (`audits_max`). For 32 GiB a proof then reads 3 MiB.
+const MEMORY_TREE_BYTES_MAX: u64 = 8 << 20;
 
 /// Two makers of one cache never write to the same file.
 static DRAFTS: AtomicU64 = AtomicU64::new(0);
+
+/// Where a cache's bytes are.
+pub(in crate::provider) enum TreeBytes {
+    File(File),
+    Memory(Vec<u8>),
+}
+
+impl ReadAt for TreeBytes {
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        match self {
+            TreeBytes::File(file) => ReadAt::read_exact_at(file, offset, buf),
+            TreeBytes::Memory(bytes) => bytes.read_exact_at(offset, buf),
+        }
+    }
+
+    fn size(&self) -> std::io::Result<u64> {
+        match self {
+            TreeBytes::File(file) => file.size(),
+            TreeBytes::Memory(bytes) => bytes.size(),
+        }
+    }
+}
 
 /// A cache that is being made. Dropped before it is done, it leaves nothing.
 pub(super) struct TreeDraft {
@@ -77,8 +104,11 @@ impl Store {
         id: &DealId,
         piece: &PieceCid,
         slot: &File,
-    ) -> Result<TreeDraft, holdfast_proofs::ProveError> {
-        let mut tree = self.draft_tree(id);
+    ) -> Result<TreeDraft, ProveError> {
+        self.fill_tree(self.draft_tree(id), piece, slot)
+    }
+
+    fn fill_tree(&self, mut tree: TreeDraft, piece: &PieceCid, slot: &File) -> Result<TreeDraft, ProveError> {
         holdfast_proofs::rebuild_cache_into(slot, piece, self.tree_level(piece), |bytes| tree.put(&bytes))?;
         Ok(tree)
     }
@@ -89,21 +119,38 @@ impl Store {
         id: &DealId,
         piece: &PieceCid,
         slot: &File,
-    ) -> Outcome<super::TreeFile> {
-        use crate::error::ErrorCode;
-        use crate::wire::message::WireError;
-        let mut tree = self.make_tree(id, piece, slot).map_err(|e| {
-            tracing::error!(deal = %id, "the slot is damaged: {e}");
-            WireError::new(ErrorCode::Corrupt, "the slot is damaged")
-        })?;
-        if !tree.install() {
-            return Err(WireError::new(ErrorCode::Storage, "the tree cache cannot be written"));
+    ) -> Outcome<TreeFile> {
+        let failed = |e| no_tree(id, e);
+        let draft = self.draft_tree(id);
+        if draft.file.is_some() {
+            let mut tree = self.fill_tree(draft, piece, slot).map_err(failed)?;
+            if tree.install()
+                && let Ok(file) = File::open(self.trees.join(id.to_string()))
+                && let Ok(tree) = TreeFile::open(TreeBytes::File(file), piece)
+            {
+                return Ok(tree);
+            }
         }
-        let file = File::open(self.trees.join(id.to_string())).map_err(|e| storage(&e))?;
-        holdfast_proofs::TreeCache::open(file, piece).map_err(|e| {
+        tracing::warn!(deal = %id, "no tree cache on the disk: one is made for this proof alone");
+        let level = TreeLevel::within(piece.payload_len(), MEMORY_TREE_BYTES_MAX);
+        let bytes = holdfast_proofs::rebuild_cache(slot, piece, level).map_err(failed)?;
+        TreeFile::open(TreeBytes::Memory(bytes), piece).map_err(|e| {
             tracing::error!(deal = %id, "the tree cache is of no use: {e}");
-            WireError::new(ErrorCode::Storage, "the tree cache is of no use")
+            not_now()
         })
+    }
+}
+
+/// Tells what is wrong with the slot from what is wrong beside it.
+pub(in crate::provider) fn no_tree(id: &DealId, error: ProveError) -> WireError {
+    tracing::error!(deal = %id, "no proof: {error}");
+    match error {
+        ProveError::Challenge(e) => WireError::new(ErrorCode::Malformed, e.to_string()),
+        ProveError::Damaged { .. } | ProveError::SourceLength { .. } => {
+            WireError::new(ErrorCode::Corrupt, "the slot is damaged")
+        }
+        ProveError::Source(e) => storage(&e),
+        ProveError::Cache(_) => not_now(),
     }
 }
 
@@ -158,5 +205,40 @@ mod tests {
         assert!(store.make_tree(&id, &PieceCid::new(3 << 20, [3; 32]).unwrap(), &slot).is_err());
         assert!(store.rebuild_tree(&id, &piece, &slot).is_ok());
         assert_eq!(names(), 1);
+    }
+
+    #[test]
+    fn a_slot_is_proven_where_no_cache_can_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Steps::default()).unwrap();
+        let bytes = vec![7; 3 << 20];
+        let mut hasher = CommpHasher::new();
+        hasher.update(&bytes);
+        let (piece, id) = (hasher.finish(), DealId([9; 32]));
+        let path = store.slots.join(id.to_string());
+        std::fs::write(&path, &bytes).unwrap();
+        std::fs::remove_dir(dir.path().join("trees")).unwrap();
+        std::fs::write(dir.path().join("trees"), b"").unwrap();
+
+        let slot = store.open_slot(&id).unwrap();
+        let tree = store.open_tree(&id, &piece, &slot).unwrap();
+        let challenge = holdfast_proofs::Challenge::new([5; 32], 24).unwrap();
+        let proof = holdfast_proofs::prove(&slot, &tree, &challenge).unwrap();
+        assert_eq!(holdfast_proofs::verify(&piece, &challenge, &proof).unwrap().piece(), &piece);
+
+        // What is damaged is still told from what cannot be done.
+        std::fs::write(&path, vec![8; 3 << 20]).unwrap();
+        let code = |error: WireError| ErrorCode::from_number(error.code).unwrap();
+        let damaged = store.open_tree(&id, &piece, &store.open_slot(&id).unwrap()).err().unwrap();
+        assert_eq!(code(damaged), ErrorCode::Corrupt);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(code(store.open_slot(&id).unwrap_err()), ErrorCode::Corrupt);
+        std::fs::remove_dir(&store.slots).unwrap();
+        std::fs::write(&store.slots, b"").unwrap();
+        let closed = code(store.open_slot(&id).unwrap_err());
+        assert_eq!(closed, ErrorCode::Busy);
+        assert!(closed.is_retryable() && !closed.is_fault());
+        let exhausted = storage(&std::io::Error::from_raw_os_error(nix::errno::Errno::EMFILE as i32));
+        assert_eq!(code(exhausted), ErrorCode::Busy);
     }
 }

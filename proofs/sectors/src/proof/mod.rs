@@ -298,7 +298,7 @@ impl ProofFile {
         let (piece, challenge) = statement.parts()?;
         let proof = PossessionProof::decode(&self.proof)?;
         let verdict = verify(&piece, &challenge, &proof)?;
-        Ok(VerifyReport::possession(&self.statement, verdict.leaves_checked()))
+        Ok(VerifyReport::possession(&self.statement, &verdict))
     }
 }
 

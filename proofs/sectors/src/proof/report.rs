@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use holdfast_proofs::Verdict;
 use serde::{Deserialize, Serialize};
 
 use super::Statement;
@@ -31,21 +32,8 @@ impl VerifyReport {
             && self.key_trust.is_none_or(|trust| trust == KeyTrust::Published)
     }
 
-    pub(super) fn possession(statement: &Statement, leaves: usize) -> Self {
-        let Statement::Possession(possession) = statement else {
-            return Self::new(statement, Vec::new(), Vec::new());
-        };
-        let piece = possession.parts().map(|(piece, _)| piece.to_string()).unwrap_or_default();
-        Self::new(
-            statement,
-            vec![format!(
-                "whoever made it could produce {leaves} drawn leaves of {piece} after the seed was known"
-            )],
-            vec![
-                "where the bytes are, or how many copies there are".to_owned(),
-                "that the seed was fresh: only who drew it, or a beacon, knows that".to_owned(),
-            ],
-        )
+    pub(super) fn possession(statement: &Statement, verdict: &Verdict) -> Self {
+        Self::new(statement, verdict.shows(), verdict.does_not_show())
     }
 
     pub(super) fn groth(statement: &Statement, trust: KeyTrust, key: Bytes32) -> Self {

@@ -95,6 +95,38 @@ fn any_flipped_bit_is_refused() {
     }
 }
 
+/// A piece that is asked whole: its proof is its data, whatever seed and count say, and the verdict says so.
+#[test]
+fn seed_and_count_matter_only_where_leaves_are_drawn() {
+    let few = Challenge::new([42; 32], 24).unwrap();
+    for (len, whole) in [(1, true), (762, true), (763, false)] {
+        let (piece, proof) = proven(&payload(len, 3), &few);
+        let verdict = verify(&piece, &few, &proof).unwrap();
+        assert_eq!(verdict.asked_whole(), whole, "{len} bytes");
+        let (shows, not) = (verdict.shows().join(" "), verdict.does_not_show().join(" "));
+        assert_eq!(shows.contains("asked whole"), whole, "{shows}");
+        assert_eq!(not.contains("neither the seed nor the number of draws"), whole, "{not}");
+        assert_eq!(not.contains("fresh"), !whole, "{not}");
+        let others =
+            [Challenge::new([43; 32], 24), Challenge::new([42; 32], 25), Challenge::new([1; 32], 512)];
+        for other in others.map(Result::unwrap) {
+            let accepted = verify(&piece, &other, &proof).is_ok();
+            // 763 bytes are 25 leaves: 25 draws ask them whole, and 24 draws of another seed others of them.
+            assert_eq!(accepted, whole, "{len} bytes, {other:?}");
+        }
+        // The data are bound all the same.
+        let bytes = proof.encode().unwrap();
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut bytes = bytes.clone();
+                bytes[at] ^= 1 << bit;
+                let twin = PossessionProof::decode(&bytes).and_then(|proof| verify(&piece, &few, &proof));
+                assert!(twin.is_err(), "{len} bytes, proof byte {at}");
+            }
+        }
+    }
+}
+
 #[test]
 fn what_each_fault_is_called() {
     let challenge = Challenge::new([1; 32], 4).unwrap();
