@@ -73,7 +73,7 @@ pub struct Failure {
     /// What to do about it.
     pub hint: Option<String>,
     /// The output says it already; only the exit code is left to give.
-    silent: bool,
+    pub(super) silent: bool,
 }
 
 impl Failure {
