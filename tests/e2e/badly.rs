@@ -209,6 +209,11 @@ pub fn refused_mounts(ctx: &Context) -> Result<()> {
     let at = drive.mountpoint.display().to_string();
     let said = drive.command_with(&["mount", &at, "--background", "--passphrase-file", &wrong])?;
     expect("wrong passphrase", &said, 3, "passphrase is wrong")?;
+    ensure!(!drive.mountpoint.exists(), "a mountpoint was made for nothing");
+    std::fs::create_dir(&drive.mountpoint)?;
+    drive.command_with(&["mount", &at, "--background", "--passphrase-file", &wrong])?;
+    std::fs::write(drive.mountpoint.join("x"), "an ordinary folder")?;
+    std::fs::remove_file(drive.mountpoint.join("x"))?;
     let said = drive.command_with(&["mount", &at, "--background", "--passphrase-file", "/nowhere"])?;
     ensure!(said.status.code().is_some_and(|code| code != 0) && said.stderr.contains("/nowhere"));
     let said = drive.command_with(&[
