@@ -116,7 +116,7 @@ hf_install_rust() {
         rustup toolchain install stable --profile minimal --component clippy --component rustfmt || return
         rustup default stable || return
     else
-        hf_apt ca-certificates curl || return
+        hf_apt ca-certificates curl || hf_have curl || return
         hf_say "https://sh.rustup.rs: installing Rust into ${CARGO_HOME:-$HOME/.cargo}"
         curl --proto '=https' --tlsv1.2 -sSf --retry 3 --connect-timeout 20 https://sh.rustup.rs |
             sh -s -- -y -q --profile minimal --component clippy --component rustfmt --no-modify-path || return
@@ -127,7 +127,7 @@ hf_install_rust() {
 # hf_install_build_deps: compiler, libclang, and a Rust toolchain where none is new enough. One that a person has is left
 # alone.
 hf_install_build_deps() {
-    hf_apt $HF_BUILD_PACKAGES $HF_RUN_PACKAGES || return
+    hf_apt $HF_BUILD_PACKAGES $HF_RUN_PACKAGES || hf_warn "not all of that could be installed: going on with what is there"
     hf_find_cargo && return
     hf_install_rust || hf_warn "Rust could not be installed"
     hf_find_cargo || { hf_warn "no Rust 1.$HF_RUST_MINOR or newer: get one from https://rustup.rs"; return 1; }

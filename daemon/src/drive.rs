@@ -32,6 +32,7 @@ pub mod select;
 pub mod sending;
 pub mod slots;
 pub mod stripe_plan;
+pub mod stuck;
 
 pub use run::{mount_options, run, verify_unmounted};
 
@@ -91,6 +92,8 @@ pub struct Engine {
     pub wake: Notify,
     /// How long providers are silent, and what time they have.
     pub clocks: clock::Clocks,
+    /// How much each of them would take.
+    pub rooms: stuck::Rooms,
     place: Mutex<Place>,
 }
 
@@ -144,6 +147,7 @@ impl Engine {
             sending: sending::Sending::default(),
             wake: Notify::new(),
             clocks: clock::Clocks::default(),
+            rooms: stuck::Rooms::default(),
             place: Mutex::default(),
         }
     }

@@ -142,7 +142,13 @@ impl ControlHandler for Handler {
     async fn status(&self) -> StatusReport {
         let gathered = self.engine.blocking(status::gather).await;
         match gathered.map_err(anyhow::Error::from).and_then(|r| r) {
-            Ok(report) => report,
+            Ok(report) => {
+                if report.redundancy.to_place_bytes > 0 {
+                    // For the next time that somebody asks.
+                    self.engine.ask_room_soon();
+                }
+                report
+            }
             Err(error) => {
                 status::unreadable(&self.engine, format!("the drive's index cannot be read: {error:#}"))
             }

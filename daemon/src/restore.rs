@@ -35,6 +35,11 @@ use crate::home::{Policy, ProviderAddr, Recovered, SURVIVE_LOSSES_MAX};
 use crate::records::{HeadValue, head_key, keyring_key};
 use crate::retrieve::NetRetriever;
 
+mod not_found;
+
+pub use not_found::NotFound;
+use not_found::{Refusal, refusal};
+
 /// One peer's answer to one question.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same of one that has to be found first.
@@ -162,8 +167,17 @@ pub async fn find(root: &RootKey, search: Search<'_>, progress: ProgressSink) ->
         let reasons: Vec<String> = answers.iter().filter_map(|a| a.as_ref().err().cloned()).collect();
         bail!("none of the given providers answers: {}", reasons.join("; "));
     }
-    let Some((keyring, bytes)) = highest(&answers, &drive) else {
-        bail!("the providers that answered know no drive of these words ({drive}), nor anybody who does");
+    let judge = |bytes: &[u8]| Keyring::verify(bytes, &drive).map(drop).map_err(Refusal::from);
+    let refused = refusal("keyring", &answers, judge);
+    let (keyring, bytes) = match (highest(&answers, &drive), refused) {
+        // The version of a keyring is under its signature: whoever shows an older one is late.
+        (_, Some(newer @ NotFound::Newer { .. })) => return Err(newer.into()),
+        (Some(found), _) => found,
+        (None, Some(damaged)) => return Err(damaged.into()),
+        (None, None) => {
+            let answered = count(answers.iter().filter(|a| a.is_ok()).count());
+            return Err(NotFound::Unknown { drive: drive.to_string(), answered }.into());
+        }
     };
     // Those that are none of the drive's have nothing more to say.
     let keeps = |answer: &Answer| {
@@ -178,7 +192,7 @@ pub async fn find(root: &RootKey, search: Search<'_>, progress: ProgressSink) ->
     // With a checkpoint the tail shows only what changed since; the whole picture comes with the mount.
     let survive_losses = survived(&newest.body).filter(|_| newest.body.checkpoint.is_none());
     if !search.minority {
-        newest.check(survive_losses.unwrap_or(Policy::default().survive_losses))?;
+        newest.enough(survive_losses.unwrap_or(Policy::default().survive_losses))?;
     }
     let found = Found {
         recovered: Recovered { drive, generation, keyring: bytes },
@@ -235,9 +249,20 @@ pub struct Newest {
     /// Providers that the head names, and of them those that showed a head of this drive.
     pub named: u32,
     pub shown: u32,
+    /// The version of a head that somebody showed and this program cannot read. Nothing says that it is genuine.
+    pub newer: Option<u64>,
 }
 
 impl Newest {
+    /// [`Newest::check`], where those that lack may be those that a newer program has written to.
+    pub fn enough(&self, survive_losses: u8) -> anyhow::Result<()> {
+        match (self.check(survive_losses), self.newer) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Some(version)) => Err(NotFound::Newer { what: "head", version }.into()),
+            (Err(few), None) => Err(few.into()),
+        }
+    }
+
     /// Whether enough of the providers showed a head.
     pub fn check(&self, survive_losses: u8) -> Result<(), TooFew> {
         let needed = needed(self.named, survive_losses);
@@ -267,10 +292,16 @@ pub async fn newest(client: &Client, keys: &DriveKeys, peers: &[ProviderAddr]) -
     let best = |answers: &[Answer]| {
         answers.iter().filter_map(verified).max_by(|a, b| a.record().compare(b.record()))
     };
+    let refused = |answers: &[Answer]| {
+        refusal("head", answers, |bytes| HeadValue::verify(bytes, &public).map(drop).map_err(Refusal::from))
+    };
     let Some(mut head) = best(&answers) else {
+        if let Some(refused) = refused(&answers) {
+            return Err(refused.into());
+        }
         let reasons: Vec<String> = answers.iter().filter_map(|a| a.as_ref().err().cloned()).collect();
         if reasons.is_empty() {
-            bail!("the drive is known there, but nothing was ever placed from it");
+            return Err(NotFound::NothingPlaced.into());
         }
         bail!("no provider that answers keeps the drive's head: {}", reasons.join("; "));
     };
@@ -316,6 +347,10 @@ pub async fn newest(client: &Client, keys: &DriveKeys, peers: &[ProviderAddr]) -
         answered: count(answers.iter().filter(|a| a.is_ok()).count()),
         asked: count(asked.len()),
         refused: count(answers.iter().filter(|a| matches!(a, Ok(Some(_))) && verified(a).is_none()).count()),
+        newer: match refused(&answers) {
+            Some(NotFound::Newer { version, .. }) => Some(version),
+            _ => None,
+        },
     })
 }
 

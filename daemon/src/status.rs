@@ -154,6 +154,11 @@ fn redundancy(engine: &Engine, totals: &Totals) -> RedundancyReport {
     let rate = engine.sending.bytes_per_second();
     report.safe_in_seconds =
         (report.to_place_bytes > 0 && rate > 0).then(|| report.to_place_bytes.div_ceil(rate));
+    let stuck = crate::drive::stuck::look(engine);
+    report.stuck_slots = stuck.slots;
+    if stuck.slots > 0 {
+        report.stuck_reasons = stuck.words();
+    }
     report
 }
 

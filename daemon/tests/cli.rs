@@ -156,6 +156,26 @@ fn providers_are_added_and_removed_while_the_drive_is_not_mounted() {
     assert!(m.json(0, &["provider", "list", "--json"])["configured"].as_array().unwrap().is_empty());
 }
 
+#[test]
+fn a_drive_has_no_more_providers_than_its_head_names() {
+    let m = Machine::new();
+    let address = |n: u16| {
+        let mut key = [7; 32];
+        key[..2].copy_from_slice(&n.to_be_bytes());
+        let public = holdfast_net::identity::keypair(key).unwrap().public();
+        format!("/ip4/127.0.0.1/tcp/9/p2p/{}", public.to_peer_id())
+    };
+    let all: Vec<String> = (0..257).map(address).collect();
+    let given: Vec<&str> = all.iter().flat_map(|a| ["--provider", a.as_str()]).collect();
+    let refused = m.expect(2, &[&["init", "--secrets", "secrets"][..], &given].concat());
+    assert!(refused.contains("at most 256 providers") && !m.path("secrets").exists(), "{refused}");
+    m.json(0, &[&["init", "--json", "--secrets", "secrets"][..], &given[..512]].concat());
+    m.expect(2, &["provider", "add", &all[256]]);
+    m.expect(0, &["provider", "add", &all[3]]);
+    let listed = m.json(0, &["provider", "list", "--json"]);
+    assert_eq!(listed["configured"].as_array().unwrap().len(), 256);
+}
+
 /// Ends the network's processes also where a test fails.
 struct Network<'a>(&'a Machine);
 impl Drop for Network<'_> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use holdfast_tests::fixture;
-use holdfast_tests::harness::{Context, Drive, Finished, InitOptions, run, run_ok};
+use holdfast_tests::harness::{Context, Drive, Finished, InitOptions, kill_pid, run, run_ok};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
@@ -209,6 +209,11 @@ pub fn refused_mounts(ctx: &Context) -> Result<()> {
     let at = drive.mountpoint.display().to_string();
     let said = drive.command_with(&["mount", &at, "--background", "--passphrase-file", &wrong])?;
     expect("wrong passphrase", &said, 3, "passphrase is wrong")?;
+    ensure!(!drive.mountpoint.exists(), "a mountpoint was made for nothing");
+    std::fs::create_dir(&drive.mountpoint)?;
+    drive.command_with(&["mount", &at, "--background", "--passphrase-file", &wrong])?;
+    std::fs::write(drive.mountpoint.join("x"), "an ordinary folder")?;
+    std::fs::remove_file(drive.mountpoint.join("x"))?;
     let said = drive.command_with(&["mount", &at, "--background", "--passphrase-file", "/nowhere"])?;
     ensure!(said.status.code().is_some_and(|code| code != 0) && said.stderr.contains("/nowhere"));
     let said = drive.command_with(&[
@@ -231,7 +236,12 @@ pub fn refused_mounts(ctx: &Context) -> Result<()> {
     expect("mounted on already", &said, 6, "mounted on")?;
     ensure!(std::fs::read(full.join("thesis"))? == b"mine");
     ensure!(std::fs::read(drive.mountpoint.join("note"))? == b"kept");
-    drive.unmount()?;
+    // A daemon that is gone cannot be waited for; its dead mount goes all the same.
+    kill_pid(drive.pid()?)?;
+    let said = drive.command_with(&["unmount", "--wait"])?;
+    expect("a dead mount", &said, 10, "no daemon to wait for")?;
+    ensure!(std::fs::read_dir(&drive.mountpoint)?.next().is_none(), "the dead mount is still there");
+    expect("nothing", &drive.command_with(&["unmount", "--wait"])?, 4, "not mounted")?;
     Ok(())
 }
 

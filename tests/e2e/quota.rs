@@ -120,7 +120,10 @@ pub fn pinned(ctx: &Context) -> Result<()> {
     ensure!(evicted.status.code() == Some(10) && evicted.stdout.contains("pinned"), "{evicted:?}");
     let left = local_bytes(&drive)?;
     ensure!((12 * MIB..16 * MIB).contains(&left), "{left} bytes of pieces are here");
-    drive.command_with(&["unpin", &a_text])?;
+    for (code, said) in [(0, ""), (1, "is not pinned")] {
+        let done = drive.command_with(&["unpin", &a_text])?;
+        ensure!(done.status.code() == Some(code) && done.stderr.contains(said), "{done:?}");
+    }
     let evicted = drive.command_with(&["evict", "--json", &a_text])?;
     ensure!(evicted.status.code() == Some(0), "{evicted:?}");
     ensure!(local_bytes(&drive)? < 2 * MIB, "{} bytes of pieces are here", local_bytes(&drive)?);

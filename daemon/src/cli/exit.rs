@@ -1,5 +1,6 @@
 //! Exit codes, and errors that say what to do.
 
+use holdfast_content::{dagcbor::FormatError, head::HeadError};
 use holdfast_fs::{drive::error::DriveError, rows::RowError, vfs::FsError};
 use holdfast_store::StoreError;
 
@@ -9,6 +10,7 @@ use crate::{
     home::{HomeError, mountpoint::MountpointError, passphrase::SecretError},
     metrics::MetricsError,
     provide::ProvideError,
+    restore::{NotFound, TooFew},
     sealing::SealingError,
 };
 
@@ -73,7 +75,7 @@ pub struct Failure {
     /// What to do about it.
     pub hint: Option<String>,
     /// The output says it already; only the exit code is left to give.
-    silent: bool,
+    pub(super) silent: bool,
 }
 
 impl Failure {
@@ -329,7 +331,45 @@ fn from_storage(error: &anyhow::Error) -> Option<(Exit, Option<&'static str>)> {
     })
 }
 
+/// What the search for a drive by its words, and for its newest head, has to say.
+pub(super) fn from_search(error: &anyhow::Error) -> Option<Failure> {
+    const UPDATE: &str = "Update this program; nothing was changed.";
+    let (exit, hint) = error.chain().find_map(|cause| {
+        if cause.is::<TooFew>() {
+            const FEW: &str =
+                "Wait until more of them answer. If they never will, --minority takes what there is. Nothing was changed.";
+            return Some((Exit::Network, FEW));
+        }
+        let newer = |error: &FormatError| matches!(error, FormatError::Newer { .. });
+        if cause.downcast_ref::<FormatError>().is_some_and(newer)
+            || matches!(cause.downcast_ref(), Some(HeadError::Format(error)) if newer(error))
+        {
+            return Some((Exit::NewerFormat, UPDATE));
+        }
+        Some(match cause.downcast_ref()? {
+            NotFound::Newer { .. } => (Exit::NewerFormat, UPDATE),
+            NotFound::Damaged { .. } => {
+                (Exit::Damage, "Name another of its providers with --peer: one good answer is enough. Nothing was changed.")
+            }
+            NotFound::Unknown { .. } => (
+                Exit::Network,
+                "Compare the words with what you wrote down, and the drive's name with what `holdfast status` showed; name one of \
+                 its providers with --peer. Nothing was changed.",
+            ),
+            NotFound::NothingPlaced => (
+                Exit::Network,
+                "If there was a drive with data, another of its providers may keep its head: name it with --peer. Nothing was \
+                 changed.",
+            ),
+        })
+    })?;
+    Some(Failure::new(exit, format!("{error:#}")).hint(hint))
+}
+
 fn from_causes(error: &anyhow::Error) -> Failure {
+    if let Some(failure) = from_search(error) {
+        return failure;
+    }
     if let Some((exit, hint)) = from_storage(error) {
         let failure = Failure::new(exit, format!("{error:#}"));
         return match hint {
@@ -346,4 +386,24 @@ fn from_causes(error: &anyhow::Error) -> Failure {
         _ => Exit::Failed,
     };
     Failure::new(exit, format!("{error:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_search_found_has_codes_of_its_own() {
+        let of = |error: NotFound| Failure::from(anyhow::Error::new(error).context("restoring")).exit;
+        assert_eq!(of(NotFound::Newer { what: "head", version: 2 }), Exit::NewerFormat);
+        assert_eq!(of(NotFound::Damaged { what: "head", why: "cut short".into() }), Exit::Damage);
+        assert_eq!(of(NotFound::Unknown { drive: "k51".into(), answered: 1 }), Exit::Network);
+        assert_eq!(of(NotFound::NothingPlaced), Exit::Network);
+        let newer = || FormatError::Newer { what: "head", found: 2, known: 1 };
+        for error in [anyhow::Error::new(newer()), HeadError::Format(newer()).into()] {
+            assert_eq!(Failure::from(error).exit, Exit::NewerFormat);
+        }
+        let few = TooFew { shown: 1, named: 3, needed: 2 };
+        assert!(Failure::from(anyhow::Error::new(few)).hint.is_some_and(|hint| hint.contains("--minority")));
+    }
 }

@@ -8,6 +8,7 @@ use super::{
     Cli, Exit, Failure, Outcome,
     args::{InitArgs, Switch},
     print,
+    provider::few_enough,
 };
 use crate::{
     home::{Config, Home, Passphrase, Policy, ProviderAddr, passphrase::write_secrets},
@@ -31,6 +32,7 @@ pub fn run(cli: &Cli, args: &InitArgs) -> Outcome {
     if let Some(dir) = &args.local_network {
         ProviderAddr::merge(&mut config.providers, local_network::addresses(dir)?);
     }
+    few_enough(&config.providers)?;
     let file = args.passphrase.passphrase_file.as_deref();
     let passphrase = match (&args.secrets, Passphrase::from_files(file)?) {
         (_, Some(given)) => given,

@@ -67,7 +67,13 @@ pub fn pin(cli: &Cli, args: &PinArgs) -> Outcome {
 
 pub fn unpin(cli: &Cli, args: &UnpinArgs) -> Outcome {
     let home = Home::open(&cli.home_path())?;
-    let report: PinsReport = call(&home, KeepRequest::Unpin { target: target(&home, &args.path)? })?;
+    let target = target(&home, &args.path)?;
+    let report: PinsReport =
+        call(&home, KeepRequest::Unpin { target }).map_err(|failure| match failure.exit {
+            // The path is a good one; it was not pinned.
+            Exit::Usage => Failure { exit: Exit::Failed, ..failure },
+            _ => failure,
+        })?;
     print(cli.json, &report, &report.render())
 }
 

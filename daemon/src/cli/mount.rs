@@ -108,10 +108,10 @@ fn serve(
         Failure::new(Exit::Usage, "where shall it be mounted?")
             .hint("holdfast mount ~/Holdfast, for instance.")
     })?;
-    let point = Arc::new(Mountpoint::prepare(&chosen, home.path(), how.plain_mountpoint)?);
     let unlocked = home.unlock(&passphrase)?;
     unlocked.lock_in_memory();
     drop(passphrase);
+    let point = Arc::new(Mountpoint::prepare(&chosen, home.path(), how.plain_mountpoint)?);
     log::to_file(&home.log_path())?;
     let pid_path = home.pid_path();
     ProcessRecord::of_this_process().map_err(Failure::internal)?.write(&pid_path)?;
@@ -135,7 +135,7 @@ fn serve(
         };
         drive::run(run).await.map_err(Failure::from)
     });
-    // Closed again: the file system itself may have changed the folder's mode in between.
+    // Closed again, if it was mounted: the file system itself may have changed the folder's mode in between.
     drop(point);
     let _ = std::fs::remove_file(pid_path);
     match &outcome {

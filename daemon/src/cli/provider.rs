@@ -9,6 +9,7 @@ use crate::{
     control::{Client, ClientError, ProvidersReport, Request, render::short_peer},
     home::{Home, ProviderAddr},
 };
+use holdfast_content::head::PROVIDERS_MAX;
 use holdfast_net::tags::TAG_BYTES_MAX;
 
 pub fn run(cli: &Cli, args: &ProviderArgs) -> Outcome {
@@ -59,7 +60,24 @@ fn ask(home: &Home, request: &Request) -> Result<Option<ProvidersReport>, Failur
 
 fn change(home: &mut Home, change: impl FnOnce(&mut Vec<ProviderAddr>)) -> Outcome {
     home.lock()?;
-    Ok(home.change_config(|config| change(&mut config.providers))?)
+    let mut providers = home.config().providers.clone();
+    let before = providers.len();
+    change(&mut providers);
+    if providers.len() > before {
+        few_enough(&providers)?;
+    }
+    Ok(home.change_config(|config| config.providers = providers)?)
+}
+
+/// A list that a head can name.
+pub(super) fn few_enough(providers: &[ProviderAddr]) -> Outcome {
+    if providers.len() <= PROVIDERS_MAX {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Usage,
+        format!("a drive has at most {PROVIDERS_MAX} providers: its head names no more"),
+    ))
 }
 
 /// Takes a whole identity, an address that ends with one, or the last characters that `status` shows.

@@ -7,7 +7,7 @@ use holdfast_content::keys::Mnemonic;
 use super::{
     Cli, Exit, Failure, Outcome,
     args::{RestoreArgs, Switch},
-    mount, print, runtime,
+    exit, mount, print, runtime,
 };
 use crate::{
     control::ProgressSink,
@@ -16,7 +16,7 @@ use crate::{
         mountpoint::{self, Mountpoint},
         passphrase::obtain_words,
     },
-    restore::{self, Search, TooFew},
+    restore::{self, Search},
 };
 
 pub fn run(cli: &Cli, args: &RestoreArgs, program: io::Result<PathBuf>) -> Outcome {
@@ -45,13 +45,11 @@ pub fn run(cli: &Cli, args: &RestoreArgs, program: io::Result<PathBuf>) -> Outco
     eprintln!("Looking for the drive {} ...", root.drive_name());
     let search = Search { peers: &args.peers, mdns: args.mdns == Switch::On, minority: args.minority };
     let found = runtime()?.block_on(restore::find(&root, search, ProgressSink::none())).map_err(|error| {
-        let hint = match error.downcast_ref::<TooFew>() {
-            Some(_) => {
-                "Wait until more of them answer. If they never will, --minority takes what there is. Nothing was changed."
-            }
-            None => "One provider must answer, of the drive or not: check --peer, and that it runs. Nothing was changed.",
-        };
-        Failure::new(Exit::Network, format!("{error:#}")).hint(hint)
+        exit::from_search(&error).unwrap_or_else(|| {
+            Failure::new(Exit::Network, format!("{error:#}")).hint(
+                "One provider must answer, of the drive or not: check --peer, and that it runs. Nothing was changed.",
+            )
+        })
     })?;
     let mut config = Config::new(String::new());
     config.discovery.mdns = search.mdns;

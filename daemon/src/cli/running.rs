@@ -92,8 +92,15 @@ fn sync_call(
 pub fn unmount(cli: &Cli, args: &UnmountArgs) -> Outcome {
     let home = Home::open(&cli.home_path())?;
     let daemon = ProcessRecord::read(&home.pid_path()).and_then(|record| record.find());
-    if args.wait {
-        sync_call(cli, &home, true, None)?;
+    let mut unwaited = None;
+    if args.wait
+        && let Err(failure) = sync_call(cli, &home, true, None)
+    {
+        // There may be the dead mount of a daemon that was killed, which nobody has to wait for.
+        if failure.exit != Exit::NotMounted || daemon.is_some() {
+            return Err(failure);
+        }
+        unwaited = Some(failure);
     }
     let socket = home.socket_path();
     let mut client = Client::new(&socket);
@@ -125,7 +132,16 @@ pub fn unmount(cli: &Cli, args: &UnmountArgs) -> Outcome {
         mountpoint::free(path)
             .map_err(|e| Failure::internal(format!("cannot free {}: {e}", path.display())))?;
     }
-    print(cli.json, &text.0, &text.1)
+    print(cli.json, &text.0, &text.1)?;
+    match unwaited {
+        None => Ok(()),
+        Some(_) if text.0.get("daemon_was_gone").is_some() => {
+            let failure = Failure::new(Exit::NotSafe, "there was no daemon to wait for: whether everything is safe is not known")
+                .hint("`holdfast mount` brings back what it had acknowledged; then `holdfast sync --wait` waits for it.");
+            Err(if cli.json { failure.silent() } else { failure })
+        }
+        Some(failure) => Err(failure),
+    }
 }
 
 /// The answer comes when the drive is closed; the process needs a moment more, and only then may the home be moved,

@@ -73,6 +73,18 @@ impl StatusReport {
                 advice = Some(
                     "Start the missing providers or add others: `holdfast provider add ADDRESS`.".to_owned(),
                 );
+            } else if self.redundancy.stuck_slots > 0 {
+                level = SafetyLevel::Hindered;
+                let slots = count(self.redundancy.stuck_slots, "slot");
+                let why = self.redundancy.stuck_reasons.join("; ");
+                summary = format!(
+                    "{what}: no provider is left that may take {slots} of it. Of those of this drive, {why}."
+                );
+                advice = Some(
+                    "Until one may, this data survives fewer losses than you asked for. Add a provider that belongs to \
+                     nobody of the others: `holdfast provider add ADDRESS`."
+                        .to_owned(),
+                );
             } else if let Some(worker) = failing {
                 level = SafetyLevel::Hindered;
                 let why = worker.last_error.as_ref().map_or("it crashed", |e| e.message.as_str());

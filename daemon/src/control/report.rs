@@ -231,6 +231,11 @@ pub struct RedundancyReport {
     pub to_place_bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safe_in_seconds: Option<u64>,
+    /// Slots that no provider may take, and what keeps them from it.
+    #[serde(default)]
+    pub stuck_slots: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stuck_reasons: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

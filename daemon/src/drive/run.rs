@@ -290,7 +290,7 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
     let newest = if home.config().restore_pending {
         let newest = restore::newest(peers.client(), &keys, &home.config().providers).await?;
         if !home.config().restore_minority {
-            newest.check(home.config().policy.survive_losses)?;
+            newest.enough(home.config().policy.survive_losses)?;
         }
         Some(newest)
     } else {

@@ -14,6 +14,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 const BARE_MODE: u32 = 0o555;
@@ -44,13 +45,26 @@ pub enum MountpointError {
     NoFuse(String),
 }
 
-/// A checked mountpoint, open for mounting until it is closed or dropped.
+/// A checked mountpoint, open for mounting until it is closed. Dropped without that, as after a passphrase that was wrong, it
+/// is what it was before.
 #[derive(Debug)]
 pub struct Mountpoint {
     path: PathBuf,
     bare: File,
     /// The owner wants an ordinary folder.
     plain: bool,
+    before: Before,
+    /// Something was mounted.
+    used: AtomicBool,
+}
+
+/// A folder as it was found.
+#[derive(Debug)]
+struct Before {
+    /// It was not there.
+    made: bool,
+    mode: u32,
+    immutable: bool,
 }
 
 impl Mountpoint {
@@ -58,10 +72,12 @@ impl Mountpoint {
     pub fn prepare(path: &Path, home: &Path, plain: bool) -> Result<Mountpoint, MountpointError> {
         let failed = |action, source| MountpointError::Io { action, path: path.to_owned(), source };
         remove_dead_mount(path)?;
+        let mut made = false;
         if fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
             // Checked before it is made, so that a refusal leaves nothing behind.
             check_places(&absolute(path).map_err(|e| failed("resolve", e))?, home)?;
             fs::create_dir_all(path).map_err(|e| failed("make", e))?;
+            made = true;
         }
         let path = path.canonicalize().map_err(|e| failed("open", e))?;
         let metadata = fs::metadata(&path).map_err(|e| failed("open", e))?;
@@ -76,7 +92,8 @@ impl Mountpoint {
             return Err(MountpointError::NotEmpty(path));
         }
         let bare = File::open(&path).map_err(|e| failed("open", e))?;
-        let mountpoint = Mountpoint { path, bare, plain };
+        let before = Before { made, mode: metadata.mode() & 0o7777, immutable: is_immutable(&bare) };
+        let mountpoint = Mountpoint { path, bare, plain, before, used: AtomicBool::new(false) };
         mountpoint.open_up(metadata.uid()).map_err(|e| failed("open up", e))?;
         Ok(mountpoint)
     }
@@ -97,6 +114,7 @@ impl Mountpoint {
 
     /// Makes the bare folder unwritable; called once the drive is mounted over it, and again when it is not any more.
     pub fn close(&self) {
+        self.used.store(true, Ordering::Relaxed);
         if self.plain {
             return;
         }
@@ -107,11 +125,25 @@ impl Mountpoint {
         }
         set_immutable(&self.bare, true);
     }
+
+    /// Nothing was mounted: as it was found. Where it cannot be, it is an open folder.
+    fn undo(&self) {
+        if self.before.made {
+            let _ = fs::remove_dir(&self.path);
+            return;
+        }
+        if self.bare.metadata().is_ok_and(|now| now.mode() & 0o7777 != self.before.mode) {
+            let _ = self.bare.set_permissions(Permissions::from_mode(self.before.mode));
+        }
+        if self.before.immutable {
+            set_immutable(&self.bare, true);
+        }
+    }
 }
 
 impl Drop for Mountpoint {
     fn drop(&mut self) {
-        self.close();
+        if *self.used.get_mut() { self.close() } else { self.undo() }
     }
 }
 
@@ -120,6 +152,13 @@ pub fn free(path: &Path) -> io::Result<()> {
     let bare = File::open(path)?;
     set_immutable(&bare, false);
     bare.set_permissions(Permissions::from_mode(OPEN_MODE))
+}
+
+fn is_immutable(folder: &File) -> bool {
+    let mut flags: libc::c_long = 0;
+    // SAFETY: `flags` is a valid long, which is what the request takes, and the descriptor is open.
+    let known = unsafe { get_flags(folder.as_raw_fd(), &mut flags) }.is_ok();
+    known && flags & IMMUTABLE != 0
 }
 
 /// Root only, and only where the file system knows the flag; elsewhere the mode must do.
@@ -339,6 +378,29 @@ mod tests {
         }
         free(&path).unwrap();
         fs::write(path.join("x"), b"x").unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_nothing_was_mounted_on_stays_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (home, path) = (dir.path().join("home"), dir.path().join("m"));
+        let mode = || fs::metadata(&path).unwrap().mode() & 0o777;
+        drop(Mountpoint::prepare(&path, &home, false).unwrap());
+        assert!(!path.exists(), "it was made for nothing");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o750)).unwrap();
+        drop(Mountpoint::prepare(&path, &home, false).unwrap());
+        assert_eq!(mode(), 0o750);
+        Mountpoint::prepare(&path, &home, false).unwrap().close();
+        let immutable = || is_immutable(&File::open(&path).unwrap());
+        // Only root sets it, and only where the file system has it.
+        let closed = immutable();
+        for plain in [false, true] {
+            drop(Mountpoint::prepare(&path, &home, plain).unwrap());
+            assert_eq!(mode(), 0o555, "it was closed before");
+            assert_eq!(immutable(), closed);
+        }
+        free(&path).unwrap();
     }
 
     #[test]

@@ -92,6 +92,18 @@ fn the_verdict_follows_the_figures() {
     status.judge();
     assert_eq!(status.safety.level, SafetyLevel::Working);
 
+    status.redundancy.stuck_slots = 2;
+    status.redundancy.stuck_reasons = vec!["1 has no room".into(), "3 have another slot".into()];
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Hindered);
+    let said = &status.safety.summary;
+    assert!(
+        said.ends_with("may take 2 slots of it. Of those of this drive, 1 has no room; 3 have another slot."),
+        "{said}"
+    );
+    assert!(status.safety.advice.as_ref().unwrap().contains("provider add"));
+    status.redundancy.stuck_slots = 0;
+
     status.workers[0].errors_in_a_row = 3;
     status.workers[0].last_error = Some(LastError { message: "no space".into(), at: 999 });
     status.judge();

@@ -155,6 +155,31 @@ async fn the_newest_head_wins_over_late_and_forged_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_cannot_be_read_is_not_taken_for_none() {
+    let empty = Keeper::start(true, &[]).await;
+    let late = Keeper::start(true, &[]).await;
+    let [newer, noise] = [Keeper::start(false, &[]).await, Keeper::start(false, &[]).await];
+    let mut of_tomorrow = true_head(7, &[&late, &newer, &noise]);
+    of_tomorrow[0] = 2;
+    newer.keep(&head_name(), &of_tomorrow).await;
+    noise.keep(&head_name(), &[1, 0, 3, 7, 7]).await;
+    let why = |found: anyhow::Result<Newest>| found.err().unwrap().downcast::<NotFound>().unwrap();
+    assert_eq!(why(newest_by(&[&empty]).await), NotFound::NothingPlaced);
+    assert!(matches!(why(newest_by(&[&empty, &noise]).await), NotFound::Damaged { what: "head", .. }));
+    let tomorrow = NotFound::Newer { what: "head", version: 2 };
+    assert_eq!(why(newest_by(&[&noise, &newer]).await), tomorrow);
+    // What can be read is an older state; whether it is enough is still counted.
+    late.keep(&head_name(), &true_head(6, &[&late, &newer, &noise])).await;
+    let found = newest_by(&[&late, &newer]).await.unwrap();
+    assert_eq!((found.body.sequence, found.refused), (6, 2));
+    found.enough(2).unwrap();
+    assert_eq!(found.enough(0).unwrap_err().downcast::<NotFound>().unwrap(), tomorrow);
+    for keeper in [empty, late, newer, noise] {
+        keeper.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_minority_cannot_pass_an_older_state_off_as_the_newest() {
     let mut keepers = Vec::new();
     for _ in 0..5 {
