@@ -18,7 +18,8 @@
 //!          `restore_pending`; then the same drive::run, which sees the flag, attaches the newest head and clears it
 //!          restore::find(&RootKey, Search, ProgressSink) -> anyhow::Result<restore::Found{ recovered:
 //!          home::Recovered, providers: Vec<ProviderAddr>, survive_losses: Option<u8>, answered: u32, asked: u32 }>
-//!   cli::verify   drive::verify_unmounted(Home, Unlocked, deep: bool) -> anyhow::Result<control::VerifyReport>
+//!   cli::verify   drive::verify_unmounted(Home, Unlocked, (deep, remote), ProgressSink)
+//!          -> anyhow::Result<control::VerifyReport>
 //! ```
 
 pub mod cli;

@@ -276,6 +276,9 @@ pub struct VerifyArgs {
     /// Read and hash every local block as well
     #[arg(long)]
     pub deep: bool,
+    /// Read every copy whole from its provider, instead of asking it for a proof of possession
+    #[arg(long)]
+    pub remote: bool,
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
 }

@@ -29,9 +29,11 @@ pub enum Request {
     Unmount {
         lazy: bool,
     },
-    /// Checks the drive. Answer: `VerifyReport`.
+    /// Checks the drive; with `remote` every copy is read whole instead of challenged. Answer: `VerifyReport`.
     Verify {
         deep: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        remote: bool,
     },
     /// What stays here, and what was here once. Answer: as each says.
     Keep {
