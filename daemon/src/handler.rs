@@ -12,6 +12,7 @@ use crate::control::{
     ControlError, ControlHandler, ErrorKind, KeepRequest, ProgressLine, ProgressSink, ProvidersReport,
     PublicRequest, RemoteReport, SealReport, StatusReport, SyncReport, UnmountReport, VerifyReport,
 };
+use crate::doctor::DriveFacts;
 use crate::drive::Engine;
 use crate::drive::ledger::ProviderState;
 use crate::home::ProviderAddr;
@@ -282,6 +283,12 @@ impl ControlHandler for Handler {
         let local = local.map_err(ControlError::internal)?.map_err(ControlError::internal)?;
         let remote = engine.verify_remote(remote, &progress).await.map_err(ControlError::internal)?;
         Ok(verify_report(local, remote))
+    }
+
+    async fn doctor(&self) -> Answer<DriveFacts> {
+        let mut status = self.status().await;
+        status.judge();
+        self.engine.doctor_facts(status).await.map_err(ControlError::internal)
     }
 
     async fn keep(&self, what: KeepRequest) -> Answer<serde_json::Value> {

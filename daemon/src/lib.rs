@@ -1,6 +1,7 @@
 //! The `holdfast` program: everything that joins the rooms.
 //!
 //! - `home`, `control`, `metrics`, `worker`, `records`: what a drive's process is made of.
+//! - `doctor`: what can be wrong, and what to do about it.
 //! - `cli`: the commands; thin, all of them. `provide` and `local_network`: the provider's side.
 //! - `plain`: folders as plain UnixFS and CAR files, without a drive. `public`: what a drive has published. `gateway`: how
 //!   providers give it to anybody. `link`, `get`: how anybody finds and fetches it.
@@ -24,6 +25,7 @@
 
 pub mod cli;
 pub mod control;
+pub mod doctor;
 pub mod drive;
 #[doc(hidden)]
 pub mod fuzzing;

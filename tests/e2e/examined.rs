@@ -54,3 +54,35 @@ pub fn read_whole(ctx: &Context) -> Result<()> {
     drive.unmount()?;
     Ok(())
 }
+
+fn findings(report: &Value) -> Vec<&str> {
+    let all = report["findings"].as_array().into_iter().flatten();
+    all.filter_map(|finding| finding["check"].as_str()).collect()
+}
+
+/// A drive that is well, one provider that is gone, and the same drive when it is not mounted.
+pub fn doctor(ctx: &Context) -> Result<()> {
+    let network = Network::start(ctx, 3)?;
+    let options = InitOptions { providers: network.addresses.clone(), ..Default::default() };
+    let drive = Drive::init(ctx, "drive", &options)?;
+    let unmounted = said(&drive, 0, &["doctor", "--json"])?;
+    ensure!(findings(&unmounted) == ["mount"] && unmounted["mounted"] == false, "{unmounted:#}");
+    drive.mount()?;
+    inputs::random_files(&drive.mountpoint.join("data"), 2, 100_000, 1)?;
+    drive.sync_wait(SYNC)?;
+    let well = said(&drive, 0, &["doctor", "--json"])?;
+    ensure!(findings(&well).is_empty() && well["verdict"] == "well" && well["mounted"] == true, "{well:#}");
+    network.stop(1)?;
+    let one_gone = said(&drive, 10, &["doctor", "--json"])?;
+    ensure!(findings(&one_gone).contains(&"silent"), "{one_gone:#}");
+    drive.unmount()?;
+    let unmounted = said(&drive, 10, &["doctor", "--json"])?;
+    ensure!(findings(&unmounted) == ["silent", "mount"], "{unmounted:#}");
+    // What a backup wrote into the bare folder is not on the drive.
+    ensure!(drive.command_with(&["unmount", "--free-mountpoint"])?.status.success());
+    std::fs::write(drive.mountpoint.join("backup"), "x")?;
+    let wrong = said(&drive, 10, &["doctor", "--json"])?;
+    ensure!(wrong["findings"].to_string().contains("bare mountpoint"), "{wrong:#}");
+    std::fs::remove_file(drive.mountpoint.join("backup"))?;
+    Ok(())
+}

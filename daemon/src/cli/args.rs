@@ -86,6 +86,8 @@ pub enum Command {
     Import(ImportArgs),
     /// Check the drive for damage
     Verify(VerifyArgs),
+    /// Look at everything that can be wrong on this machine and with the drive, and say what to do
+    Doctor,
     /// Change the passphrase that unlocks the drive on this machine
     Passphrase(ChangePassphraseArgs),
     /// The providers of this drive

@@ -35,6 +35,8 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         remote: bool,
     },
+    /// What `holdfast doctor` looks at; all providers are asked for it. Answer: `DriveFacts`.
+    Doctor {},
     /// What stays here, and what was here once. Answer: as each says.
     Keep {
         what: KeepRequest,

@@ -20,6 +20,7 @@ use super::{
     StatusReport, SyncReport, UnmountReport, VerifyReport,
     protocol::{REQUEST_BYTES_MAX, Response},
 };
+use crate::doctor::DriveFacts;
 use crate::home::ProviderAddr;
 
 /// Requests served at once; waits (`sync --wait`) count, so it is generous.
@@ -44,6 +45,8 @@ pub trait ControlHandler: Send + Sync + 'static {
     /// Unmounts, seals nothing, closes the store. After `Ok` the daemon's `drive::run` returns.
     async fn unmount(&self, lazy: bool) -> Answer<UnmountReport>;
     async fn verify(&self, deep: bool, remote: bool, progress: ProgressSink) -> Answer<VerifyReport>;
+    /// What a person is told of who asks what is wrong.
+    async fn doctor(&self) -> Answer<DriveFacts>;
     /// The answer has the shape that the request names.
     async fn keep(&self, what: KeepRequest) -> Answer<serde_json::Value>;
     /// The answer has the shape that the request names.
@@ -214,6 +217,7 @@ impl<T: ControlHandler> Answers for T {
                     .unwrap_or_else(|error| Err(ControlError::internal(error))),
             ),
             Request::Verify { deep, remote } => value(handler.verify(deep, remote, progress).await),
+            Request::Doctor {} => value(handler.doctor().await),
             Request::Keep { what } => handler.keep(what).await,
             // Once begun it is finished, whether or not the client stays.
             Request::Public { what } => tokio::spawn(async move { handler.public(what).await })

@@ -65,6 +65,9 @@ impl ControlHandler for Fake {
     async fn verify(&self, _: bool, _: bool, _: ProgressSink) -> Answer<VerifyReport> {
         Err(ControlError::internal("no"))
     }
+    async fn doctor(&self) -> Answer<crate::doctor::DriveFacts> {
+        Err(ControlError::internal("no"))
+    }
     async fn keep(&self, _: KeepRequest) -> Answer<serde_json::Value> {
         Err(ControlError::internal("no"))
     }
