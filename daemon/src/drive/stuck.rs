@@ -294,7 +294,9 @@ mod tests {
 
     #[test]
     fn a_person_reads_who_is_kept_from_it_and_until_when() {
-        let peers = |names: &[&str]| names.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let peers = |names: &[&str]| -> BTreeSet<Peer> {
+            names.iter().map(|name| name.as_bytes().to_vec()).collect()
+        };
         let at = |hour: u64, minute: u64| 20_000 * 86_400 + hour * 3600 + minute * 60;
         let bars = [
             (Bar::Keeps, peers(&["a", "b"])),
