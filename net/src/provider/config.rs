@@ -44,7 +44,7 @@ impl std::fmt::Debug for Gate {
 /// A provider's policy.
 #[derive(Debug, Clone)]
 pub struct ProviderConfig {
-    /// Bytes that it takes in all: slots, promised ones included, and records. Records may go beyond by
+    /// Bytes that it takes in all: slots, promised ones included, records, and the index of public blocks. Records may go beyond by
     /// [`ProviderConfig::records_bytes_max`], so that a full provider still takes the newer heads of its drives.
     pub capacity_bytes: u64,
     /// Bytes that stay free on the disk in any case.

@@ -244,6 +244,11 @@ impl Provider {
         }
     }
 
+    /// What is kept in the folder beyond slots and records, for whoever does more with slots: it counts in the capacity.
+    pub fn set_beside_bytes(&self, bytes: u64) {
+        self.inner.store.beside.store(bytes, Ordering::Relaxed);
+    }
+
     /// Changes whose deals are taken, from the next one on.
     pub fn set_allow(&self, allow: Allow) {
         *self.inner.allow.write() = allow;
