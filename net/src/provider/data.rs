@@ -22,9 +22,8 @@ use crate::deal::{ByteRange, DealId};
 use crate::error::ErrorCode;
 use crate::wire::frame::{Frame, FrameError, FrameKind, HEADER_BYTES, Header};
 use crate::wire::io::{self, Outgoing};
-use crate::wire::limits::{
-    DATA_FRAME_BYTES, HELLO_TIMEOUT, IDLE_TIMEOUT, PUSH_STALL_TIMEOUT, RANGES_MAX, READ_BYTES_MAX,
-};
+use crate::wire::life::{Counts, Living};
+use crate::wire::limits::{DATA_FRAME_BYTES, HELLO_TIMEOUT, PUSH_STALL_TIMEOUT, RANGES_MAX, READ_BYTES_MAX};
 use crate::wire::message::{self, DataRequest, Reply, WireError};
 
 /// Frames read from disk ahead of the stream.
@@ -75,6 +74,7 @@ pub(super) async fn serve(inner: &Arc<Inner>, peer: PeerId, mut stream: Stream) 
         &counters,
     )
     .await?;
+    let stream = Living::new(stream, session.life.clone(), Counts::Both);
     tokio::select! {
         result = serve_attached(inner, &session, stream) => result,
         () = session.ended.cancelled() => Ok(()),
@@ -84,7 +84,7 @@ pub(super) async fn serve(inner: &Arc<Inner>, peer: PeerId, mut stream: Stream) 
 async fn serve_attached(
     inner: &Arc<Inner>,
     session: &Arc<ClientSession>,
-    stream: Stream,
+    stream: Living<Stream>,
 ) -> Result<(), FrameError> {
     let counters = inner.node.counters();
     let (mut reader, mut writer) = stream.split();
@@ -97,11 +97,12 @@ async fn serve_attached(
         inflight: Arc::new(Semaphore::new(usize::from(inner.config.limits.inflight_max))),
         reads: Arc::new(Semaphore::new(inner.config.limits.reads_per_stream_max.max(1))),
     };
+    let idle = Duration::from_secs(inner.config.limits.idle_seconds.max(1));
     let read = async {
         let mut tasks = JoinSet::new();
         loop {
             while tasks.try_join_next().is_some() {}
-            let header = match io::read_header(&mut reader, Some(IDLE_TIMEOUT)).await {
+            let header = match io::read_header(&mut reader, Some(idle)).await {
                 Err(FrameError::Idle) if !tasks.is_empty() => continue,
                 result => result?,
             };
