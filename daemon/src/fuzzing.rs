@@ -13,6 +13,7 @@ use holdfast_proofs::{
 
 use crate::cli::args::parse_size;
 use crate::control::{ProviderStatusReport, Request, Response, StatusReport};
+use crate::doctor::DriveFacts;
 use crate::drive::head::Published;
 use crate::drive::ledger;
 use crate::gateway::index;
@@ -35,6 +36,7 @@ const OWN: &[Decoder] = &[
     ("daemon-provider-status", provider_status),
     ("daemon-metrics-request", |bytes| crate::metrics::judge_any(bytes)),
     ("daemon-status", |bytes| drop(serde_json::from_slice::<StatusReport>(bytes))),
+    ("daemon-doctor", |bytes| drop(serde_json::from_slice::<DriveFacts>(bytes))),
     ("daemon-ledger-piece", |bytes| drop(ledger::decode_piece(b"row", bytes))),
     ("daemon-ledger-provider", |bytes| drop(ledger::decode_provider(b"row", bytes))),
     ("daemon-ledger-release", |bytes| drop(ledger::decode_release(b"row", bytes))),

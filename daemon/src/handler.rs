@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 
 use crate::control::{
     ControlError, ControlHandler, ErrorKind, KeepRequest, ProgressLine, ProgressSink, ProvidersReport,
-    PublicRequest, SealReport, StatusReport, SyncReport, UnmountReport, VerifyReport,
+    PublicRequest, RemoteReport, SealReport, StatusReport, SyncReport, UnmountReport, VerifyReport,
 };
+use crate::doctor::DriveFacts;
 use crate::drive::Engine;
 use crate::drive::ledger::ProviderState;
 use crate::home::ProviderAddr;
@@ -120,10 +121,38 @@ impl Engine {
     }
 }
 
+/// What is with the providers, as `verify` found it.
+pub struct Remote {
+    /// Present where everything was read.
+    read: Option<RemoteReport>,
+    problems: Vec<String>,
+}
+
+impl Engine {
+    /// Reads every copy whole, or challenges it.
+    pub async fn verify_remote(
+        self: &Arc<Self>,
+        whole: bool,
+        progress: &ProgressSink,
+    ) -> anyhow::Result<Remote> {
+        if whole {
+            let (read, problems) = self.read_everything(progress).await?;
+            return Ok(Remote { read: Some(read), problems });
+        }
+        progress.send(ProgressLine {
+            phase: "challenging".into(),
+            unit: "copies".into(),
+            ..ProgressLine::default()
+        });
+        let (_, _, problems) = self.audit_everything().await?;
+        Ok(Remote { read: None, problems })
+    }
+}
+
 /// What the checker and the challenges found, as one report.
-pub fn verify_report(local: holdfast_fs::check::Report, remote: Vec<String>) -> VerifyReport {
+pub fn verify_report(local: holdfast_fs::check::Report, remote: Remote) -> VerifyReport {
     let mut problems: Vec<String> = local.problems.iter().map(ToString::to_string).collect();
-    problems.extend(remote);
+    problems.extend(remote.problems);
     problems.truncate(PROBLEMS_MAX);
     VerifyReport {
         ok: problems.is_empty(),
@@ -133,6 +162,7 @@ pub fn verify_report(local: holdfast_fs::check::Report, remote: Vec<String>) -> 
         blocks: local.blocks,
         pieces: local.pieces,
         bytes_read: local.bytes_read,
+        remote: remote.read,
         problems,
     }
 }
@@ -242,7 +272,7 @@ impl ControlHandler for Handler {
         answer.await.map_err(|_| gone())?
     }
 
-    async fn verify(&self, deep: bool, progress: ProgressSink) -> Answer<VerifyReport> {
+    async fn verify(&self, deep: bool, remote: bool, progress: ProgressSink) -> Answer<VerifyReport> {
         let engine = &self.engine;
         progress.send(ProgressLine {
             phase: "checking".into(),
@@ -251,13 +281,14 @@ impl ControlHandler for Handler {
         });
         let local = engine.blocking(move |e| e.drive.check(holdfast_fs::check::CheckOptions { deep })).await;
         let local = local.map_err(ControlError::internal)?.map_err(ControlError::internal)?;
-        progress.send(ProgressLine {
-            phase: "challenging".into(),
-            unit: "copies".into(),
-            ..ProgressLine::default()
-        });
-        let (_, _, remote) = engine.audit_everything().await.map_err(ControlError::internal)?;
+        let remote = engine.verify_remote(remote, &progress).await.map_err(ControlError::internal)?;
         Ok(verify_report(local, remote))
+    }
+
+    async fn doctor(&self) -> Answer<DriveFacts> {
+        let mut status = self.status().await;
+        status.judge();
+        self.engine.doctor_facts(status).await.map_err(ControlError::internal)
     }
 
     async fn keep(&self, what: KeepRequest) -> Answer<serde_json::Value> {

@@ -1,6 +1,7 @@
 //! The `holdfast` program: everything that joins the rooms.
 //!
 //! - `home`, `control`, `metrics`, `worker`, `records`: what a drive's process is made of.
+//! - `doctor`: what can be wrong, and what to do about it.
 //! - `cli`: the commands; thin, all of them. `provide` and `local_network`: the provider's side.
 //! - `plain`: folders as plain UnixFS and CAR files, without a drive. `public`: what a drive has published. `gateway`: how
 //!   providers give it to anybody. `link`, `get`: how anybody finds and fetches it.
@@ -18,11 +19,13 @@
 //!          `restore_pending`; then the same drive::run, which sees the flag, attaches the newest head and clears it
 //!          restore::find(&RootKey, Search, ProgressSink) -> anyhow::Result<restore::Found{ recovered:
 //!          home::Recovered, providers: Vec<ProviderAddr>, survive_losses: Option<u8>, answered: u32, asked: u32 }>
-//!   cli::verify   drive::verify_unmounted(Home, Unlocked, deep: bool) -> anyhow::Result<control::VerifyReport>
+//!   cli::verify   drive::verify_unmounted(Home, Unlocked, (deep, remote), ProgressSink)
+//!          -> anyhow::Result<control::VerifyReport>
 //! ```
 
 pub mod cli;
 pub mod control;
+pub mod doctor;
 pub mod drive;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -104,7 +104,7 @@ pub fn needed(named: u32, survive_losses: u8) -> u32 {
 }
 
 /// A client node under a throw-away identity, for the time of the search.
-async fn searcher(env: &Env, finder: Finder) -> anyhow::Result<Client> {
+pub(crate) async fn searcher(env: &Env, finder: Finder) -> anyhow::Result<Client> {
     let mut seed = [0; 32];
     env.rng.fill(&mut seed);
     let node = Node::start(NodeConfig::client(identity::keypair(seed)?)).await?;

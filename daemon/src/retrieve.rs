@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use holdfast_content::block::{Block, BlockAt};
 use holdfast_content::retrieve::{FetchError, Priority, Retriever};
-use holdfast_net::{ByteRange, DealId, NetError, mask};
+use holdfast_net::{ByteRange, DealId, ErrorCode, NetError, mask};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
@@ -37,7 +37,7 @@ const HEDGE_MAX: Duration = Duration::from_millis(2000);
 /// Ranges asked in one request; the provider's own limit is higher.
 const RANGES_MAX: usize = 64;
 
-/// Slots that gave bytes which do not match; the audit worker asks them next.
+/// Slots that gave bytes which do not match, or were refused for good; the audit worker asks them next.
 pub type Suspicions = Mutex<HashSet<(PieceId, u16)>>;
 
 /// What the retriever needs once the drive is open.
@@ -200,7 +200,7 @@ impl NetRetriever {
             Err(error) => {
                 tracing::debug!(peer = %crate::drive::peers::peer_short(&answer.holder.provider), %error, "read failed");
                 sources.peers.note(&answer.holder.provider, None);
-                if error.is_fault_of_provider() {
+                if is_suspicious(&error) {
                     self.suspicions.lock().insert((answer.piece, answer.slot));
                 }
                 group.worst = match error {
@@ -338,6 +338,13 @@ fn order(sources: &Sources, piece: &PieceId) -> VecDeque<Way> {
     ways
 }
 
+/// Whether a failed read is a reason to challenge the slot: its holder broke the protocol, or refused for a reason that time does not
+/// mend. A read that we cancelled ourselves is none.
+fn is_suspicious(error: &NetError) -> bool {
+    let refused = |code: ErrorCode| !code.is_retryable() && code != ErrorCode::Cancelled;
+    error.is_fault_of_provider() || error.code().is_some_and(refused)
+}
+
 fn hedge_after(sources: &Sources, holder: &Holder) -> Duration {
     let (_, usual) = sources.peers.rank(&holder.provider);
     (usual * HEDGE_FACTOR).clamp(HEDGE_MIN, HEDGE_MAX)
@@ -347,5 +354,24 @@ fn net_priority(p: Priority) -> holdfast_net::client::Priority {
     match p {
         Priority::Interactive => holdfast_net::client::Priority::Interactive,
         Priority::Readahead | Priority::Bulk => holdfast_net::client::Priority::Bulk,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_refuses_a_read_for_good_is_challenged() {
+        let refused = |code| NetError::Refused { code, message: String::new() };
+        for code in ErrorCode::ALL {
+            use ErrorCode::{Busy, Cancelled, NoSpace, PushRunning, Quota, ShuttingDown, TooSlow};
+            let passes =
+                [Busy, Cancelled, NoSpace, PushRunning, Quota, ShuttingDown, TooSlow].contains(&code);
+            assert_eq!(is_suspicious(&refused(code)), !passes, "{code:?}");
+        }
+        assert!(is_suspicious(&NetError::Protocol("other bytes".into())));
+        assert!(!is_suspicious(&NetError::Timeout(Duration::from_secs(1))));
+        assert!(!is_suspicious(&NetError::Disconnected("gone".into())));
     }
 }

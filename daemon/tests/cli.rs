@@ -256,6 +256,39 @@ fn a_passphrase_is_changed_and_the_old_one_opens_nothing() {
     assert_eq!(mode(&m.path("home/keyfile")), 0o600);
 }
 
+#[test]
+fn the_doctor_says_what_is_wrong_and_what_to_do() {
+    let m = Machine::new();
+    let findings = |code: i32| -> Vec<(String, String)> {
+        let report = m.json(code, &["doctor", "--json"]);
+        assert_eq!((&report["schema"], &report["mounted"]), (&1.into(), &false.into()));
+        let text = |finding: &Value, name: &str| finding[name].as_str().unwrap().to_owned();
+        let all = report["findings"].as_array().unwrap();
+        assert!(all.iter().all(|f| !text(f, "means").is_empty() && !text(f, "todo").is_empty()), "{report}");
+        all.iter().map(|f| (text(f, "check"), text(f, "level"))).collect()
+    };
+    let has = |findings: &[(String, String)], check: &str, level: &str| {
+        assert!(findings.contains(&(check.into(), level.into())), "{check}: {findings:?}");
+    };
+    has(&findings(10), "home", "warning");
+    m.init();
+    m.expect(0, &["provider", "add", ADDRESS]);
+    let new = findings(10);
+    has(&new, "provider_count", "warning");
+    has(&new, "silent", "warning");
+    has(&new, "mount", "note");
+    let keyfile = fs::read(m.path("home/keyfile")).unwrap();
+    fs::write(m.path("home/keyfile"), b"").unwrap();
+    has(&findings(11), "keyfile", "damage");
+    fs::write(m.path("home/keyfile"), keyfile).unwrap();
+    fs::write(m.path("home/config"), "{").unwrap();
+    has(&findings(11), "home", "damage");
+    // For people it is on standard output, whatever the exit code.
+    let shown = m.run(&["doctor"]);
+    assert_eq!(shown.status.code(), Some(11));
+    assert!(String::from_utf8_lossy(&shown.stdout).starts_with("There is damage."));
+}
+
 /// A repository file that the tests of a room below keep.
 fn committed(name: &str) -> String {
     format!("{}/../proofs/{name}", env!("CARGO_MANIFEST_DIR"))

@@ -117,3 +117,115 @@ fn systemd_understands_the_units() {
         assert!(wrong.is_empty(), "{unit}: {wrong:#?}");
     }
 }
+
+/// A `holdfast` that mounts nothing: it makes homes and secrets as the real one does, and writes down what it was asked.
+const PRETENDER: &str = r#"#!/bin/sh
+home=
+if [ "$1" = --home ]; then home=$2; shift 2; fi
+printf '%s\n' "$*" >> "$(dirname "$0")/asked"
+case $1 in
+    status) exit 4 ;;
+    init)
+        [ ! -e "$3" ] || exit 2
+        printf '# Holdfast drive k51new\nwords: x\n' > "$3"
+        [ ! -e "$(dirname "$0")/dies" ] || kill -9 $PPID $$
+        mkdir -p "$home"
+        printf '{\n  "version": 2,\n  "drive": "k51new",\n}\n' > "$home/config" ;;
+    unmount) grep -q drive "$home/config" && exit 4; exit 5 ;;
+esac
+"#;
+
+struct Quickstart {
+    dir: tempfile::TempDir,
+}
+
+impl Quickstart {
+    /// `None` where the machine has no FUSE, without which it does not begin.
+    fn new() -> Option<Quickstart> {
+        let fuse = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
+        let user = nix::unistd::geteuid().is_root() || Command::new("fusermount3").arg("-V").output().is_ok();
+        if fuse.is_err() || !user {
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("target/release")).unwrap();
+        let program = dir.path().join("target/release/holdfast");
+        fs::write(&program, PRETENDER).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        Some(Quickstart { dir })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        let home = self.path("h");
+        let mut command = Command::new(packaging("quickstart"));
+        command.args(["--no-install", "--home"]).arg(home).args(words).current_dir(self.dir.path());
+        command.env("CARGO_TARGET_DIR", self.path("target")).env("HOME", self.dir.path());
+        command.stdin(std::process::Stdio::null()).output().unwrap()
+    }
+
+    fn runs(&self, words: &[&str]) -> String {
+        let done = self.run(words);
+        assert!(done.status.success(), "{words:?}: {done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    fn asked(&self, what: &str) -> usize {
+        let asked = fs::read_to_string(self.path("target/release/asked")).unwrap_or_default();
+        asked.lines().filter(|line| line.contains(what)).count()
+    }
+}
+
+#[test]
+fn quickstart_knows_what_it_was_told_and_takes_away_what_it_made() {
+    let Some(quick) = Quickstart::new() else { return };
+    let words = quick.path("words").display().to_string();
+    quick.runs(&["--mount", "m", "--secrets", &words, "--providers", "7"]);
+    quick.runs(&["--stop"]);
+    let told = quick.runs(&[]);
+    assert!(told.contains("with 7 providers") && told.contains(&words), "{told}");
+    assert!(told.trim_end().ends_with("/m"), "{told}");
+    assert_eq!((quick.asked("init"), quick.asked("--providers 7")), (1, 2));
+    // Another file for once is neither remembered nor deleted.
+    fs::write(quick.path("other"), "# Holdfast drive k51other\n").unwrap();
+    quick.runs(&["--secrets", &quick.path("other").display().to_string()]);
+    // Nor is one in the place of the drive's own.
+    let own = fs::read(&words).unwrap();
+    fs::write(&words, "# Holdfast drive k51else\n").unwrap();
+    let told = quick.runs(&["--stop", "--remove"]);
+    assert!(told.contains("left ") && quick.path("words").exists() && quick.path("other").exists(), "{told}");
+    assert!(!quick.path("h").exists() && !quick.path("h-providers").exists());
+    fs::remove_file(&words).unwrap();
+    quick.runs(&["--mount", "m", "--secrets", &words]);
+    assert_eq!(fs::read(&words).unwrap(), own);
+    quick.runs(&["--stop", "--remove"]);
+    assert!(!quick.path("words").exists());
+}
+
+#[test]
+fn quickstart_goes_on_where_it_was_cut_short() {
+    let Some(quick) = Quickstart::new() else { return };
+    fs::write(quick.path("h-secrets"), "mine").unwrap();
+    let refused = quick.run(&["--mount", "m"]);
+    assert!(!refused.status.success(), "{refused:?}");
+    assert_eq!((quick.asked("local-network start"), quick.asked("init")), (0, 0), "before anything is begun");
+    fs::remove_file(quick.path("h-secrets")).unwrap();
+    // Killed between the words and the drive: providers run, and --stop knows it.
+    fs::write(quick.path("target/release/dies"), "").unwrap();
+    assert!(!quick.run(&["--mount", "m"]).status.success());
+    quick.runs(&["--stop"]);
+    assert_eq!(quick.asked("local-network stop"), 1);
+    fs::remove_file(quick.path("target/release/dies")).unwrap();
+    let told = quick.runs(&[]);
+    assert!(told.contains("unfinished-1") && quick.path("h-secrets.unfinished-1").exists(), "{told}");
+    // Damage of the home keeps nothing running, and the program is found again wherever this one is built.
+    fs::write(quick.path("h/config"), "{").unwrap();
+    let mut command = Command::new(packaging("quickstart"));
+    command.arg("--stop").arg("--home").arg(quick.path("h")).env("CARGO_TARGET_DIR", quick.path("elsewhere"));
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!(quick.asked("local-network stop"), 2);
+}

@@ -52,11 +52,13 @@ pub enum ErrorCode {
     PushRunning = 21,
     /// The client cancelled the request.
     Cancelled = 22,
+    /// The push came in more slowly than a push may, and makes room for others. What came stays: it goes on from there.
+    TooSlow = 23,
 }
 
 impl ErrorCode {
     /// Every code, in order.
-    pub const ALL: [ErrorCode; 22] = [
+    pub const ALL: [ErrorCode; 23] = [
         ErrorCode::Malformed,
         ErrorCode::Unsupported,
         ErrorCode::Busy,
@@ -79,6 +81,7 @@ impl ErrorCode {
         ErrorCode::ShuttingDown,
         ErrorCode::PushRunning,
         ErrorCode::Cancelled,
+        ErrorCode::TooSlow,
     ];
 
     /// The number on the wire.
@@ -101,6 +104,7 @@ impl ErrorCode {
                 | ErrorCode::Storage
                 | ErrorCode::ShuttingDown
                 | ErrorCode::PushRunning
+                | ErrorCode::TooSlow
         )
     }
 

@@ -281,8 +281,9 @@ async fn a_deal_is_renewed_without_its_bytes() {
     owner.push(&second.proposal, nothing.clone(), |_| {}).await.unwrap();
     owner.release(slot.proposal.deal_id()).await.unwrap();
     owner.audit(second.proposal.deal_id(), &second.audit(), SOON).await.unwrap();
-    let read = owner.read(second.proposal.deal_id(), &[ByteRange::new(999_000, 1_001)], Priority::Bulk, SOON);
-    assert_eq!(read.await.unwrap()[0], slot.bytes[999_000..]);
+    let range = [ByteRange::new(999_000, 1_001)];
+    let read = owner.read(second.proposal.deal_id(), &range, Priority::Bulk, SOON).await.unwrap();
+    assert_eq!(read[0], slot.bytes[999_000..]);
 
     // Somebody else learns nothing of what is here by naming it.
     let stranger = session(&client, &running, &key(2)).await;

@@ -158,3 +158,78 @@ async fn a_closing_provider_is_never_taken_for_none() {
         assert_eq!(knocking.await.unwrap(), Ok(()), "told that there is no such protocol");
     }
 }
+
+/// Long requests and replies wait for each other's room, and none of them for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_requests_take_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut narrow = config();
+    narrow.limits.requests_bytes_max = 1;
+    narrow.limits.replies_bytes_max = 1;
+    narrow.limits.proofs_bytes_max = 1;
+    let running = Running::with(dir.path(), 7, loopback(), narrow, Arc::default()).await;
+    let clients = [client().await, client().await];
+    let mut sessions = Vec::new();
+    for client in &clients {
+        sessions.push(session(client, &running, &key(1)).await);
+    }
+    let slot = Slot::new(100_000, 1, &key(1), running.peer());
+    slot.store(&sessions[0]).await;
+    let deal = slot.proposal.deal_id();
+    let work = (0..16u8).map(|n| {
+        let (session, slot) = (&sessions[usize::from(n % 2)], &slot);
+        async move {
+            let value = record(1, 500 << 10);
+            assert_eq!(session.put_record(&head(n), &value).await.unwrap(), PutOutcome::Stored);
+            assert_eq!(session.get_record(&head(n)).await.unwrap().unwrap(), value);
+            assert_eq!(session.holdings(None).await.unwrap().holdings.len(), 1);
+            session.audit(deal, &slot.audit(), common::SOON).await.unwrap();
+        }
+    });
+    futures::future::join_all(work.collect::<Vec<_>>()).await;
+    running.stop().await;
+}
+
+/// A control stream on which nothing is said lives as long as the session's data streams move, and no longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_lives_while_its_data_streams_move() {
+    use futures::AsyncWriteExt;
+    use holdfast_net::wire::message::{decode, frame_of};
+    use holdfast_net::wire::{
+        DATA_PROTOCOL, DataRequest, FrameKind, Lane, Reply, Request, WIRE_VERSION, read_frame, write_frame,
+    };
+    use holdfast_net::{ByteRange, DealId};
+    use std::time::Duration;
+    let dir = tempfile::tempdir().unwrap();
+    let mut hasty = config();
+    hasty.limits.idle_seconds = 1;
+    let running = Running::with(dir.path(), 7, loopback(), hasty, Arc::default()).await;
+    let client = client().await;
+    client.node().dial(running.peer(), &[running.addr()], common::SOON).await.unwrap();
+    let mut streams = client.node().streams();
+    let mut control = streams.open_stream(running.peer(), CONTROL_PROTOCOL).await.unwrap();
+    let hello = Request::Hello { agent: "test".into(), v: WIRE_VERSION };
+    write_frame(&mut control, &frame_of(FrameKind::Request, 0, &hello)).await.unwrap();
+    control.flush().await.unwrap();
+    let said = decode::<Reply>(&read_frame(&mut control).await.unwrap().payload()).unwrap();
+    let Reply::Hello { ticket, .. } = said else { panic!("{said:?}") };
+    let mut data = streams.open_stream(running.peer(), DATA_PROTOCOL).await.unwrap();
+    let attach = DataRequest::Attach { lane: Lane::Bulk, ticket };
+    write_frame(&mut data, &frame_of(FrameKind::Request, 0, &attach)).await.unwrap();
+    data.flush().await.unwrap();
+    assert_eq!(read_frame(&mut data).await.unwrap().kind(), FrameKind::Reply);
+    // Three times as long as it may be idle.
+    for n in 1..=10 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let read = DataRequest::Read { deal: DealId([1; 32]), ranges: vec![ByteRange::new(0, 1)] };
+        write_frame(&mut data, &frame_of(FrameKind::Request, n, &read)).await.unwrap();
+        data.flush().await.unwrap();
+        assert_eq!(read_frame(&mut data).await.unwrap().kind(), FrameKind::Error, "there is no such deal");
+    }
+    write_frame(&mut control, &frame_of(FrameKind::Request, 1, &Request::Tags {})).await.unwrap();
+    control.flush().await.unwrap();
+    assert_eq!(read_frame(&mut control).await.unwrap().kind(), FrameKind::Reply);
+    let end = tokio::time::timeout(common::SOON, read_frame(&mut control)).await;
+    assert!(end.unwrap().is_err(), "nothing moves any more");
+    running.stop().await;
+}

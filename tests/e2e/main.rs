@@ -11,6 +11,7 @@
 
 mod badly;
 mod crash;
+mod examined;
 mod full;
 mod inputs;
 mod ipfs;
@@ -120,6 +121,8 @@ const TESTS: &[Test] = &[
     test("sealing_under_load_misses_no_deadline", PROVER, 1_500, proving::under_load),
     waiting(test("two_of_five_providers_are_lost", FUSE, 600, providers::two_of_five_lost)),
     waiting(test("a_provider_that_flips_bits_is_replaced", FUSE, 600, providers::flipped_bits)),
+    waiting(test("the_doctor_finds_what_is_wrong", FUSE, 180, examined::doctor)),
+    waiting(test("everything_is_read_from_the_providers", FUSE, 300, examined::read_whole)),
     waiting(test("silent_and_lying_providers_cost_bounded_time", FUSE, 600, providers::gone_bad)),
     waiting(test("providers_that_move_are_found_again", FUSE, 600, moving::found_again)),
     waiting(test("a_drive_is_found_on_the_local_network", MACHINES, 300, moving::found_nearby)),

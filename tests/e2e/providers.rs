@@ -207,7 +207,7 @@ fn turn(ctx: &Context, network: &Network, number: usize, mode: &str) -> Result<P
 }
 
 /// One bit in each 4 KiB of every file.
-fn flip_bits(dir: &Path) -> Result<u64> {
+pub fn flip_bits(dir: &Path) -> Result<u64> {
     let mut flipped = 0;
     let mut todo: Vec<PathBuf> = vec![dir.to_owned()];
     while let Some(path) = todo.pop() {

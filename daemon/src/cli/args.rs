@@ -86,6 +86,8 @@ pub enum Command {
     Import(ImportArgs),
     /// Check the drive for damage
     Verify(VerifyArgs),
+    /// Look at everything that can be wrong on this machine and with the drive, and say what to do
+    Doctor,
     /// Change the passphrase that unlocks the drive on this machine
     Passphrase(ChangePassphraseArgs),
     /// The providers of this drive
@@ -276,6 +278,9 @@ pub struct VerifyArgs {
     /// Read and hash every local block as well
     #[arg(long)]
     pub deep: bool,
+    /// Read every copy whole from its provider, instead of asking it for a proof of possession
+    #[arg(long)]
+    pub remote: bool,
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
 }

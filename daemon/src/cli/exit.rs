@@ -342,11 +342,11 @@ pub(super) fn from_search(error: &anyhow::Error) -> Option<Failure> {
         }
         let newer = |error: &FormatError| matches!(error, FormatError::Newer { .. });
         if cause.downcast_ref::<FormatError>().is_some_and(newer)
-            || matches!(cause.downcast_ref(), Some(HeadError::Format(error)) if newer(error))
+            || matches!(cause.downcast_ref::<HeadError>(), Some(HeadError::Format(error)) if newer(error))
         {
             return Some((Exit::NewerFormat, UPDATE));
         }
-        Some(match cause.downcast_ref()? {
+        Some(match cause.downcast_ref::<NotFound>()? {
             NotFound::Newer { .. } => (Exit::NewerFormat, UPDATE),
             NotFound::Damaged { .. } => {
                 (Exit::Damage, "Name another of its providers with --peer: one good answer is enough. Nothing was changed.")

@@ -6,6 +6,7 @@
 pub(crate) mod args;
 mod background;
 mod compress;
+mod doctor;
 mod exit;
 mod hardening;
 mod init;
@@ -62,6 +63,7 @@ pub fn main() -> i32 {
         Command::Export(args) => plain::export(&cli, args),
         Command::Import(args) => plain::import(&cli, args),
         Command::Verify(args) => running::verify(&cli, args),
+        Command::Doctor => doctor::run(&cli),
         Command::Passphrase(args) => passphrase::run(&cli, args),
         Command::Provider(args) => provider::run(&cli, args),
         Command::Provide(args) => provide::run(json, args, program),

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     control::{
-        Client, ClientError, Request, STATUS_SECONDS_MAX, StatusReport, SyncReport, UnmountReport,
-        UnmountedReport, VerifyReport,
+        Client, ClientError, ProgressSink, Request, STATUS_SECONDS_MAX, StatusReport, SyncReport,
+        UnmountReport, UnmountedReport, VerifyReport,
     },
     drive,
     home::{Home, HomeError, Passphrase, mountpoint},
@@ -187,7 +187,7 @@ pub fn verify(cli: &Cli, args: &VerifyArgs) -> Outcome {
     let mut home = Home::open(&cli.home_path())?;
     let socket = home.socket_path();
     let mut progress = Progress::new(cli.json);
-    let request = Request::Verify { deep: args.deep };
+    let request = Request::Verify { deep: args.deep, remote: args.remote };
     let report: VerifyReport = match Client::new(&socket).call(&request, |line| progress.show(line)) {
         Ok(report) => report,
         Err(ClientError::NotRunning(_)) => {
@@ -195,7 +195,18 @@ pub fn verify(cli: &Cli, args: &VerifyArgs) -> Outcome {
             let passphrase = Passphrase::obtain(args.passphrase.passphrase_file.as_deref())?;
             let unlocked = home.unlock(&passphrase)?;
             unlocked.lock_in_memory();
-            runtime()?.block_on(drive::verify_unmounted(home, unlocked, args.deep))?
+            runtime()?.block_on(async {
+                let (sink, mut lines) = ProgressSink::channel();
+                let work = drive::verify_unmounted(home, unlocked, (args.deep, args.remote), sink);
+                tokio::pin!(work);
+                loop {
+                    tokio::select! {
+                        biased;
+                        Some(line) = lines.recv() => progress.show(line),
+                        report = &mut work => break report,
+                    }
+                }
+            })?
         }
         Err(error) => return Err(error.into()),
     };
@@ -204,7 +215,8 @@ pub fn verify(cli: &Cli, args: &VerifyArgs) -> Outcome {
     if report.ok {
         return Ok(());
     }
-    Err(Failure::new(Exit::Damage, format!("{} problems", report.problems.len())).hint(
+    let failure = Failure::new(Exit::Damage, format!("{} problems", report.problems.len())).hint(
         "What is Placed comes back from the providers; `holdfast restore` into another home shows how much.",
-    ))
+    );
+    Err(if cli.json { failure.silent() } else { failure })
 }

@@ -29,10 +29,14 @@ pub enum Request {
     Unmount {
         lazy: bool,
     },
-    /// Checks the drive. Answer: `VerifyReport`.
+    /// Checks the drive; with `remote` every copy is read whole instead of challenged. Answer: `VerifyReport`.
     Verify {
         deep: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        remote: bool,
     },
+    /// What `holdfast doctor` looks at; all providers are asked for it. Answer: `DriveFacts`.
+    Doctor {},
     /// What stays here, and what was here once. Answer: as each says.
     Keep {
         what: KeepRequest,

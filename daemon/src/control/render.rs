@@ -393,6 +393,18 @@ impl VerifyReport {
         if self.bytes_read > 0 {
             let _ = write!(out, "; {} read and hashed", size(self.bytes_read));
         }
+        if let Some(r) = &self.remote {
+            let _ = write!(
+                out,
+                "\nread from the providers {} of {} copies, {} of {}; {} are not what they should be; {} hashed",
+                r.read_copies,
+                r.copies,
+                size(r.read_bytes),
+                size(r.bytes),
+                r.damaged,
+                count(r.blocks, "block")
+            );
+        }
         out.push('\n');
         for problem in &self.problems {
             line(&mut out, format_args!("  {problem}"));

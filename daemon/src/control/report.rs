@@ -356,8 +356,26 @@ pub struct VerifyReport {
     pub pieces: u64,
     /// Only with `--deep`: bytes of blocks that were read and hashed.
     pub bytes_read: u64,
+    /// Only with `--remote`: what was read of the providers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteReport>,
     /// What is wrong, at most 1,000 lines.
     pub problems: Vec<String>,
+}
+
+/// Copies of pieces and slots of stripes, as `verify --remote` read them whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteReport {
+    /// What there is to be read, and its bytes.
+    pub copies: u64,
+    pub bytes: u64,
+    /// What was read to its end.
+    pub read_copies: u64,
+    pub read_bytes: u64,
+    /// Copies that are not what the provider was given, or that it does not give.
+    pub damaged: u64,
+    /// Blocks of pieces that were hashed besides, of a few copies.
+    pub blocks: u64,
 }
 
 /// `holdfast provider list --json`.

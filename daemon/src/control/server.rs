@@ -20,6 +20,7 @@ use super::{
     StatusReport, SyncReport, UnmountReport, VerifyReport,
     protocol::{REQUEST_BYTES_MAX, Response},
 };
+use crate::doctor::DriveFacts;
 use crate::home::ProviderAddr;
 
 /// Requests served at once; waits (`sync --wait`) count, so it is generous.
@@ -43,7 +44,9 @@ pub trait ControlHandler: Send + Sync + 'static {
     async fn seal(&self) -> Answer<SealReport>;
     /// Unmounts, seals nothing, closes the store. After `Ok` the daemon's `drive::run` returns.
     async fn unmount(&self, lazy: bool) -> Answer<UnmountReport>;
-    async fn verify(&self, deep: bool, progress: ProgressSink) -> Answer<VerifyReport>;
+    async fn verify(&self, deep: bool, remote: bool, progress: ProgressSink) -> Answer<VerifyReport>;
+    /// What a person is told of who asks what is wrong.
+    async fn doctor(&self) -> Answer<DriveFacts>;
     /// The answer has the shape that the request names.
     async fn keep(&self, what: KeepRequest) -> Answer<serde_json::Value>;
     /// The answer has the shape that the request names.
@@ -67,6 +70,12 @@ impl ProgressSink {
     /// For callers that do not look.
     pub fn none() -> ProgressSink {
         ProgressSink(None)
+    }
+
+    /// For callers that do.
+    pub fn channel() -> (ProgressSink, mpsc::Receiver<ProgressLine>) {
+        let (sender, lines) = mpsc::channel(PROGRESS_LINES_MAX);
+        (ProgressSink(Some(sender)), lines)
     }
 
     pub fn send(&self, line: ProgressLine) {
@@ -145,9 +154,9 @@ async fn serve(stream: UnixStream, handler: Arc<dyn Answers>) -> std::io::Result
             return send(&mut write, &Response::Error(ControlError::new(ErrorKind::Invalid, message))).await;
         }
     };
-    let (sender, mut lines) = mpsc::channel(PROGRESS_LINES_MAX);
+    let (progress, mut lines) = ProgressSink::channel();
     let gone = wait_for_eof(&mut reader);
-    let answering = handler.answer(request, ProgressSink(Some(sender)));
+    let answering = handler.answer(request, progress);
     tokio::pin!(answering, gone);
     loop {
         tokio::select! {
@@ -207,7 +216,8 @@ impl<T: ControlHandler> Answers for T {
                     .await
                     .unwrap_or_else(|error| Err(ControlError::internal(error))),
             ),
-            Request::Verify { deep } => value(handler.verify(deep, progress).await),
+            Request::Verify { deep, remote } => value(handler.verify(deep, remote, progress).await),
+            Request::Doctor {} => value(handler.doctor().await),
             Request::Keep { what } => handler.keep(what).await,
             // Once begun it is finished, whether or not the client stays.
             Request::Public { what } => tokio::spawn(async move { handler.public(what).await })

@@ -62,7 +62,10 @@ impl ControlHandler for Fake {
         }
         Err(ControlError::new(ErrorKind::Busy, "a file is open"))
     }
-    async fn verify(&self, _: bool, _: ProgressSink) -> Answer<VerifyReport> {
+    async fn verify(&self, _: bool, _: bool, _: ProgressSink) -> Answer<VerifyReport> {
+        Err(ControlError::internal("no"))
+    }
+    async fn doctor(&self) -> Answer<crate::doctor::DriveFacts> {
         Err(ControlError::internal("no"))
     }
     async fn keep(&self, _: KeepRequest) -> Answer<serde_json::Value> {

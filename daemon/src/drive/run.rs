@@ -28,7 +28,8 @@ use super::peers::Peers;
 use super::policy::Policy;
 use super::{Engine, Parts};
 use crate::control::{
-    self, ControlError, ControlHandler as _, ErrorKind, RestoredReport, UnmountReport, VerifyReport,
+    self, ControlError, ControlHandler as _, ErrorKind, ProgressSink, RestoredReport, UnmountReport,
+    VerifyReport,
 };
 use crate::handler::{Handler, ProviderList, UnmountRequest};
 use crate::home::{CONFIG_VERSION, Home, ProviderAddr, Unlocked};
@@ -492,13 +493,17 @@ fn client_identity(unlocked: &Unlocked) -> anyhow::Result<holdfast_net::Keypair>
     Ok(identity::keypair(seed)?)
 }
 
-/// `holdfast verify` on a drive that is not mounted: the local half.
-pub async fn verify_unmounted(home: Home, unlocked: Unlocked, deep: bool) -> anyhow::Result<VerifyReport> {
+/// `holdfast verify` on a drive that is not mounted.
+pub async fn verify_unmounted(
+    home: Home,
+    unlocked: Unlocked,
+    (deep, whole): (bool, bool),
+    progress: ProgressSink,
+) -> anyhow::Result<VerifyReport> {
     let mut home = home;
     let engine = open(&mut home, &unlocked, &MountOptions::default()).await?;
     let checked = engine.blocking(move |e| e.drive.check(holdfast_fs::check::CheckOptions { deep })).await;
-    let remote = engine.audit_everything().await;
+    let remote = engine.verify_remote(whole, &progress).await;
     close(&engine).await;
-    let (_, _, remote) = remote?;
-    Ok(crate::handler::verify_report(checked??, remote))
+    Ok(crate::handler::verify_report(checked??, remote?))
 }

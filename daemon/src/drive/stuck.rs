@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use holdfast_net::NetError;
 use holdfast_net::wire::message::ProviderInfo;
 use parking_lot::Mutex;
 
@@ -223,15 +224,15 @@ impl Engine {
         }
     }
 
-    /// What every provider says of itself now, or why it says nothing.
-    pub async fn ask_info(self: &Arc<Self>) -> Vec<(Peer, Result<ProviderInfo, String>)> {
+    /// What every provider says of itself now, and when by our clock; or why it says nothing.
+    pub async fn ask_info(self: &Arc<Self>) -> Vec<(Peer, Result<(ProviderInfo, Seconds), String>)> {
         let there = self.ledger.providers().into_iter();
         let there = there.filter(|(_, row)| !matches!(row.state, ProviderState::Removed));
-        let said: Vec<(Peer, Result<ProviderInfo, String>)> = futures::stream::iter(there)
+        let said: Vec<(Peer, Result<(ProviderInfo, Seconds), String>)> = futures::stream::iter(there)
             .map(|(peer, _)| async move {
                 let asking = async {
                     let session = self.peers.session(&self.ledger, &peer).await?;
-                    session.info().await
+                    Ok::<_, NetError>((session.info().await?, self.now()))
                 };
                 let said = match tokio::time::timeout(PATIENCE, asking).await {
                     Ok(answer) => answer.map_err(|error| error.to_string()),
@@ -242,7 +243,7 @@ impl Engine {
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
-        for (peer, info) in said.iter().filter_map(|(peer, info)| Some((peer, info.as_ref().ok()?))) {
+        for (peer, info) in said.iter().filter_map(|(peer, info)| Some((peer, &info.as_ref().ok()?.0))) {
             self.rooms.tell(peer, Room { free: info.free, accepting: info.accepting });
         }
         said
@@ -293,7 +294,9 @@ mod tests {
 
     #[test]
     fn a_person_reads_who_is_kept_from_it_and_until_when() {
-        let peers = |names: &[&str]| names.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let peers = |names: &[&str]| -> BTreeSet<Peer> {
+            names.iter().map(|name| name.as_bytes().to_vec()).collect()
+        };
         let at = |hour: u64, minute: u64| 20_000 * 86_400 + hour * 3600 + minute * 60;
         let bars = [
             (Bar::Keeps, peers(&["a", "b"])),

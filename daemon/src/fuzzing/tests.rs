@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::{ControlError, ErrorKind, KeepRequest, ProgressLine, PublicRequest, RuleChange};
+use crate::doctor::facts::{DealFacts, ProviderFacts, Said};
 use crate::drive::ledger::{PieceRow, ProviderRow, Release, StripePiece, StripeRow};
 use holdfast_compressed::{Shape, SlotEntry, SlotSet, SlotTree, SlotTreeBuilder, StoredLevel, open_binding};
 use holdfast_content::publication::PublicPiece;
@@ -84,6 +85,8 @@ fn valid_values_are_seeds() {
         Request::Status {},
         Request::Sync { wait: true, timeout_seconds: Some(9) },
         Request::Unmount { lazy: false },
+        Request::Verify { deep: true, remote: true },
+        Request::Doctor {},
         Request::Keep {
             what: KeepRequest::Prune { rule: RuleChange { weekly: Some(4), ..RuleChange::default() } },
         },
@@ -113,7 +116,26 @@ fn valid_values_are_seeds() {
     let stands = crate::control::provider_sample();
     seed("daemon-provider-status", &serde_json::to_vec(&stands).unwrap());
     seed("daemon-metrics-request", b"GET /metrics HTTP/1.1\r\nHost: localhost:9464\r\n\r\n");
-    seed("daemon-status", &serde_json::to_vec(&crate::control::render::tests::sample()).unwrap());
+    let status = crate::control::render::tests::sample();
+    seed("daemon-status", &serde_json::to_vec(&status).unwrap());
+    let facts = DriveFacts {
+        status,
+        corruption: None,
+        open_files: Some((9, 99)),
+        writers_wait: false,
+        quota: None,
+        deals: DealFacts::default(),
+        providers: vec![ProviderFacts {
+            peer_id: peer.into(),
+            said: Some(Said { ahead_seconds: -2, free: 7, accepting: Some(true) }),
+            silence: None,
+            domain: 1,
+            barred_until: None,
+            reason: None,
+            bytes: 5,
+        }],
+    };
+    seed("daemon-doctor", &serde_json::to_vec(&facts).unwrap());
     seed("daemon-ledger-piece", &cbor(&PieceRow::new(1 << 20, 3)));
     let pieces = [1, 2, 3].map(|n| StripePiece { id: [n; 16], len: 1000 * u64::from(n) }).to_vec();
     let stripe = PieceRow::striped(StripeRow { parity: 2, pieces, entry: 9 }, vec![vec![1; 40]; 5]).unwrap();

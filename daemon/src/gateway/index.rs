@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A slot's blocks are hashed once, when it is stored; the file says where they lie, and is made anew where it is missing or damaged. Served
-//! is only what hashes right again. Memory: about 70 bytes for each block.
+//! is only what hashes right again. Memory: about 70 bytes for each place, at most three places of a block and `PLACES_MAX` in all; the
+//! files count in the provider's capacity.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -37,8 +38,10 @@ const ENTRY_BYTES: usize = 44;
 const DIGEST_BYTES: usize = 32;
 /// Blocks of one slot in its file; a longer one is none of ours.
 const SLOT_BLOCKS_MAX: usize = 1 << 20;
-/// Blocks of all slots: about a gigabyte of memory.
-const BLOCKS_MAX: usize = 16 << 20;
+/// Places of all blocks in all slots: about a gigabyte of memory.
+const PLACES_MAX: usize = 16 << 20;
+/// Places of one block, each in another slot. When one of them goes, slots that had a further one are asked again.
+const PLACES_OF_BLOCK_MAX: usize = 3;
 /// How often deals are looked at.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 const BUFFER_BYTES: usize = 1 << 20;
@@ -65,7 +68,70 @@ struct State {
     blocks: HashMap<[u8; 32], Place>,
     /// Further places of blocks that lie in several slots.
     others: HashMap<[u8; 32], Vec<Place>>,
+    /// In both.
+    places: usize,
+    /// Slots with blocks that have places enough in others.
+    partly: HashSet<DealId>,
+    /// Slots for whose blocks there was no room.
+    passed_over: HashSet<DealId>,
+    /// Bytes of the files.
+    files: HashMap<DealId, u64>,
+    /// What earlier runs left of deals that are gone was deleted.
+    swept: bool,
     next: u32,
+}
+
+impl State {
+    /// Enters a slot's blocks; whether each of them has a place there now.
+    fn enter(&mut self, slot: u32, entries: &[Entry]) -> bool {
+        let mut all = true;
+        for entry in entries {
+            let place = Place { slot, offset: entry.offset, len: entry.len };
+            let Some(first) = self.blocks.get(&entry.digest).copied() else {
+                self.blocks.insert(entry.digest, place);
+                self.places += 1;
+                continue;
+            };
+            let others = self.others.get(&entry.digest).map_or(&[][..], Vec::as_slice);
+            if first.slot == slot || others.iter().any(|other| other.slot == slot) {
+                continue;
+            }
+            if others.len() + 1 >= PLACES_OF_BLOCK_MAX {
+                all = false;
+                continue;
+            }
+            self.others.entry(entry.digest).or_default().push(place);
+            self.places += 1;
+        }
+        all
+    }
+
+    fn forget(&mut self, deals: &[DealId]) {
+        let gone: HashSet<u32> = deals.iter().filter_map(|deal| self.by_deal.remove(deal)).collect();
+        for deal in deals {
+            self.partly.remove(deal);
+            self.passed_over.remove(deal);
+            self.files.remove(deal);
+        }
+        self.slots.retain(|number, _| !gone.contains(number));
+        let others = &mut self.others;
+        others.retain(|_, places| {
+            places.retain(|place| !gone.contains(&place.slot));
+            !places.is_empty()
+        });
+        self.blocks.retain(|digest, place| {
+            if !gone.contains(&place.slot) {
+                return true;
+            }
+            let other = others.get_mut(digest).and_then(Vec::pop);
+            if let Some(other) = other {
+                *place = other;
+            }
+            other.is_some()
+        });
+        others.retain(|_, places| !places.is_empty());
+        self.places = self.blocks.len() + others.values().map(Vec::len).sum::<usize>();
+    }
 }
 
 /// See the module. Clones are the same one.
@@ -89,12 +155,11 @@ impl PublicIndex {
         loop {
             let changes = provider.deals_changes();
             if seen != Some(changes) {
-                let (index, provider, ending) = (self.clone(), provider.clone(), stop.clone());
-                let done =
-                    tokio::task::spawn_blocking(move || index.sync(&provider.stored_deals(), &ending)).await;
+                let (index, of, ending) = (self.clone(), provider.clone(), stop.clone());
+                let done = tokio::task::spawn_blocking(move || index.sync(&of.stored_deals(), &ending)).await;
+                provider.set_beside_bytes(self.file_bytes());
                 match done {
-                    Ok(Ok(())) => seen = Some(changes),
-                    Ok(Err(error)) => tracing::warn!(%error, "the index of public blocks"),
+                    Ok(()) => seen = Some(changes),
                     Err(error) => tracing::error!(%error, "the index of public blocks"),
                 }
             }
@@ -106,76 +171,109 @@ impl PublicIndex {
     }
 
     /// Takes in what is new, and forgets what is gone.
-    pub(crate) fn sync(&self, deals: &[StoredDeal], stop: &CancellationToken) -> Result<(), HomeError> {
+    pub(crate) fn sync(&self, deals: &[StoredDeal], stop: &CancellationToken) {
         let public: HashMap<DealId, &StoredDeal> =
             deals.iter().filter(|deal| deal.public).map(|deal| (deal.deal, deal)).collect();
-        let known: HashSet<DealId> = self.state.read().by_deal.keys().copied().collect();
-        let gone: Vec<DealId> = known.iter().filter(|deal| !public.contains_key(*deal)).copied().collect();
+        self.sweep(&public);
+        let known = |state: &State| -> HashSet<DealId> {
+            state.by_deal.keys().chain(&state.passed_over).copied().collect()
+        };
+        let before = known(&self.state.read());
+        let gone: Vec<DealId> = before.into_iter().filter(|deal| !public.contains_key(deal)).collect();
         if !gone.is_empty() {
-            self.forget(&gone);
-            for deal in gone {
+            self.state.write().forget(&gone);
+            for deal in &gone {
                 let _ = std::fs::remove_file(self.dir.join(deal.to_string()));
             }
+            self.take_again(&public, stop);
         }
+        let known = known(&self.state.read());
         for (deal, stored) in public.iter().filter(|(deal, _)| !known.contains(*deal)) {
             if stop.is_cancelled() {
-                return Ok(());
+                return;
             }
-            let path = self.dir.join(deal.to_string());
-            let bytes_max = (HEAD_BYTES + SLOT_BLOCKS_MAX * ENTRY_BYTES + DIGEST_BYTES) as u64;
-            let kept = read_limited(&path, bytes_max).ok().and_then(|bytes| decode(&bytes));
-            let entries = match kept {
-                Some(entries) => entries,
-                None => {
-                    let entries = hash_slot(&stored.slot);
-                    write_atomically(&path, &encode(&entries))?;
-                    entries
-                }
-            };
-            self.take(*deal, &stored.slot, &entries);
+            let entries = self.entries(stored);
+            self.take(*deal, &stored.slot, &entries, PLACES_MAX);
         }
-        Ok(())
     }
 
-    fn take(&self, deal: DealId, slot: &Path, entries: &[Entry]) {
-        let mut state = self.state.write();
-        if state.blocks.len().saturating_add(entries.len()) > BLOCKS_MAX {
-            tracing::warn!(%deal, "more than {BLOCKS_MAX} public blocks: a slot is kept and not served");
+    /// Once: files of deals that ended while nobody looked.
+    fn sweep(&self, public: &HashMap<DealId, &StoredDeal>) {
+        if std::mem::replace(&mut self.state.write().swept, true) {
             return;
         }
-        let number = state.next;
-        state.next = state.next.wrapping_add(1);
-        state.slots.insert(number, (deal, slot.to_owned()));
-        state.by_deal.insert(deal, number);
-        for entry in entries {
-            let place = Place { slot: number, offset: entry.offset, len: entry.len };
-            match state.blocks.get(&entry.digest) {
-                Some(_) => state.others.entry(entry.digest).or_default().push(place),
-                None => _ = state.blocks.insert(entry.digest, place),
+        let Ok(files) = std::fs::read_dir(&self.dir) else { return };
+        for file in files.flatten() {
+            let deal = file.file_name().to_str().and_then(|name| name.parse::<DealId>().ok());
+            if deal.is_some_and(|deal| !public.contains_key(&deal)) {
+                let _ = std::fs::remove_file(file.path());
             }
         }
     }
 
-    fn forget(&self, deals: &[DealId]) {
+    /// Slots went, and others may have room, or be the only ones that are left with a block.
+    fn take_again(&self, public: &HashMap<DealId, &StoredDeal>, stop: &CancellationToken) {
+        let partly = {
+            let mut state = self.state.write();
+            state.passed_over.clear();
+            std::mem::take(&mut state.partly)
+        };
+        for deal in partly {
+            let slot = self.state.read().by_deal.get(&deal).copied();
+            let (Some(slot), Some(stored), false) = (slot, public.get(&deal), stop.is_cancelled()) else {
+                continue;
+            };
+            let entries = self.entries(stored);
+            let mut state = self.state.write();
+            if !state.enter(slot, &entries) {
+                state.partly.insert(deal);
+            }
+        }
+    }
+
+    /// From the slot's file; where there is none, from the slot itself.
+    fn entries(&self, stored: &StoredDeal) -> Vec<Entry> {
+        let path = self.dir.join(stored.deal.to_string());
+        let bytes_max = (HEAD_BYTES + SLOT_BLOCKS_MAX * ENTRY_BYTES + DIGEST_BYTES) as u64;
+        let kept = read_limited(&path, bytes_max).ok();
+        let (entries, bytes) = match kept.and_then(|bytes| Some((decode(&bytes)?, bytes.len()))) {
+            Some(kept) => kept,
+            None => {
+                let entries = hash_slot(&stored.slot);
+                let bytes = encode(&entries);
+                // Without its file the slot is hashed again after the next start, and served all the same.
+                match write_atomically(&path, &bytes) {
+                    Ok(()) => (entries, bytes.len()),
+                    Err(error) => {
+                        tracing::warn!(%error, "an index of public blocks is not kept");
+                        (entries, 0)
+                    }
+                }
+            }
+        };
+        self.state.write().files.insert(stored.deal, bytes as u64);
+        entries
+    }
+
+    fn take(&self, deal: DealId, path: &Path, entries: &[Entry], places_max: usize) {
         let mut state = self.state.write();
-        let State { slots, by_deal, blocks, others, .. } = &mut *state;
-        let gone: HashSet<u32> = deals.iter().filter_map(|deal| by_deal.remove(deal)).collect();
-        slots.retain(|number, _| !gone.contains(number));
-        others.retain(|_, places| {
-            places.retain(|place| !gone.contains(&place.slot));
-            !places.is_empty()
-        });
-        blocks.retain(|digest, place| {
-            if !gone.contains(&place.slot) {
-                return true;
-            }
-            let other = others.get_mut(digest).and_then(Vec::pop);
-            if let Some(other) = other {
-                *place = other;
-            }
-            other.is_some()
-        });
-        others.retain(|_, places| !places.is_empty());
+        if state.places.saturating_add(entries.len()) > places_max {
+            tracing::warn!(%deal, "more than {places_max} places of public blocks: a slot is kept and not served");
+            state.passed_over.insert(deal);
+            return;
+        }
+        let slot = state.next;
+        state.next = state.next.wrapping_add(1);
+        state.slots.insert(slot, (deal, path.to_owned()));
+        state.by_deal.insert(deal, slot);
+        if !state.enter(slot, entries) {
+            state.partly.insert(deal);
+        }
+    }
+
+    /// Bytes that its files take.
+    pub fn file_bytes(&self) -> u64 {
+        self.state.read().files.values().sum()
     }
 
     /// How many blocks it knows.

@@ -15,7 +15,7 @@ use holdfast_content::retrieve::{FetchError, Priority};
 use holdfast_net::stripe::{self, StripeShape};
 use holdfast_net::{ByteRange, DealId, NetError, mask};
 
-use super::{HEDGE_MAX, HEDGE_MIN, NetRetriever, Sources, net_priority};
+use super::{HEDGE_MAX, HEDGE_MIN, NetRetriever, Sources, is_suspicious, net_priority};
 use crate::drive::ledger::{Holder, PieceId, PieceRow};
 use crate::drive::slots;
 
@@ -97,7 +97,7 @@ impl NetRetriever {
                     Err(error) => {
                         tracing::debug!(peer = %crate::drive::peers::peer_short(&said.holder.provider), %error, "read failed");
                         sources.peers.note(&said.holder.provider, None);
-                        if error.is_fault_of_provider() {
+                        if is_suspicious(&error) {
                             self.suspicions.lock().insert((at.stripe, said.slot));
                         }
                         if let Some((slot, holder)) = left.pop_front() {

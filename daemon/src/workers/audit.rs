@@ -23,6 +23,8 @@ use crate::drive::domains::Tags;
 use crate::drive::ledger::{Holder, Peer, PieceId, ProviderState, Verdict};
 use crate::worker::{Context, Detail, Next, Worker};
 
+mod whole;
+
 /// Providers that are challenged side by side.
 const PROVIDERS_AT_ONCE: usize = 8;
 /// Challenges of one provider in one step: what was learned is committed at least that often.

@@ -66,7 +66,11 @@ impl Session {
                 NetError::Disconnected(_)
                 | NetError::Refused {
                     code:
-                        ErrorCode::PushRunning | ErrorCode::Busy | ErrorCode::Cancelled | ErrorCode::ShuttingDown,
+                        ErrorCode::PushRunning
+                        | ErrorCode::Busy
+                        | ErrorCode::Cancelled
+                        | ErrorCode::ShuttingDown
+                        | ErrorCode::TooSlow,
                     ..
                 } => {
                     if reached > furthest {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::peer_set::PeerSet;
 use crate::tags::Tags;
+use crate::wire::limits::IDLE_TIMEOUT;
 
 /// Whose deals are taken. What a deal's key owns is served to whoever proves the key, from anywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl std::fmt::Debug for Gate {
 /// A provider's policy.
 #[derive(Debug, Clone)]
 pub struct ProviderConfig {
-    /// Bytes that it takes in all: slots, promised ones included, and records. Records may go beyond by
+    /// Bytes that it takes in all: slots, promised ones included, records, and the index of public blocks. Records may go beyond by
     /// [`ProviderConfig::records_bytes_max`], so that a full provider still takes the newer heads of its drives.
     pub capacity_bytes: u64,
     /// Bytes that stay free on the disk in any case.
@@ -127,6 +128,15 @@ pub struct ProviderLimits {
     pub reads_per_stream_max: usize,
     /// Bytes read from disk that wait to be sent, over all streams.
     pub serving_bytes_max: usize,
+    /// Bytes of control requests above 1 KiB that are being read or answered, over all sessions.
+    pub requests_bytes_max: usize,
+    /// Bytes of records and pages of holdings that wait to be sent, over all sessions.
+    pub replies_bytes_max: usize,
+    /// Bytes of answers to audits that wait to be sent, over all sessions.
+    pub proofs_bytes_max: usize,
+    /// Seconds after which a stream ends on which nothing is under way; a session's data streams count for its control
+    /// stream.
+    pub idle_seconds: u64,
     /// Audits that are answered at once. They have their own: proving outranks serving.
     pub audits_max: usize,
     /// Pushes at once.
@@ -158,6 +168,10 @@ impl Default for ProviderLimits {
             inflight_max: 64,
             reads_per_stream_max: 4,
             serving_bytes_max: 64 << 20,
+            requests_bytes_max: 64 << 20,
+            replies_bytes_max: 64 << 20,
+            proofs_bytes_max: 16 << 20,
+            idle_seconds: IDLE_TIMEOUT.as_secs(),
             audits_max: 4,
             pushes_max: 32,
             tree_permille: TREE_PERMILLE_DEFAULT,

@@ -1,10 +1,11 @@
 //! Control streams: a session from its hello to its end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::AsyncReadExt;
 use libp2p::{PeerId, Stream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::session::ClientSession;
@@ -15,13 +16,12 @@ use crate::deal::{
 use crate::error::ErrorCode;
 use crate::manifest::{MANIFEST_BYTES_MAX, SUITE_PUBLIC, SignedManifest};
 use crate::node::AGENT;
+use crate::record::RECORD_BYTES_MAX;
 use crate::settlement::SettlementError;
 use crate::wire::WIRE_VERSION;
 use crate::wire::frame::{FrameError, FrameKind, HEADER_BYTES};
 use crate::wire::io::{self, Outgoing};
-use crate::wire::limits::{
-    FRAME_PAYLOAD_BYTES_MAX, HELLO_TIMEOUT, HOLDINGS_MAX, IDLE_TIMEOUT, RANGES_MAX, READ_BYTES_MAX,
-};
+use crate::wire::limits::{FRAME_PAYLOAD_BYTES_MAX, HELLO_TIMEOUT, HOLDINGS_MAX, RANGES_MAX, READ_BYTES_MAX};
 use crate::wire::message::{self, HoldingWire, ProviderInfo, Reply, Request, WireError};
 
 use super::store::{DealState, RecordBounds};
@@ -29,10 +29,37 @@ use crate::deal::DealId;
 
 /// Replies waiting to be written.
 const OUTGOING_FRAMES_MAX: usize = 4;
+/// Requests up to this length wait for no room: a session has `inflight_max` of them at most.
+const SMALL_BYTES_MAX: usize = 1 << 10;
+/// Bytes of a proof for each leaf that it shows, its path included; see proofs/SOUNDNESS.md, section 2.
+const PROOF_LEAF_BYTES_MAX: usize = 2 << 10;
 /// Clocks of clients may differ from ours by so many seconds.
 const CLOCK_SKEW_SECONDS: u64 = 600;
 /// Room in a page of holdings for what is not a deal.
 const PAGE_SLACK_BYTES: usize = 4096;
+
+/// Bytes in memory until they are no more, and the session's turn to have some.
+struct Held {
+    room: OwnedSemaphorePermit,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Held {
+    /// Waits for the session's turn, and until so many bytes more may be in memory.
+    async fn take(turns: &Arc<Semaphore>, room: &Arc<Semaphore>, bytes: usize) -> Option<Held> {
+        let turn = turns.clone().acquire_owned().await.ok()?;
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let room = room.clone().acquire_many_owned(bytes).await.ok()?;
+        Some(Held { room, _turn: turn })
+    }
+
+    /// What turned out not to be needed is others'.
+    fn shrink(mut self, bytes: usize) -> Held {
+        let excess = self.room.num_permits().saturating_sub(bytes);
+        drop(self.room.split(excess));
+        self
+    }
+}
 
 /// Serves one control stream until it ends.
 pub(super) async fn serve(inner: &Arc<Inner>, peer: PeerId, mut stream: Stream) -> Result<(), FrameError> {
@@ -69,7 +96,7 @@ async fn serve_session(
     let counters = inner.node.counters();
     let inflight_max = inner.config.limits.inflight_max;
     let (mut reader, mut writer) = stream.split();
-    let (replies, mut outgoing) = mpsc::channel::<Outgoing<()>>(OUTGOING_FRAMES_MAX);
+    let (replies, mut outgoing) = mpsc::channel::<Outgoing<Option<Held>>>(OUTGOING_FRAMES_MAX);
     let greeting = Reply::Hello {
         agent: AGENT.into(),
         inflight: inflight_max,
@@ -80,16 +107,21 @@ async fn serve_session(
         v: WIRE_VERSION,
     };
     let greeting = message::frame_of(FrameKind::Reply, hello, &greeting);
-    let _ = replies.send(Outgoing { frame: greeting, _held: () }).await;
+    let _ = replies.send(Outgoing { frame: greeting, _held: None }).await;
+    let idle = Duration::from_secs(inner.config.limits.idle_seconds.max(1));
     let inflight = Arc::new(Semaphore::new(usize::from(inflight_max)));
     let read = async {
         let mut tasks = JoinSet::new();
         loop {
             while tasks.try_join_next().is_some() {}
-            let header = match io::read_header(&mut reader, Some(IDLE_TIMEOUT)).await {
-                // Whoever waits for a long answer is not idle.
-                Err(FrameError::Idle) if !tasks.is_empty() => continue,
+            let header = match io::read_header(&mut reader, Some(idle)).await {
+                // Whoever waits for a long answer is not idle, nor is one whose data streams move.
+                Err(FrameError::Idle) if !tasks.is_empty() || session.life.still() < idle => continue,
                 result => result?,
+            };
+            let room = match header.payload > SMALL_BYTES_MAX {
+                true => Held::take(&session.asking, &inner.asked, header.payload).await,
+                false => None,
             };
             let payload = io::read_payload(&mut reader, &header).await?;
             counters.add_received(payload.len() + HEADER_BYTES);
@@ -103,15 +135,22 @@ async fn serve_session(
             let Ok(permit) = inflight.clone().acquire_owned().await else { return Ok(()) };
             let (inner, session, replies) = (inner.clone(), session.clone(), replies.clone());
             tasks.spawn(async move {
-                let reply = match message::decode::<Request>(&payload) {
-                    Ok(request) => answer(&inner, &session, request).await,
-                    Err(e) => Err(WireError::new(ErrorCode::Malformed, e.to_string())),
+                let request = message::decode::<Request>(&payload);
+                drop(payload);
+                let (reply, held) = match request {
+                    Ok(request) => {
+                        let held = hold_reply(&inner, &session, &request).await;
+                        (answer(&inner, &session, request).await, held)
+                    }
+                    Err(e) => (Err(WireError::new(ErrorCode::Malformed, e.to_string())), None),
                 };
+                drop(room);
                 let frame = match reply {
                     Ok(reply) => message::frame_of(FrameKind::Reply, header.request, &reply),
                     Err(e) => message::error_frame(header.request, &e),
                 };
-                let _ = replies.send(Outgoing { frame, _held: () }).await;
+                let held = held.map(|held| held.shrink(frame.encoded().len()));
+                let _ = replies.send(Outgoing { frame, _held: held }).await;
                 drop(permit);
             });
         }
@@ -119,7 +158,24 @@ async fn serve_session(
     tokio::select! {
         result = read => result,
         result = io::write_all(&mut writer, &mut outgoing, &counters) => result,
+        // It made room for another one.
+        () = session.ended.cancelled() => Ok(()),
     }
+}
+
+/// Room for the longest answer to a request, before any of it is made. Proofs have their own: who does not take its pages
+/// keeps nobody from being audited. Whoever gets but an error waits for nothing.
+async fn hold_reply(inner: &Inner, session: &ClientSession, request: &Request) -> Option<Held> {
+    let (room, bytes) = match request {
+        Request::Audit(audit) if inner.stored(session, &audit.deal).is_ok() => {
+            (&inner.proofs, PROOF_LEAF_BYTES_MAX * (usize::from(audit.count) + 1))
+        }
+        Request::Holdings { .. } if !session.keys().is_empty() => (&inner.answered, FRAME_PAYLOAD_BYTES_MAX),
+        Request::Put { .. } if !session.keys().is_empty() => (&inner.answered, RECORD_BYTES_MAX),
+        Request::Get { .. } => (&inner.answered, RECORD_BYTES_MAX),
+        _ => return None,
+    };
+    Held::take(&session.answering, room, bytes.min(FRAME_PAYLOAD_BYTES_MAX)).await
 }
 
 async fn answer(
@@ -348,4 +404,26 @@ async fn release(inner: &Arc<Inner>, session: &ClientSession, deal: DealId) -> R
         tracing::warn!(%deal, "settlement did not take the release: {e}");
     }
     Ok(Reply::Ok {})
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn room_is_given_back_as_it_is_not_needed() {
+        let (turns, room) = (Arc::new(Semaphore::new(2)), Arc::new(Semaphore::new(1000)));
+        let held = Held::take(&turns, &room, 700).await.unwrap();
+        assert_eq!((turns.available_permits(), room.available_permits()), (1, 300));
+        let held = held.shrink(200);
+        assert_eq!((turns.available_permits(), room.available_permits()), (1, 800));
+        let held = held.shrink(5000);
+        assert_eq!(room.available_permits(), 800, "a longer one than was thought takes no more");
+        let second = Held::take(&turns, &room, 800).await.unwrap();
+        drop(held);
+        assert_eq!((turns.available_permits(), room.available_permits()), (1, 200));
+        drop(second);
+        assert_eq!((turns.available_permits(), room.available_permits()), (2, 1000));
+    }
 }

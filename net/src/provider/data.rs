@@ -13,6 +13,7 @@ use libp2p::{PeerId, Stream};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::session::ClientSession;
@@ -22,8 +23,10 @@ use crate::deal::{ByteRange, DealId};
 use crate::error::ErrorCode;
 use crate::wire::frame::{Frame, FrameError, FrameKind, HEADER_BYTES, Header};
 use crate::wire::io::{self, Outgoing};
+use crate::wire::life::{Counts, Living};
 use crate::wire::limits::{
-    DATA_FRAME_BYTES, HELLO_TIMEOUT, IDLE_TIMEOUT, PUSH_STALL_TIMEOUT, RANGES_MAX, READ_BYTES_MAX,
+    DATA_FRAME_BYTES, HELLO_TIMEOUT, PUSH_BYTES_PER_SECOND_MIN, PUSH_STALL_TIMEOUT, PUSH_WINDOW, RANGES_MAX,
+    READ_BYTES_MAX,
 };
 use crate::wire::message::{self, DataRequest, Reply, WireError};
 
@@ -75,6 +78,7 @@ pub(super) async fn serve(inner: &Arc<Inner>, peer: PeerId, mut stream: Stream) 
         &counters,
     )
     .await?;
+    let stream = Living::new(stream, session.life.clone(), Counts::Both);
     tokio::select! {
         result = serve_attached(inner, &session, stream) => result,
         () = session.ended.cancelled() => Ok(()),
@@ -84,7 +88,7 @@ pub(super) async fn serve(inner: &Arc<Inner>, peer: PeerId, mut stream: Stream) 
 async fn serve_attached(
     inner: &Arc<Inner>,
     session: &Arc<ClientSession>,
-    stream: Stream,
+    stream: Living<Stream>,
 ) -> Result<(), FrameError> {
     let counters = inner.node.counters();
     let (mut reader, mut writer) = stream.split();
@@ -97,11 +101,12 @@ async fn serve_attached(
         inflight: Arc::new(Semaphore::new(usize::from(inner.config.limits.inflight_max))),
         reads: Arc::new(Semaphore::new(inner.config.limits.reads_per_stream_max.max(1))),
     };
+    let idle = Duration::from_secs(inner.config.limits.idle_seconds.max(1));
     let read = async {
         let mut tasks = JoinSet::new();
         loop {
             while tasks.try_join_next().is_some() {}
-            let header = match io::read_header(&mut reader, Some(IDLE_TIMEOUT)).await {
+            let header = match io::read_header(&mut reader, Some(idle)).await {
                 Err(FrameError::Idle) if !tasks.is_empty() => continue,
                 result => result?,
             };
@@ -331,12 +336,12 @@ async fn push(
 
 /// Opens what there is of the slot. The thread of a push that has just been ended may hold it for a moment.
 async fn begin(inner: &Arc<Inner>, deal: DealId) -> Result<Begin, WireError> {
-    let patience = tokio::time::Instant::now() + PREEMPT_TIMEOUT;
+    let patience = Instant::now() + PREEMPT_TIMEOUT;
     loop {
         let worker = inner.clone();
         let begun = blocking(move || worker.store.begin(&deal, &|entry| worker.receipt(deal, entry))).await;
         match begun {
-            Err(e) if e.code == ErrorCode::PushRunning.number() && tokio::time::Instant::now() < patience => {
+            Err(e) if e.code == ErrorCode::PushRunning.number() && Instant::now() < patience => {
                 tokio::time::sleep(PREEMPT_POLL).await;
             }
             result => return result,
@@ -381,6 +386,30 @@ impl Drop for PushTurn {
     }
 }
 
+/// How fast a push comes in. Only waiting for the client counts, not for the own disk.
+#[derive(Default)]
+struct Pace {
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    fn came(&mut self, waited: Duration, bytes: usize) -> Result<(), WireError> {
+        self.waited += waited;
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        if self.waited < PUSH_WINDOW {
+            return Ok(());
+        }
+        let least = self.waited.as_secs().saturating_mul(PUSH_BYTES_PER_SECOND_MIN);
+        if self.bytes < least {
+            let text = format!("{} bytes in {} s are too slow for a push", self.bytes, self.waited.as_secs());
+            return Err(WireError::new(ErrorCode::TooSlow, text));
+        }
+        *self = Pace::default();
+        Ok(())
+    }
+}
+
 /// Moves frames to a thread that writes and hashes them.
 async fn receive(
     inner: &Arc<Inner>,
@@ -397,9 +426,15 @@ async fn receive(
         }
         Ok(incoming)
     });
+    let mut pace = Pace::default();
     let feed = async move {
         loop {
-            match tokio::time::timeout(PUSH_STALL_TIMEOUT, data.recv()).await {
+            let waiting = Instant::now();
+            let next = tokio::time::timeout(PUSH_STALL_TIMEOUT, data.recv()).await;
+            if let Ok(Some(Some(bytes))) = &next {
+                pace.came(waiting.elapsed(), bytes.len())?;
+            }
+            match next {
                 Err(_) => return Err(WireError::new(ErrorCode::Cancelled, "the push stalled")),
                 Ok(None) => return Err(WireError::new(ErrorCode::Cancelled, "the stream ended")),
                 Ok(Some(None)) => return Ok(()),
@@ -415,4 +450,30 @@ async fn receive(
     let (incoming, ()) = tokio::try_join!(disk, feed)?;
     let worker = inner.clone();
     blocking(move || incoming.finish(&|entry| worker.receipt(deal, entry))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_push_must_come_at_a_pace() {
+        const FRAME: usize = 256 << 10;
+        let frames = |every: Duration, count: u32| {
+            let mut pace = Pace::default();
+            (0..count).find_map(|n| pace.came(every, FRAME).err().map(|e| (n, e.code)))
+        };
+        // 8 KiB/s is a frame in 32 s; a frame a minute once held a push's place for as long as its client liked.
+        assert_eq!(frames(Duration::from_secs(30), 1000), None);
+        assert_eq!(frames(Duration::from_secs(59), 1000), Some((5, ErrorCode::TooSlow.number())));
+        // What was fast before is no credit, and one slow window is not made good later.
+        let mut pace = Pace::default();
+        for _ in 0..1000 {
+            assert!(pace.came(Duration::from_secs(1), FRAME).is_ok());
+        }
+        let slow = (0..20).find_map(|_| pace.came(Duration::from_secs(59), 1).err());
+        assert_eq!(slow.map(|e| e.code), Some(ErrorCode::TooSlow.number()));
+        // The own disk is no matter: nothing was waited for.
+        assert!((0..1000).all(|_| Pace::default().came(Duration::ZERO, 1).is_ok()));
+    }
 }

@@ -40,7 +40,7 @@ use crate::error::{ErrorCode, NetError};
 use crate::node::Node;
 use crate::record::RecordRules;
 use crate::settlement::Settlement;
-use crate::wire::limits::DATA_FRAME_BYTES;
+use crate::wire::limits::{DATA_FRAME_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 use crate::wire::message::WireError;
 use crate::wire::{CONTROL_PROTOCOL, DATA_PROTOCOL};
 
@@ -96,6 +96,12 @@ struct Inner {
     sessions: Sessions,
     /// Bytes on their way from disk to stream.
     serving: Arc<Semaphore>,
+    /// Bytes of control requests that are not small, from their headers on.
+    asked: Arc<Semaphore>,
+    /// Bytes of control replies that may be long, until they are written.
+    answered: Arc<Semaphore>,
+    /// The same of answers to audits.
+    proofs: Arc<Semaphore>,
     audits: Arc<Semaphore>,
     pushes: Arc<Semaphore>,
     /// Who is pushing what: a newer push of a deal ends the older one.
@@ -137,10 +143,13 @@ impl Provider {
             .map_err(|e| NetError::Local(e.to_string()))??;
         let limits = &config.limits;
         store.tree_permille = limits.tree_permille;
+        let room =
+            |bytes: usize, least: usize| Arc::new(Semaphore::new(bytes.clamp(least, Semaphore::MAX_PERMITS)));
         let inner = Inner {
-            serving: Arc::new(Semaphore::new(
-                limits.serving_bytes_max.clamp(DATA_FRAME_BYTES, Semaphore::MAX_PERMITS),
-            )),
+            serving: room(limits.serving_bytes_max, DATA_FRAME_BYTES),
+            asked: room(limits.requests_bytes_max, FRAME_PAYLOAD_BYTES_MAX),
+            answered: room(limits.replies_bytes_max, FRAME_PAYLOAD_BYTES_MAX),
+            proofs: room(limits.proofs_bytes_max, FRAME_PAYLOAD_BYTES_MAX),
             audits: Arc::new(Semaphore::new(limits.audits_max)),
             pushes: Arc::new(Semaphore::new(limits.pushes_max)),
             uptime_before: store.uptime(),
@@ -242,6 +251,11 @@ impl Provider {
             audits_answered: read(&inner.tallies.audits_answered),
             audits_failed: read(&inner.tallies.audits_failed),
         }
+    }
+
+    /// What is kept in the folder beyond slots and records, for whoever does more with slots: it counts in the capacity.
+    pub fn set_beside_bytes(&self, bytes: u64) {
+        self.inner.store.beside.store(bytes, Ordering::Relaxed);
     }
 
     /// Changes whose deals are taken, from the next one on.

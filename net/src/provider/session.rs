@@ -12,11 +12,16 @@ use super::config::ProviderLimits;
 use crate::deal::verify_key_signature;
 use crate::env::Env;
 use crate::error::ErrorCode;
+use crate::wire::life::Life;
 use crate::wire::limits::KEYS_MAX;
 use crate::wire::message::{Ticket, WireError, session_key_message};
 
 /// Where sessions are all taken, whoever has proven no key for so long makes room.
 const STRANGER_MS: u64 = 10_000;
+
+/// Of one session, so that it takes many to use up what all share.
+const LONG_REQUESTS_MAX: usize = 8;
+const LONG_REPLIES_MAX: usize = 4;
 
 /// A client, from its hello to the end of its control stream.
 pub(super) struct ClientSession {
@@ -27,6 +32,12 @@ pub(super) struct ClientSession {
     pub(super) ended: CancellationToken,
     /// Data streams that may still be opened.
     pub(super) streams: Arc<Semaphore>,
+    /// What moves on them.
+    pub(super) life: Arc<Life>,
+    /// Turns to have a control request in memory that is not small.
+    pub(super) asking: Arc<Semaphore>,
+    /// Turns to have a long control reply in memory.
+    pub(super) answering: Arc<Semaphore>,
     begun_ms: u64,
     keys: Mutex<Vec<[u8; 32]>>,
 }
@@ -100,6 +111,9 @@ impl Sessions {
             ticket: Ticket(env.random()),
             ended: parent.child_token(),
             streams: Arc::new(Semaphore::new(limits.streams_per_session_max)),
+            life: Arc::new(Life::new()),
+            asking: Arc::new(Semaphore::new(LONG_REQUESTS_MAX)),
+            answering: Arc::new(Semaphore::new(LONG_REPLIES_MAX)),
             begun_ms: now_ms,
             keys: Mutex::default(),
         });

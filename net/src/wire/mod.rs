@@ -47,4 +47,8 @@ pub mod limits {
     pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
     /// A push that sends nothing.
     pub const PUSH_STALL_TIMEOUT: Duration = Duration::from_secs(60);
+    /// Over each window of waiting for a push, so many bytes must have come for each second of it.
+    pub const PUSH_BYTES_PER_SECOND_MIN: u64 = 8 << 10;
+    /// The window.
+    pub const PUSH_WINDOW: Duration = Duration::from_secs(5 * 60);
 }

@@ -39,7 +39,7 @@ async fn site(limits: GatewayLimits) -> Site {
     let root = directory(Profile::V0, &[("big".into(), file), ("sub".into(), sub)], &mut sink).unwrap();
     let index = PublicIndex::open(dir.path()).unwrap();
     let stop = CancellationToken::new();
-    index.sync(&[slot(dir.path(), 1, &blocks)], &stop).unwrap();
+    index.sync(&[slot(dir.path(), 1, &blocks)], &stop);
     let gateway = Gateway::bind("127.0.0.1:0".parse().unwrap(), index, limits).await.unwrap();
     let address = gateway.address().unwrap();
     tokio::spawn(gateway.run(stop.clone()));

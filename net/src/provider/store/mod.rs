@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_proofs::PieceCid;
 use nix::fcntl::{Flock, FlockArg};
@@ -162,6 +163,8 @@ pub(super) struct Store {
     /// What a slot's tree cache may take, in thousandths of the slot.
     pub(super) tree_permille: u16,
     ballast: Ballast,
+    /// Bytes that lie beside slots and records and count like them.
+    pub(super) beside: AtomicU64,
     steps: Steps,
     _lock: Flock<File>,
 }
@@ -189,6 +192,7 @@ impl Store {
             records: Records::open(dir("records"), steps.clone()).map_err(local)?,
             tree_permille: TREE_PERMILLE_DEFAULT,
             ballast: Ballast::new(root),
+            beside: AtomicU64::new(0),
             steps,
             _lock: lock,
         };
@@ -305,7 +309,8 @@ impl Store {
         let awaited = committed.saturating_sub(stored);
         let disk = disk::free_bytes(&self.root).unwrap_or(0);
         let disk = disk.saturating_sub(config.disk_reserve_bytes).saturating_sub(awaited);
-        config.capacity_bytes.saturating_sub(committed).saturating_sub(self.records.bytes()).min(disk)
+        let beside = self.records.bytes().saturating_add(self.beside.load(Ordering::Relaxed));
+        config.capacity_bytes.saturating_sub(committed).saturating_sub(beside).min(disk)
     }
 
     /// Takes a deal whose terms are good: sets the space aside, writes the row, returns the answer to send. For a

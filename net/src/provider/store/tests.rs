@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use holdfast_proofs::CommpHasher;
 
@@ -116,6 +116,18 @@ fn a_full_disk_can_be_freed() {
     full.store(false, Ordering::SeqCst);
     store.sweep(&config(), 0, 0);
     assert!(ballast.exists(), "it is there for the next time");
+}
+
+#[test]
+fn what_lies_beside_the_slots_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Steps::default()).unwrap();
+    let config = ProviderConfig { disk_reserve_bytes: 0, ..ProviderConfig::with_capacity(1 << 20) };
+    assert_eq!(store.room(&config), 1 << 20);
+    store.beside.store(1 << 19, Ordering::Relaxed);
+    assert_eq!(store.room(&config), 1 << 19);
+    store.beside.store(u64::MAX, Ordering::Relaxed);
+    assert_eq!(store.room(&config), 0);
 }
 
 /// Whoever asks how things stand does not wait for a record's sync.
