@@ -63,6 +63,9 @@ async fn start(mood: &Arc<Mood>) -> Node {
 
 async fn answer(mut stream: Stream, mood: &Mood) {
     while let Ok(frame) = read_frame(&mut stream).await {
+        if frame.kind() != FrameKind::Request {
+            continue;
+        }
         let reply = match message::decode::<Request>(&frame.payload()).unwrap() {
             Request::Hello { .. } => {
                 mood.hellos.fetch_add(1, Ordering::SeqCst);

@@ -108,15 +108,8 @@ fn possession(file: &PossessionFile) -> Result<Verified, Failure> {
         kind: "possession",
         strength: "production strength",
         key_sha256: None,
-        shows: vec![format!(
-            "whoever made it could produce {} drawn leaves of {} after the seed was known",
-            verdict.leaves_checked(),
-            file.piece
-        )],
-        does_not_show: vec![
-            "where the bytes are, or how many copies there are".to_owned(),
-            "that the seed was fresh: only who drew it, or a beacon, knows that".to_owned(),
-        ],
+        shows: verdict.shows(),
+        does_not_show: verdict.does_not_show(),
     })
 }
 

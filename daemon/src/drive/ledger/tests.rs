@@ -381,13 +381,16 @@ fn what_was_proposed_and_not_gone_on_with_is_ended() {
     let rows = Arc::new(Memory::default());
     let l = ledger(&rows);
     let key = holdfast_net::SigningKey::from_bytes(&[3; 32]);
+    let provider = holdfast_net::identity::keypair([7; 32]).unwrap().public().to_peer_id().to_bytes();
     let proposal = |nonce: u8| {
-        let cid = holdfast_proofs::commp::CommpHasher::new().finish().to_cid().unwrap();
+        let mut hasher = holdfast_proofs::commp::CommpHasher::new();
+        hasher.update(&[1; 100]);
+        let cid = hasher.finish().to_cid().unwrap();
         holdfast_net::DealProposal {
             version: holdfast_net::deal::DEAL_VERSION,
             suite: holdfast_net::deal::DEAL_SUITE,
             client: key.verifying_key().to_bytes(),
-            provider: b"a".to_vec(),
+            provider: provider.clone(),
             piece_cid: cid,
             raw_len: 100,
             manifest: [0; 32],
