@@ -87,7 +87,7 @@ pub struct ProviderHandle {
 }
 
 impl ProviderHandle {
-    /// Starts a program that prints its full address on a line of its own.
+    /// Starts a program that prints its full address on a line of its own, indented or not.
     pub fn start(ctx: &Context, command: &mut Command, log: &Path) -> Result<ProviderHandle> {
         let mut process = Process::start(command, log, &ctx.registry)?;
         let mut address = None;
@@ -96,6 +96,7 @@ impl ProviderHandle {
             address = process
                 .output()
                 .lines()
+                .map(str::trim)
                 .find(|line| line.starts_with('/') && line.contains("/p2p/"))
                 .map(str::to_owned);
             Ok(address.is_some())
