@@ -85,6 +85,7 @@ impl Vfs {
             }
             self.load_extents(ino, state)?;
         }
+        self.finish_trim(to_ino, locked.get(to_ino)?)?;
         let (to_log2, to_size) = {
             let row = &locked.get(to_ino)?.row;
             (row.chunk_log2, row.size)

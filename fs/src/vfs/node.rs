@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub(crate) chunks: Mutex<BTreeMap<u64, Option<ChunkRow>>>,
     /// `row.atime` is newer than the row at rest.
     pub(crate) atime_dirty: bool,
+    /// A truncation to this byte stands under its mark: extents behind it are still to go, before the file may grow.
+    pub(crate) trimming: Option<u64>,
     /// What [`NodeCache::recount`] last counted here.
     pub(crate) counted: usize,
 }
@@ -57,6 +59,7 @@ impl State {
             probes: AtomicU32::new(0),
             chunks: Mutex::new(BTreeMap::new()),
             atime_dirty: false,
+            trimming: None,
             counted: 0,
         }
     }
@@ -226,7 +229,10 @@ impl NodeCache {
             // here alone, for whoever still looks at it (a working directory that was removed), until `forget_dead`.
             let keep = Arc::strong_count(&node) > 1
                 || node.opens.load(Ordering::Relaxed) > 0
-                || node.state.try_read().is_none_or(|state| state.atime_dirty || state.dead);
+                || node
+                    .state
+                    .try_read()
+                    .is_none_or(|state| state.atime_dirty || state.dead || state.trimming.is_some());
             if keep {
                 shard.push(ino, node);
                 tries -= 1;

@@ -167,6 +167,9 @@ impl Vfs {
         }
         chunks.iter().for_each(|key| txn.forget(Table::Chunk, key));
         xattrs.iter().for_each(|key| txn.forget(Table::Xattr, key));
+        if state.trimming.is_some() {
+            txn.delete_orphan(ino);
+        }
         txn.delete_inode(ino);
         Ok(true)
     }
@@ -178,10 +181,13 @@ impl Vfs {
         Ok(rows.into_iter().map(|(key, _)| key).collect())
     }
 
-    /// One bounded step towards taking the rows of an orphan that nobody has open.
+    /// One bounded step towards taking the rows of an orphan that nobody has open. Of a file with a name: the end of a truncation.
     fn reclaim_step(&self, node: &Arc<Node>) -> Result<Step, FsError> {
         let ino = node.ino;
         let mut state = node.write();
+        if state.row.nlink > 0 {
+            self.finish_trim(ino, &mut state)?;
+        }
         if state.dead || state.row.nlink > 0 || node.opens.load(Ordering::Relaxed) > 0 {
             return Ok(Step { rows: 0, more: false });
         }
@@ -233,6 +239,12 @@ impl Vfs {
         self.reclaim(1).map(drop)
     }
 
+    /// For what could not be done now: the next round of housekeeping looks at it.
+    pub(super) fn reclaim_later(&self, ino: Ino) {
+        // The other end is where it is taken from: who fails again holds up nobody.
+        self.reclaimable.lock().insert(0, ino);
+    }
+
     /// A round of housekeeping begins: what lingered for a whole one may be reclaimed.
     pub fn begin_round(&self) {
         let less = |rounds: u32| Some(rounds.saturating_sub(1));
@@ -282,20 +294,28 @@ impl Vfs {
                 };
                 match orphan {
                     OrphanRow::Unlinked => self.reclaimable.lock().push(ino),
-                    OrphanRow::Trim { from } => {
-                        let mut state = node.write();
-                        let row = state.row.clone();
-                        self.trim(ino, &mut state, from, row)?;
-                        if state.row.nlink == 0 {
-                            self.reclaimable.lock().push(ino);
-                        }
-                    }
+                    OrphanRow::Trim { from } => self.recover_trim(&node, from)?,
                 }
             }
             if !full {
                 return Ok(());
             }
         }
+    }
+
+    /// Ends a truncation that a crash interrupted.
+    fn recover_trim(&self, node: &Arc<Node>, from: u64) -> Result<(), FsError> {
+        let mut state = node.write();
+        if state.row.size > from {
+            // No file grows under its mark: this one outlived its truncation, as earlier versions let it.
+            let mut txn = self.rows.begin();
+            txn.delete_orphan(node.ino);
+            txn.commit()?;
+            return Ok(());
+        }
+        state.trimming = Some(from);
+        self.finish_trim_or_later(node.ino, &mut state);
+        Ok(())
     }
 }
 
@@ -308,6 +328,7 @@ struct Step {
 /// Nothing is at rest any more: what is left in memory is empty.
 fn bury(state: &mut State) {
     state.dead = true;
+    state.trimming = None;
     state.row.nlink = 0;
     state.extents = Some(super::extents::ExtentMap::new());
     state.dir = (state.row.kind == Kind::Dir).then(DirMap::new);

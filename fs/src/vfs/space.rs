@@ -52,6 +52,7 @@ impl Vfs {
         if state.dead {
             return Err(FsError::NotFound);
         }
+        self.finish_trim(ino, &mut state)?;
         let now = self.now();
         let mut row = InodeRow { mtime: now, ctime: now, ..state.row.clone() };
         if !caller.privileged {
