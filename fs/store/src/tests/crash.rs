@@ -424,3 +424,44 @@ fn a_mark_that_is_written_during_a_sync_is_kept_until_the_next() {
     store.inner.sync_all().unwrap();
     assert_eq!(active.retained.lock().len(), 0);
 }
+
+/// Who commits and cuts while a checkpoint waits for its sync freezes layers that the sync does not cover.
+#[test]
+fn the_index_never_has_what_the_log_may_lose() {
+    for edge in ["sync.before", "sync.log.done"] {
+        let (medium, index) = (CrashMedium::new(), MemoryIndex::new());
+        let during: Arc<Mutex<Option<Store>>> = Arc::default();
+        let hook = {
+            let during = during.clone();
+            Arc::new(move |name: &'static str| {
+                if name == edge
+                    && let Some(store) = during.lock().take()
+                {
+                    let mut txn = Txn::new();
+                    txn.put(Table::Meta, b"b", b"2".to_vec());
+                    txn.payload(store.stage_payload(&pattern(2, 5_000)).unwrap());
+                    store.commit(txn).unwrap();
+                    drop(store.cut().unwrap());
+                }
+            })
+        };
+        let options = crate::StoreOptions { failpoints: Failpoints::with_hook(hook), ..small() };
+        let (store, _) =
+            open_on(Arc::new(medium.clone()), IndexKind::Shared(index.clone()), options).unwrap();
+        let mut txn = Txn::new();
+        txn.put(Table::Meta, b"a", b"1".to_vec());
+        store.commit(txn).unwrap();
+        *during.lock() = Some(store.clone());
+        store.checkpoint().unwrap();
+        assert!(during.lock().is_none(), "{edge} was not met");
+        let usage = store.usage();
+        assert!(usage.applied_lsn <= usage.durable_lsn, "{edge}: {usage:?}");
+        for seed in 0..16 {
+            let cut = Arc::new(medium.power_cut(seed));
+            let (after, report) = open_on(cut, IndexKind::Shared(index.after_crash()), small()).unwrap();
+            assert_eq!(report.corruption, None, "{edge}, cut {seed}");
+            assert_eq!(after.get(Table::Meta, b"a").unwrap().unwrap(), "1", "{edge}, cut {seed}");
+            assert!(after.scrub().unwrap().is_empty(), "{edge}, cut {seed}: a payload is lost");
+        }
+    }
+}
