@@ -19,7 +19,7 @@ use fuser::{
 
 use super::convert::{attr, errno, kind};
 use super::pool::{Late, Pool};
-use super::reply::{reply_names, reply_xattr};
+use super::reply::{DIR_PAGE, list, reply_names, reply_xattr, while_in_time};
 use crate::rows::{Ino, Kind, ROOT_INO};
 use crate::vfs::{Attr, DirEntry, FsError, SeekTo, Vfs};
 
@@ -35,8 +35,6 @@ pub(super) const TOP: Ino = SNAPSHOT_BIT;
 const TOP_TTL: Duration = Duration::from_secs(1);
 /// How long what is in a commit; it never changes, but its commit may be dropped.
 const TTL: Duration = Duration::from_secs(60);
-/// Entries fetched for one readdir reply.
-const DIR_PAGE: usize = 256;
 /// Cookies of `.` and `..`; those of commits follow.
 const COOKIE_DOTDOT: u64 = 2;
 
@@ -231,58 +229,37 @@ impl Frozen {
         );
     }
 
-    pub(super) fn readdir(&self, ino: u64, mut offset: u64, mut reply: ReplyDirectory) {
+    pub(super) fn readdir(&self, ino: u64, offset: u64, mut reply: ReplyDirectory) {
         self.serve(move |live, late| {
-            if let Err(error) = late {
-                return reply.error(errno(&error));
-            }
-            loop {
-                let page = match entries_of(live, ino, offset) {
-                    Ok(page) => page,
-                    Err(error) => return reply.error(errno(&error)),
-                };
-                if page.is_empty() {
-                    return reply.ok();
-                }
-                for entry in page {
-                    offset = entry.cookie;
-                    let name = OsStr::from_bytes(&entry.name);
-                    if reply.add(INodeNo(entry.ino), entry.cookie, kind(entry.kind), name) {
-                        return reply.ok();
-                    }
-                }
+            let page = |offset| entries_of(live, ino, offset);
+            let give = |entry: &DirEntry| {
+                let name = OsStr::from_bytes(&entry.name);
+                Ok(reply.add(INodeNo(entry.ino), entry.cookie, kind(entry.kind), name))
+            };
+            match late.and_then(|()| list(offset, page, give, || true)) {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(&error)),
             }
         });
     }
 
-    pub(super) fn readdirplus(&self, ino: u64, mut offset: u64, mut reply: ReplyDirectoryPlus) {
+    pub(super) fn readdirplus(&self, ino: u64, offset: u64, mut reply: ReplyDirectoryPlus) {
         self.serve(move |live, late| {
-            if let Err(error) = late {
-                return reply.error(errno(&error));
-            }
             let ttl = if ino == TOP { &TOP_TTL } else { &TTL };
-            loop {
-                let page = match entries_of(live, ino, offset) {
-                    Ok(page) => page,
-                    Err(error) => return reply.error(errno(&error)),
+            let page = |offset| entries_of(live, ino, offset);
+            let give = |entry: &DirEntry| {
+                // A commit that was dropped meanwhile is not found.
+                let found = match is_frozen(entry.ino) {
+                    true => attr_of(live, entry.ino)?,
+                    false => live.getattr(entry.ino)?,
                 };
-                if page.is_empty() {
-                    return reply.ok();
-                }
-                for entry in page {
-                    offset = entry.cookie;
-                    let found = match is_frozen(entry.ino) {
-                        true => attr_of(live, entry.ino),
-                        false => live.getattr(entry.ino),
-                    };
-                    // A commit that was dropped meanwhile is left out.
-                    let Ok(found) = found else { continue };
-                    let generation = Generation(u64::from(found.generation));
-                    let name = OsStr::from_bytes(&entry.name);
-                    if reply.add(INodeNo(entry.ino), entry.cookie, name, ttl, &attr(&found), generation) {
-                        return reply.ok();
-                    }
-                }
+                let generation = Generation(u64::from(found.generation));
+                let name = OsStr::from_bytes(&entry.name);
+                Ok(reply.add(INodeNo(entry.ino), entry.cookie, name, ttl, &attr(&found), generation))
+            };
+            match late.and_then(|()| list(offset, page, give, while_in_time())) {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(&error)),
             }
         });
     }
