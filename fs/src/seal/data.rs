@@ -3,7 +3,7 @@
 //! Owns: the walk over the changed files of a cut, and what becomes of their extents. Promises: the chunks show each file as of the cut; what is written is
 //! installed as its pieces are finished; memory holds a few chunks and the rows of one round; each file that changed is looked at once, in however many
 //! rounds, and again only if it changes meanwhile. Refuses: inodes without a name (they are in no commit), and chunks whose old content is out of reach
-//! (their inode is pending).
+//! or whose payload the medium lost (their inode is pending).
 //!
 //!     marked inodes ─► extents by offset ─► Planner ─► old chunk + payloads ─► Pool (tag, compress, encrypt, hash) ─► PieceSink ─► install
 
@@ -13,7 +13,7 @@ use std::thread::Scope;
 use holdfast_content::block::digest_of;
 use holdfast_content::chunk::{self, SealedChunk};
 use holdfast_content::keys::DriveKeys;
-use holdfast_store::{Lsn, Reads, Snapshot, Store, Table};
+use holdfast_store::{Lsn, Reads, Snapshot, Store, StoreError, Table};
 
 use super::overlay::Overlay;
 use super::plan::{Part, Planner, Work};
@@ -275,6 +275,11 @@ impl DataRound<'_, '_> {
                         self.lap.pending.insert(ino);
                         Ok(())
                     }
+                    Err(Missing::Unreadable(error)) => {
+                        tracing::error!(ino, n, %error, "a chunk stays in the log: what was written cannot be read back");
+                        self.lap.pending.insert(ino);
+                        Ok(())
+                    }
                     Err(Missing::Failed(error)) => Err(error),
                 }
             }
@@ -298,10 +303,7 @@ impl DataRound<'_, '_> {
             match part.source {
                 ExtentSource::Zero => slot.fill(0),
                 ExtentSource::Payload { payload, skip } => {
-                    self.cut
-                        .snapshot
-                        .read_payload(payload, skip, slot)
-                        .map_err(|e| Missing::Failed(e.into()))?;
+                    self.cut.snapshot.read_payload(payload, skip, slot)?;
                 }
             }
         }
@@ -415,7 +417,18 @@ impl DataRound<'_, '_> {
 enum Missing {
     /// The old chunk may be had another time.
     Pending(ChunkError),
+    /// The medium lost a payload: that file's trouble, and no other's.
+    Unreadable(StoreError),
     Failed(DriveError),
+}
+
+impl From<StoreError> for Missing {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Corrupt { .. } | StoreError::Io { .. } => Self::Unreadable(error),
+            other => Self::Failed(other.into()),
+        }
+    }
 }
 
 impl From<ChunkError> for Missing {

@@ -316,6 +316,37 @@ fn seal_and_prove_remote(drive: &Drive) {
     check(drive);
 }
 
+/// A bad sector under one file keeps that file out of the commits, and no other.
+#[test]
+fn a_payload_that_cannot_be_read_holds_up_its_file_alone() {
+    let media = Media::default();
+    let drive = open(&media);
+    let vfs = drive.vfs();
+    let (bad, good) = (create(vfs, ROOT_INO, "bad"), create(vfs, ROOT_INO, "good"));
+    let before = media.log.contents();
+    write(vfs, bad, 0, &noise(1, 100_000));
+    let after = media.log.contents();
+    let (name, bytes) = after
+        .iter()
+        .find(|(name, bytes)| name.starts_with("data-") && before.get(*name) != Some(*bytes))
+        .unwrap();
+    let at = bytes.len() - 500;
+    let file = holdfast_store::StorageMedium::open(&media.log, name).unwrap();
+    file.write_at(&[!bytes[at]], at as u64).unwrap();
+    write(vfs, good, 0, &noise(2, 100_000));
+    let commit = drive.seal().unwrap().unwrap();
+    assert_eq!(commit.pending, [bad]);
+    let retriever = Arc::new(FakeRetriever::new());
+    publish(&drive, &retriever);
+    let restored = attach(&Media::default(), &commit, retriever);
+    let mut buf = vec![0; 100_000];
+    assert_eq!(restored.vfs().read(good, 0, &mut buf).unwrap(), buf.len());
+    assert!(buf == noise(2, 100_000));
+    // Written anew, it is like any other.
+    write(vfs, bad, 0, &noise(3, 100_000));
+    assert_eq!(seal_and_prove(&drive).unwrap().pending, []);
+}
+
 #[test]
 fn checkpoint_pieces() {
     let drive = open(&Media::default());
