@@ -20,7 +20,8 @@ use super::plan::{Part, Planner, Work};
 use super::pool::Pool;
 use super::{INSTALL_ROWS, ROUND_CHUNKS_MAX, SealParts};
 use crate::drive::error::DriveError;
-use crate::pieces::rows::DedupRow;
+use crate::pieces::blocks::BlockReader;
+use crate::pieces::rows::{BlockRow, DedupRow};
 use crate::pieces::writer::PieceSink;
 use crate::rows::marks::ChangedKeys;
 use crate::rows::{ChunkRow, ExtentSource, Ino, InodeRow, Kind, OrphanRow, View, keys};
@@ -142,10 +143,10 @@ pub(crate) fn run(
 ) -> Result<(Round, Vec<SealedFile>), DriveError> {
     let threads = parts.options.seal_threads;
     std::thread::scope(|scope: &Scope<'_, '_>| {
-        let (keys, store) = (parts.keys.clone(), parts.store.clone());
-        let pool =
-            Pool::start(scope, threads, parts.haste.clone(), move |job: &Job| make(&keys, &store, job))
-                .map_err(|error| DriveError::System(format!("a sealing thread: {error}")))?;
+        let (keys, store, blocks) = (parts.keys.clone(), parts.store.clone(), parts.trees.blocks.clone());
+        let work = move |job: &Job| make(&keys, &store, &blocks, job);
+        let pool = Pool::start(scope, threads, parts.haste.clone(), work)
+            .map_err(|error| DriveError::System(format!("a sealing thread: {error}")))?;
         let seen_generation = sink.generation();
         let mut data = DataRound {
             parts,
@@ -441,20 +442,28 @@ impl From<ChunkError> for Missing {
 }
 
 /// The arithmetic, on a thread of the pool.
-fn make(keys: &DriveKeys, store: &Store, job: &Job) -> Made {
+fn make(keys: &DriveKeys, store: &Store, blocks: &BlockReader, job: &Job) -> Made {
     let plain_len = job.plain.len() as u64;
-    let outcome = outcome(keys, store, &job.plain);
+    let outcome = outcome(keys, store, blocks, &job.plain);
     Made::Chunk { ino: job.ino, n: job.n, plain_len, extents: job.extents, outcome }
 }
 
-fn outcome(keys: &DriveKeys, store: &Store, plain: &[u8]) -> Result<Outcome, DriveError> {
+fn outcome(
+    keys: &DriveKeys,
+    store: &Store,
+    blocks: &BlockReader,
+    plain: &[u8],
+) -> Result<Outcome, DriveError> {
     if plain.iter().all(|byte| *byte == 0) {
         return Ok(Outcome::Hole);
     }
     let tag = chunk::dedup_tag(&keys.dedup, plain);
     if let Some(row) = store.get(Table::Dedup, &tag)? {
         let known = DedupRow::decode(&row)?;
-        if known.plain_len as usize == plain.len() && store.get(Table::Block, &known.digest)?.is_some() {
+        if known.plain_len as usize == plain.len()
+            && let Some(row) = store.get(Table::Block, &known.digest)?
+            && blocks.is_sound(&BlockRow::decode(&row)?.at(&known.digest))
+        {
             return Ok(Outcome::Known(known));
         }
     }
