@@ -307,6 +307,7 @@ impl Vfs {
             let state = node.write();
             node.opens.fetch_sub(1, Ordering::Relaxed) == 1 && state.row.nlink == 0 && !state.dead
         };
+        drop(node);
         if orphan {
             // One step here, the rest by whoever keeps house: the thread that hears this serves others too.
             self.let_go(ino)?;
@@ -314,9 +315,9 @@ impl Vfs {
         Ok(())
     }
 
-    /// The kernel let go of an inode: what is dead leaves memory.
+    /// The kernel let go of an inode: what is dead, or will be, leaves memory.
     pub fn forget(&self, ino: Ino) {
-        self.nodes.forget_dead(ino);
+        self.nodes.forget(ino);
     }
 
     /// Returns when everything that this inode is or was is on disk, its name included.

@@ -80,6 +80,8 @@ pub(crate) struct Node {
     loaded: AtomicBool,
     /// Open files; while there are any, the node stays in the cache and its rows at rest.
     pub(crate) opens: AtomicU32,
+    /// The kernel let go of it since its last name went, so that nobody asks for it once it is dead.
+    pub(crate) forgotten: AtomicBool,
     /// Directories: `row.parent`, readable without the lock. Changes only under the rename lock.
     pub(crate) parent: AtomicU64,
     state: RwLock<State>,
@@ -141,6 +143,7 @@ impl NodeCache {
                         ino,
                         loaded: AtomicBool::new(false),
                         opens: AtomicU32::new(0),
+                        forgotten: AtomicBool::new(false),
                         parent: AtomicU64::new(0),
                         state: RwLock::new(State::new(placeholder())),
                     });
@@ -168,6 +171,8 @@ impl NodeCache {
                     row.flags |= inode_flags::HAS_CHUNKS;
                 }
                 node.parent.store(row.parent, Ordering::Relaxed);
+                // One without a name that the kernel knows stays in memory: this one is from before the start.
+                node.forgotten.store(row.nlink == 0, Ordering::SeqCst);
                 *state = State::new(row);
                 node.loaded.store(true, Ordering::Release);
                 Ok(())
@@ -188,6 +193,7 @@ impl NodeCache {
             ino,
             loaded: AtomicBool::new(true),
             opens: AtomicU32::new(0),
+            forgotten: AtomicBool::new(false),
             parent: AtomicU64::new(state.row.parent),
             state: RwLock::new(state),
         });
@@ -197,12 +203,27 @@ impl NodeCache {
         node
     }
 
-    /// Drops a node of which nothing is at rest any more, once nobody uses it.
-    pub(crate) fn forget_dead(&self, ino: Ino) {
+    /// The kernel let go of an inode. A dead one goes at once; one that dies later goes then.
+    pub(crate) fn forget(&self, ino: Ino) {
         let mut shard = self.shard(ino).lock();
+        // Set before the look at it: whoever is burying it just now looks at this after that.
+        if let Some(node) = shard.peek(&ino) {
+            node.forgotten.store(true, Ordering::SeqCst);
+        }
+        self.drop_dead(&mut shard, ino);
+    }
+
+    /// After a burial: drops the node if the kernel let go of it before. While somebody uses it it stays, and is evicted in time.
+    pub(crate) fn buried(&self, ino: Ino) {
+        let mut shard = self.shard(ino).lock();
+        self.drop_dead(&mut shard, ino);
+    }
+
+    fn drop_dead(&self, shard: &mut LruCache<Ino, Arc<Node>>, ino: Ino) {
         let unused = shard.peek(&ino).is_some_and(|node| {
             Arc::strong_count(node) == 1
                 && node.opens.load(Ordering::Relaxed) == 0
+                && node.forgotten.load(Ordering::SeqCst)
                 && node.state.try_read().is_some_and(|state| state.dead)
         });
         if unused && let Some(node) = shard.pop(&ino) {
@@ -225,14 +246,16 @@ impl NodeCache {
             && (shard.len() > self.nodes_max || self.details.load(Ordering::Relaxed) > self.details_max)
         {
             let Some((ino, node)) = shard.pop_lru() else { return };
-            // Only this cache hands out references, under this mutex: a count of one stays one. What is dead lives
-            // here alone, for whoever still looks at it (a working directory that was removed), until `forget_dead`.
+            // Only this cache hands out references, under this mutex: a count of one stays one. What has no name lives
+            // here alone, for whoever still looks at it (a working directory that was removed), until the kernel lets go.
             let keep = Arc::strong_count(&node) > 1
                 || node.opens.load(Ordering::Relaxed) > 0
-                || node
-                    .state
-                    .try_read()
-                    .is_none_or(|state| state.atime_dirty || state.dead || state.trimming.is_some());
+                || node.state.try_read().is_none_or(|state| {
+                    let nameless = node.is_loaded() && state.row.nlink == 0;
+                    (state.atime_dirty && !state.dead)
+                        || state.trimming.is_some()
+                        || (nameless && !node.forgotten.load(Ordering::SeqCst))
+                });
             if keep {
                 shard.push(ino, node);
                 tries -= 1;

@@ -57,8 +57,10 @@ impl Vfs {
                 other => other?,
             };
             if let Some(fate) = self.try_remove(&dir, &node, name, want_dir)? {
+                let unused = node.opens.load(Ordering::Relaxed) == 0;
+                drop(node);
                 if let Fate::Orphan = fate
-                    && node.opens.load(Ordering::Relaxed) == 0
+                    && unused
                 {
                     self.let_go(ino)?;
                 }
@@ -125,6 +127,8 @@ impl Vfs {
             txn.put_inode(node.ino, row);
             return Ok(Fate::Lives);
         }
+        // Whoever takes the name away knows the inode by it.
+        node.forgotten.store(false, Ordering::SeqCst);
         // A file that is only just being opened holds its lock, or sees `nlink` 0 and stays an orphan's guest.
         let unused = node.opens.load(Ordering::Relaxed) == 0 && !self.is_careful();
         if unused && self.write_death(txn, node.ino, state)? {
@@ -266,6 +270,8 @@ impl Vfs {
                 other => other?,
             };
             let step = self.reclaim_step(&node)?;
+            drop(node);
+            self.nodes.buried(ino);
             done += step.rows.max(ORPHAN_ROWS);
             if step.more {
                 self.reclaimable.lock().push(ino);

@@ -107,6 +107,60 @@ fn files_of_many_extents_go_in_bounded_records() {
 }
 
 #[test]
+fn what_is_dead_leaves_memory_when_the_kernel_has_let_go() {
+    let drive = Drive::new();
+    let is_known = |ino| drive.vfs.nodes.peek(ino).is_some();
+    // Told before, between and after: of a file that was closed, of a large one that goes in steps, and of one that waits.
+    let closed = drive.vfs.create_open(&ROOT, ROOT_INO, b"closed", &NewNode::file(0o600, 0)).unwrap().ino;
+    drive.vfs.unlink(ROOT_INO, b"closed").unwrap();
+    drive.vfs.forget(closed);
+    assert!(is_known(closed), "it is open");
+    drive.vfs.release_file(closed).unwrap();
+    assert!(!is_known(closed));
+    let large = drive.file("large");
+    for i in 0..3_000u64 {
+        drive.write(large, i * 8, b"x");
+    }
+    drive.vfs.unlink(ROOT_INO, b"large").unwrap();
+    drive.vfs.forget(large);
+    while drive.vfs.reclaim(1).unwrap() {}
+    assert!(!is_known(large));
+    // Not told yet: whoever holds it sees what it was, however much comes after.
+    let (held, dir) = (drive.file("held"), drive.dir("dir"));
+    // An earlier time says nothing: whoever unlinks it knows it again.
+    drive.vfs.forget(held);
+    drive.vfs.unlink(ROOT_INO, b"held").unwrap();
+    drive.vfs.rmdir(ROOT_INO, b"dir").unwrap();
+    for n in 0..500 {
+        drive.file(&format!("{n}"));
+    }
+    assert_eq!(drive.vfs.getattr(held).unwrap().nlink, 0);
+    assert_eq!(drive.vfs.getattr(dir).unwrap().nlink, 0);
+    drive.vfs.forget(held);
+    drive.vfs.forget(dir);
+    assert!(!is_known(held) && !is_known(dir));
+    drive.assert_nothing_left();
+}
+
+#[test]
+fn orphans_from_before_the_start_leave_memory() {
+    let drive = Drive::new();
+    let inos: Vec<Ino> = (0..200)
+        .map(|n| {
+            let name = format!("{n}");
+            let new = NewNode::file(0o600, 0);
+            let ino = drive.vfs.create_open(&ROOT, ROOT_INO, name.as_bytes(), &new).unwrap().ino;
+            drive.vfs.unlink(ROOT_INO, name.as_bytes()).unwrap();
+            ino
+        })
+        .collect();
+    let drive = drive.killed();
+    while drive.vfs.reclaim(1 << 20).unwrap() {}
+    assert!(inos.iter().all(|ino| drive.vfs.nodes.peek(*ino).is_none()));
+    drive.assert_nothing_left();
+}
+
+#[test]
 fn rename_follows_posix() {
     let drive = Drive::new();
     let (a, b) = (drive.dir("a"), drive.dir("b"));
