@@ -45,8 +45,9 @@ impl Edge {
         name: &OsStr,
         f: impl FnOnce(&Vfs, Late) + Send + 'static,
     ) {
-        let may_wait =
-            self.vfs.may_block(parent, Some(name.as_bytes())) || self.vfs.may_block_for_xattrs(parent);
+        let may_wait = self.vfs.may_block(parent, Some(name.as_bytes()))
+            || self.vfs.may_block_for_xattrs(parent)
+            || self.vfs.may_block_for_number();
         self.paced(0, may_wait, f);
     }
 

@@ -239,29 +239,40 @@ impl Vfs {
         self.nodes.get(&self.rows, ino)
     }
 
-    /// Whether answering for this inode (or looking `name` up in it) may have to wait for the network.
+    /// Whether answering for this inode (or looking `name` up in it) may have to wait for the network, or for who waits for it:
+    /// reads of rows of a restored drive happen under the locks of their inodes.
     pub fn may_block(&self, ino: Ino, name: Option<&[u8]>) -> bool {
         if !self.rows.has_base() {
             return false;
         }
         let Some(node) = self.nodes.peek(ino) else { return true };
+        let Some(state) = node.try_write() else { return true };
         let Some(name) = name else { return false };
-        let state = node.read();
         match self.find_in_memory(&state, ino, name) {
             None => true,
             Some(None) => false,
-            Some(Some(child)) => self.nodes.peek(child).is_none(),
+            Some(Some(child)) => self.nodes.peek(child).is_none_or(|child| child.try_write().is_none()),
         }
     }
 
     /// The same for what looks at extended attributes (ACLs are some) of the inode.
     pub fn may_block_for_xattrs(&self, ino: Ino) -> bool {
-        self.rows.has_base() && self.nodes.peek(ino).is_none_or(|node| node.read().row.has_xattrs())
+        let must = |node: Arc<Node>| node.try_write().is_none_or(|state| state.row.has_xattrs());
+        self.rows.has_base() && self.nodes.peek(ino).is_none_or(must)
     }
 
-    /// Whether a file that is in memory has setuid or setgid bits.
+    /// The same for what needs the number of a new inode: which is free, the tree may say.
+    pub fn may_block_for_number(&self) -> bool {
+        self.rows.has_base() && self.inos.try_lock().is_none_or(|block| block.next == block.end)
+    }
+
+    /// Whether a file that is in memory has setuid or setgid bits. "Perhaps" counts, where only the network could tell.
     pub fn has_set_ids(&self, ino: Ino) -> bool {
-        self.nodes.peek(ino).is_some_and(|node| node.read().row.perm & 0o6000 != 0)
+        let has = |state: &State| state.row.perm & 0o6000 != 0;
+        self.nodes.peek(ino).is_some_and(|node| match self.rows.has_base() {
+            true => node.try_read().is_none_or(|state| has(&state)),
+            false => has(&node.read()),
+        })
     }
 
     /// Whether part of the drive may be elsewhere.
@@ -322,15 +333,20 @@ impl Vfs {
 
     /// Returns when everything that this inode is or was is on disk, its name included.
     pub fn fsync(&self, ino: Ino) -> Result<(), FsError> {
-        let lsn = self.node(ino)?.read().row.lsn;
-        self.rows.store().sync(lsn)?;
+        let store = self.rows.store();
+        // Of one that is not in memory the row may be far away; all that was done is at hand.
+        let lsn = self.nodes.peek(ino).map_or_else(|| store.last_lsn(), |node| node.read().row.lsn);
+        store.sync(lsn)?;
         Ok(())
     }
 
-    /// Whether [`Vfs::fsync`] would return at once.
-    pub fn is_durable(&self, ino: Ino) -> Result<bool, FsError> {
-        let lsn = self.node(ino)?.read().row.lsn;
-        Ok(self.rows.store().durable_lsn() >= lsn)
+    /// Whether [`Vfs::fsync`] would return at once. Does not wait to find that out.
+    pub fn is_durable(&self, ino: Ino) -> bool {
+        let store = self.rows.store();
+        match self.nodes.peek(ino) {
+            Some(node) => node.try_read().is_some_and(|state| store.durable_lsn() >= state.row.lsn),
+            None => store.durable_lsn() >= store.last_lsn(),
+        }
     }
 
     /// Returns when everything that was answered before is on disk.

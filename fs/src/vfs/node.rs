@@ -96,6 +96,16 @@ impl Node {
         self.state.write()
     }
 
+    /// For who must not wait: a holder of the lock may be waiting for the network.
+    pub(crate) fn try_read(&self) -> Option<RwLockReadGuard<'_, State>> {
+        self.state.try_read()
+    }
+
+    /// The same where the lock is needed alone.
+    pub(crate) fn try_write(&self) -> Option<RwLockWriteGuard<'_, State>> {
+        self.state.try_write()
+    }
+
     pub(crate) fn is_loaded(&self) -> bool {
         self.loaded.load(Ordering::Acquire)
     }
