@@ -1,14 +1,15 @@
-//! Requests about a file's data: which thread takes a write, a question for holes, a copy.
+//! Requests about a file's data: which thread takes a write, a question for holes or for how safe it is, a copy.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use fuser::{INodeNo, ReplyWrite, WriteFlags};
+use fuser::{INodeNo, Notifier, ReplyWrite, ReplyXattr, WriteFlags};
 
 use super::edge::Edge;
 use super::pool::Late;
-use super::reply::written;
-use crate::rows::Ino;
-use crate::vfs::{Caller, Room, Vfs, WriteMode};
+use super::reply::{reply_xattr, written};
+use crate::durability::Durability;
+use crate::rows::{Ino, Kind};
+use crate::vfs::{Caller, DURABILITY_XATTR, Room, Vfs, WriteMode};
 
 impl Edge {
     /// On the thread that read it, unless it has to wait for room, or for a lock under which the network is waited for.
@@ -51,13 +52,33 @@ impl Edge {
             return self.run(self.vfs.has_base(), seek);
         }
         // The kernel does not write its dirty pages out before it asks, so they would look like a hole, and what they
-        // append like the end. Told to drop the pages, it writes them first; other threads take those writes in.
+        // append like the end.
         let (vfs, notifier) = (self.vfs.clone(), self.notifier.clone());
         self.sync.run(move |late| {
-            if let Some(Err(error)) = notifier.get().map(|kernel| kernel.inval_inode(INodeNo(ino), 0, 0)) {
-                tracing::warn!(%error, "the kernel was asked to write its pages");
-            }
+            write_pages(&notifier, ino);
             seek(&vfs, late);
+        });
+    }
+
+    /// How safe a file or a folder is: a look at many rows. What the kernel alone has is not safe at all, so where the rows are
+    /// content, files that are open for writing are looked at with their pages.
+    pub(super) fn durability(&self, ino: Ino, size: u32, reply: ReplyXattr) {
+        let (vfs, notifier, writers) = (self.vfs.clone(), self.notifier.clone(), self.writers.clone());
+        self.sync.run(move |_| {
+            let rung = || vfs.getxattr(ino, DURABILITY_XATTR);
+            let found = vfs.getattr(ino).and_then(|attr| {
+                let first = rung()?;
+                let open = match attr.kind {
+                    Kind::Dir => writers.all(),
+                    _ => writers.any(ino).then_some(ino).into_iter().collect(),
+                };
+                if open.is_empty() || first == Durability::Staged.to_string() {
+                    return Ok(first);
+                }
+                open.into_iter().for_each(|ino| write_pages(&notifier, ino));
+                rung()
+            });
+            reply_xattr(reply, size, found);
         });
     }
 
@@ -78,5 +99,16 @@ impl Edge {
             let copied = late.in_time().and_then(|()| vfs.copy_file_range(&caller, from, to, len));
             written(reply, set_ids.after(copied));
         });
+    }
+}
+
+/// Has the kernel write out what it has of a file: told to drop the pages, it writes them first, and other threads take those
+/// writes in.
+fn write_pages(notifier: &OnceLock<Notifier>, ino: Ino) {
+    if let Some(Err(error)) = notifier.get().map(|kernel| kernel.inval_inode(INodeNo(ino), 0, 0))
+        // It may have forgotten the inode.
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "the kernel was asked to write its pages");
     }
 }

@@ -21,7 +21,9 @@ use fuser::{
 use holdfast_store::{Clock, SystemClock};
 
 use crate::rows::{Ino, Kind, NAME_BYTES_MAX};
-use crate::vfs::{AllocateMode, FsError, NewNode, RenameMode, SeekTo, SetAttr, SetMode, TimeSet, Vfs};
+use crate::vfs::{
+    AllocateMode, DURABILITY_XATTR, FsError, NewNode, RenameMode, SeekTo, SetAttr, SetMode, TimeSet, Vfs,
+};
 
 use super::MountOptions;
 use super::caller::{acl_caller, caller};
@@ -449,6 +451,9 @@ impl Filesystem for Edge {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if name.as_bytes() == DURABILITY_XATTR {
+            return self.durability(ino.0, size, reply);
+        }
         let owned = name.to_owned();
         self.serve_xattrs(ino.0, move |vfs, late| {
             reply_xattr(reply, size, late.in_time().and_then(|()| vfs.getxattr(ino.0, owned.as_bytes())));

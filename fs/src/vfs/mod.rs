@@ -47,6 +47,7 @@ pub use seams::{
     ChunkError, ChunkSource, Hooks, NoChunks, Now, PlainHooks, Room, SealedFile, Space, SystemTime,
 };
 pub use space::{AllocateMode, SeekTo};
+pub(crate) use xattr::DURABILITY_XATTR;
 pub use xattr::SetMode;
 
 use node::{Node, NodeCache, State};
