@@ -386,6 +386,8 @@ fn default_acls_are_handed_down_and_follow_chmod() {
     drive.vfs.setxattr(&ROOT, dir, b"system.posix_acl_default", &default, SetMode::Either).unwrap();
     let file = drive.vfs.create(&ROOT, dir, b"f", &NewNode::file(0o666, 0o077)).unwrap();
     assert_eq!(file.perm, 0o660, "a default ACL takes the umask's place");
+    let refused = drive.vfs.setxattr(&ROOT, file.ino, b"system.posix_acl_default", &default, SetMode::Either);
+    assert_eq!(errno(refused), libc::EACCES);
     let access = acl(&[(1, 6, none), (2, 6, 99), (4, 5, none), (0x10, 6, none), (0x20, 0, none)]);
     assert_eq!(drive.vfs.getxattr(file.ino, b"system.posix_acl_access").unwrap(), access);
     let set = SetAttr { perm: Some(0o604), ..SetAttr::default() };
