@@ -28,6 +28,7 @@ mod space;
 mod tests;
 mod xattr;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -137,7 +138,7 @@ pub struct Vfs {
     /// Held while a directory changes its parent: then parents can be walked.
     renames: Mutex<()>,
     /// Orphans whose rows wait for [`Vfs::reclaim`].
-    reclaimable: Mutex<Vec<Ino>>,
+    reclaimable: Mutex<VecDeque<Ino>>,
     /// Orphans of careful times, those of this round of housekeeping and of the one before.
     lingering: Mutex<(Vec<Ino>, Vec<Ino>)>,
     /// Rounds of housekeeping for which inodes outlive their last name (see [`Vfs::open_file`]).
@@ -172,7 +173,7 @@ impl Vfs {
             options,
             inos: Mutex::new(InoBlock { next: 0, end: 0 }),
             renames: Mutex::new(()),
-            reclaimable: Mutex::new(Vec::new()),
+            reclaimable: Mutex::default(),
             lingering: Mutex::default(),
             careful_rounds: AtomicU32::new(0),
             atimes: Mutex::new(Vec::new()),
@@ -322,7 +323,7 @@ impl Vfs {
         drop(node);
         if orphan {
             // One step here, the rest by whoever keeps house: the thread that hears this serves others too.
-            self.let_go(ino)?;
+            self.let_go(ino);
         }
         Ok(())
     }

@@ -62,7 +62,7 @@ impl Vfs {
                 if let Fate::Orphan = fate
                     && unused
                 {
-                    self.let_go(ino)?;
+                    self.let_go(ino);
                 }
                 return Ok(());
             }
@@ -186,8 +186,8 @@ impl Vfs {
     }
 
     /// One bounded step towards taking the rows of an orphan that nobody has open. Of a file with a name: the end of a truncation.
-    fn reclaim_step(&self, node: &Arc<Node>) -> Result<Step, FsError> {
-        let ino = node.ino;
+    fn reclaim_step(&self, ino: Ino) -> Result<Step, FsError> {
+        let node = self.node(ino)?;
         let mut state = node.write();
         if state.row.nlink > 0 {
             self.finish_trim(ino, &mut state)?;
@@ -233,20 +233,22 @@ impl Vfs {
         self.careful_rounds.load(Ordering::SeqCst) > 0
     }
 
-    /// An orphan that nobody has open: begins to take its rows away, or lets it linger.
-    pub(super) fn let_go(&self, ino: Ino) -> Result<(), FsError> {
+    /// An orphan that nobody has open: begins to take its rows away, or lets it linger. Its name is gone, so this does not fail.
+    pub(super) fn let_go(&self, ino: Ino) {
         if self.is_careful() {
             self.lingering.lock().0.push(ino);
-            return Ok(());
+            return;
         }
-        self.reclaimable.lock().push(ino);
-        self.reclaim(1).map(drop)
+        self.reclaimable.lock().push_back(ino);
+        if let Err(error) = self.reclaim(1) {
+            tracing::warn!(%error, "rows of a file without a name go later");
+        }
     }
 
     /// For what could not be done now: the next round of housekeeping looks at it.
     pub(super) fn reclaim_later(&self, ino: Ino) {
         // The other end is where it is taken from: who fails again holds up nobody.
-        self.reclaimable.lock().insert(0, ino);
+        self.reclaimable.lock().push_front(ino);
     }
 
     /// A round of housekeeping begins: what lingered for a whole one may be reclaimed.
@@ -255,26 +257,27 @@ impl Vfs {
         let _ = self.careful_rounds.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
         let mut lingering = self.lingering.lock();
         let (this, last) = &mut *lingering;
-        self.reclaimable.lock().append(last);
+        self.reclaimable.lock().extend(last.drain(..));
         std::mem::swap(this, last);
     }
 
     /// Takes away rows of orphans that nobody uses, about `rows_max` of them and at least one step; true if more wait.
     /// Whoever owns the file system calls it now and then; a caller who unlinks helps with one step.
     pub fn reclaim(&self, rows_max: usize) -> Result<bool, FsError> {
+        if self.rows.store().read_only().is_some() {
+            return Ok(false);
+        }
         let mut done = 0;
         while done < rows_max {
-            let Some(ino) = self.reclaimable.lock().pop() else { return Ok(false) };
-            let node = match self.node(ino) {
+            let Some(ino) = self.reclaimable.lock().pop_back() else { return Ok(false) };
+            let step = match self.reclaim_step(ino) {
                 Err(FsError::NotFound) => continue,
-                other => other?,
+                other => other.inspect_err(|_| self.reclaim_later(ino))?,
             };
-            let step = self.reclaim_step(&node)?;
-            drop(node);
             self.nodes.buried(ino);
             done += step.rows.max(ORPHAN_ROWS);
             if step.more {
-                self.reclaimable.lock().push(ino);
+                self.reclaimable.lock().push_back(ino);
             }
         }
         Ok(!self.reclaimable.lock().is_empty())
@@ -303,7 +306,7 @@ impl Vfs {
                     other => other?,
                 };
                 match orphan {
-                    OrphanRow::Unlinked => self.reclaimable.lock().push(ino),
+                    OrphanRow::Unlinked => self.reclaimable.lock().push_back(ino),
                     OrphanRow::Trim { from } => self.recover_trim(&node, from)?,
                 }
             }

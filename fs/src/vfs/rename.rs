@@ -77,7 +77,7 @@ impl Vfs {
             };
             if let Attempt::Done { orphan } = attempt {
                 if let Some(orphan) = orphan {
-                    self.let_go(orphan)?;
+                    self.let_go(orphan);
                 }
                 return Ok(());
             }

@@ -19,6 +19,29 @@ fn file_of(drive: &Drive, extents: u64) -> Ino {
     ino
 }
 
+/// A drive whose log segments are smaller than one of the large records, on a medium that can be full.
+fn with_small_segments() -> (Drive, Arc<FaultMedium>) {
+    let medium = CrashMedium::new();
+    let faulty = Arc::new(FaultMedium::new(Arc::new(medium.clone())));
+    let options =
+        StoreOptions { log_segment_bytes: 64 << 10, first_segment_bytes: 32 << 10, ..store_options() };
+    let drive = Drive::start_on(medium, faulty.clone(), MemoryIndex::new(), Arc::default(), options);
+    (drive, faulty)
+}
+
+/// Goes on until there is room for small records, and none for large ones.
+fn begin_segment(drive: &Drive) {
+    let store = drive.vfs.rows().store();
+    let before = store.usage().segments;
+    for perm in [0o755, 0o700].into_iter().cycle() {
+        if store.usage().segments > before {
+            break;
+        }
+        let set = SetAttr { perm: Some(perm), ..SetAttr::default() };
+        drive.vfs.setattr(&ROOT, ROOT_INO, &set).unwrap();
+    }
+}
+
 fn truncate(drive: &Drive, ino: Ino, size: u64) -> Result<Attr, FsError> {
     drive.vfs.setattr(&ROOT, ino, &SetAttr { size: Some(size), ..SetAttr::default() })
 }
@@ -68,16 +91,9 @@ fn a_truncation_that_a_crash_interrupted_cuts_once() {
 
 #[test]
 fn a_truncation_that_a_full_disk_interrupted_is_ended_before_the_file_grows() {
-    let medium = CrashMedium::new();
-    let faulty = Arc::new(FaultMedium::new(Arc::new(medium.clone())));
-    let options = StoreOptions {
-        // Less than one of the large records.
-        log_segment_bytes: 64 << 10,
-        first_segment_bytes: 32 << 10,
-        ..store_options()
-    };
-    let drive = Drive::start_on(medium, faulty.clone(), MemoryIndex::new(), Arc::default(), options);
+    let (drive, faulty) = with_small_segments();
     let ino = file_of(&drive, 5_000);
+    begin_segment(&drive);
     faulty.plan(FaultOp::Create, 1, u64::MAX, Fault::Errno(libc::ENOSPC));
     assert_eq!(truncate(&drive, ino, 4).unwrap().size, 4);
     assert_eq!(orphans(&drive), 1, "the disk was not full in the middle");
@@ -101,12 +117,9 @@ fn a_truncation_that_a_full_disk_interrupted_is_ended_before_the_file_grows() {
 #[test]
 fn a_truncation_that_a_full_disk_interrupted_is_ended_by_housekeeping_or_by_the_death_of_the_file() {
     for remove in [false, true] {
-        let medium = CrashMedium::new();
-        let faulty = Arc::new(FaultMedium::new(Arc::new(medium.clone())));
-        let options =
-            StoreOptions { log_segment_bytes: 64 << 10, first_segment_bytes: 32 << 10, ..store_options() };
-        let drive = Drive::start_on(medium, faulty.clone(), MemoryIndex::new(), Arc::default(), options);
+        let (drive, faulty) = with_small_segments();
         let ino = file_of(&drive, 5_000);
+        begin_segment(&drive);
         faulty.plan(FaultOp::Create, 1, u64::MAX, Fault::Errno(libc::ENOSPC));
         truncate(&drive, ino, 4).unwrap();
         assert_eq!(orphans(&drive), 1);
@@ -141,4 +154,25 @@ fn what_fits_in_one_record_goes_in_one() {
     truncate(&drive, ino, 0).unwrap();
     assert_eq!(drive.vfs.rows().store().last_lsn(), last + 1);
     drive.assert_nothing_left();
+}
+
+#[test]
+fn a_name_that_is_gone_is_gone_whatever_becomes_of_the_rows() {
+    for rename in [false, true] {
+        let (drive, faulty) = with_small_segments();
+        file_of(&drive, 5_000);
+        drive.file("new");
+        begin_segment(&drive);
+        faulty.plan(FaultOp::Create, 0, u64::MAX, Fault::Errno(libc::ENOSPC));
+        match rename {
+            false => drive.vfs.unlink(ROOT_INO, b"f").unwrap(),
+            true => drive.vfs.rename((ROOT_INO, b"new"), (ROOT_INO, b"f"), RenameMode::Replace).unwrap(),
+        }
+        assert_eq!(drive.names(ROOT_INO), if rename { ["f"] } else { ["new"] });
+        assert!(drive.vfs.reclaim(1).is_err() && orphans(&drive) == 1, "the disk was not full");
+        faulty.heal();
+        while drive.vfs.reclaim(1 << 20).unwrap() {}
+        assert_eq!(orphans(&drive), 0);
+        drive.assert_nothing_left();
+    }
 }
