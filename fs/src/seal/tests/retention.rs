@@ -268,3 +268,37 @@ fn what_is_copied_out_of_a_deleted_file_during_a_look_keeps_its_blocks() {
     check(&drive);
     seal_and_prove(&drive).unwrap();
 }
+
+/// A piece comes back from the network while it is forgotten: what is forgotten stays so.
+#[test]
+fn a_piece_that_is_forgotten_while_it_comes_back_stays_forgotten() {
+    let media = Media::default();
+    let (drive, network) = with_network(&media);
+    big(&drive, "goes", 7);
+    drive.seal().unwrap();
+    drive.vfs().unlink(ROOT_INO, b"goes").unwrap();
+    drive.seal().unwrap();
+    published(&drive, &network);
+    drive.prune(&NOTHING, 1 << 40).unwrap();
+    let id = drive.condemned().unwrap()[0].piece;
+    let bytes = {
+        let file = drive.open_piece(id).unwrap();
+        let mut bytes = vec![0; file.len() as usize];
+        file.read_at(0, &mut bytes).unwrap();
+        bytes
+    };
+    drive.evict_piece(id).unwrap();
+    let mut forgotten = false;
+    let back = drive.bring_back(id, bytes.len() as u64, |at, buf| {
+        if !std::mem::replace(&mut forgotten, true) {
+            drive.forget_piece(id).unwrap();
+        }
+        buf.copy_from_slice(&bytes[at as usize..at as usize + buf.len()]);
+        Ok(())
+    });
+    assert!(matches!(back, Err(DriveError::UnknownPiece(_))), "{back:?}");
+    assert!(drive.piece(id).unwrap().is_none());
+    let name = format!("{}.car", crate::drive::error::hex(&id));
+    assert!(!media.pieces.contents().contains_key(&name));
+    check(&drive);
+}
