@@ -22,7 +22,8 @@ use holdfast_store::{Clock, SystemClock};
 
 use crate::rows::{Ino, Kind, NAME_BYTES_MAX};
 use crate::vfs::{
-    AllocateMode, DURABILITY_XATTR, FsError, NewNode, RenameMode, SeekTo, SetAttr, SetMode, TimeSet, Vfs,
+    AllocateMode, Atime, DURABILITY_XATTR, FsError, NewNode, RenameMode, SeekTo, SetAttr, SetMode, TimeSet,
+    Vfs,
 };
 
 use super::MountOptions;
@@ -345,21 +346,22 @@ impl Filesystem for Edge {
         _fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let size = size.min(IO_BYTES_MAX) as usize;
+        let atime = if flags.0 & libc::O_NOATIME != 0 { Atime::Stays } else { Atime::Moves };
         READ_BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < size {
                 buffer.resize(size, 0);
             }
             let Some(buffer) = buffer.get_mut(..size) else { return reply.error(Errno::EIO) };
-            match self.vfs.read_without_waiting(ino.0, offset, buffer) {
+            match self.vfs.read_without_waiting(ino.0, offset, buffer, atime) {
                 Ok(Some(n)) => reply.data(buffer.get(..n).unwrap_or_default()),
                 Ok(None) => {
                     let vfs = self.vfs.clone();
-                    self.network.run(move |late| read(&vfs, late, ino.0, offset, size, reply));
+                    self.network.run(move |late| read(&vfs, late, ino.0, offset, size, atime, reply));
                 }
                 Err(error) => reply.error(errno(&error)),
             }

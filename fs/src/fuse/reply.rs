@@ -12,7 +12,7 @@ use fuser::{
 use holdfast_store::{Clock, SystemClock};
 
 use crate::rows::Ino;
-use crate::vfs::{Attr, DirEntry, FsError, Vfs};
+use crate::vfs::{Atime, Attr, DirEntry, FsError, Vfs};
 
 use super::convert::{attr, errno, kind};
 use super::pool::Late;
@@ -80,9 +80,17 @@ pub(super) fn reply_names(reply: ReplyXattr, size: u32, result: Result<Vec<bytes
     reply_xattr(reply, size, list);
 }
 
-pub(super) fn read(vfs: &Vfs, late: Late, ino: Ino, offset: u64, size: usize, reply: ReplyData) {
+pub(super) fn read(
+    vfs: &Vfs,
+    late: Late,
+    ino: Ino,
+    offset: u64,
+    size: usize,
+    atime: Atime,
+    reply: ReplyData,
+) {
     let mut buffer = vec![0; size];
-    match late.in_time().and_then(|()| vfs.read(ino, offset, &mut buffer)) {
+    match late.in_time().and_then(|()| vfs.read_noting(ino, offset, &mut buffer, atime)) {
         Ok(n) => reply.data(buffer.get(..n).unwrap_or_default()),
         Err(error) => reply.error(errno(&error)),
     }

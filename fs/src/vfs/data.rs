@@ -34,6 +34,13 @@ pub struct WriteMode {
     pub times_follow: bool,
 }
 
+/// Whether a read is noted; it is not for who opened the file with O_NOATIME.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Atime {
+    Moves,
+    Stays,
+}
+
 /// Bytes of a read that come from a chunk.
 struct ChunkPart {
     at: Range<usize>,
@@ -115,23 +122,43 @@ impl Vfs {
 
     /// Reads into `buf`; fewer bytes than asked for only at the end of the file.
     pub fn read(&self, ino: Ino, off: u64, buf: &mut [u8]) -> Result<usize, FsError> {
-        match self.read_inner(ino, off, buf, true)? {
+        self.read_noting(ino, off, buf, Atime::Moves)
+    }
+
+    /// The same for who may not want it to be noted.
+    pub fn read_noting(&self, ino: Ino, off: u64, buf: &mut [u8], atime: Atime) -> Result<usize, FsError> {
+        match self.read_inner(ino, off, buf, atime, true)? {
             Some(read) => Ok(read),
             None => Err(FsError::TimedOut),
         }
     }
 
     /// The same, but gives up (`None`) where an answer could have to wait for the network.
-    pub fn read_without_waiting(&self, ino: Ino, off: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
+    pub fn read_without_waiting(
+        &self,
+        ino: Ino,
+        off: u64,
+        buf: &mut [u8],
+        atime: Atime,
+    ) -> Result<Option<usize>, FsError> {
         if self.may_block(ino, None) {
             return Ok(None);
         }
-        self.read_inner(ino, off, buf, false)
+        self.read_inner(ino, off, buf, atime, false)
     }
 
-    fn read_inner(&self, ino: Ino, off: u64, buf: &mut [u8], wait: bool) -> Result<Option<usize>, FsError> {
+    fn read_inner(
+        &self,
+        ino: Ino,
+        off: u64,
+        buf: &mut [u8],
+        atime: Atime,
+        wait: bool,
+    ) -> Result<Option<usize>, FsError> {
         let node = self.node(ino)?;
-        self.note_read(&node);
+        if atime == Atime::Moves {
+            self.note_read(&node);
+        }
         if node.read().extents.is_none() {
             self.load_extents(ino, &mut node.write())?;
         }

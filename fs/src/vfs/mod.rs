@@ -40,7 +40,7 @@ use crate::snapshots::SnapshotSource;
 pub(crate) use acl::is_acl;
 pub use attr::{Attr, SetAttr, TimeSet};
 pub use create::NewNode;
-pub use data::WriteMode;
+pub use data::{Atime, WriteMode};
 pub use dir::DirEntry;
 pub use error::FsError;
 pub use rename::RenameMode;

@@ -479,3 +479,16 @@ fn cached_writes_leave_the_times_to_the_kernel() {
     drive.write(ino, 0, b"now");
     assert!(drive.vfs.getattr(ino).unwrap().mtime > before.mtime);
 }
+
+#[test]
+fn who_does_not_want_to_be_noted_is_not() {
+    let drive = Drive::new();
+    let ino = drive.file("f");
+    drive.write(ino, 0, b"content");
+    let (before, mut buf) = (drive.vfs.getattr(ino).unwrap(), [0; 7]);
+    assert_eq!(drive.vfs.read_noting(ino, 0, &mut buf, Atime::Stays).unwrap(), 7);
+    assert_eq!(drive.vfs.read_without_waiting(ino, 0, &mut buf, Atime::Stays).unwrap(), Some(7));
+    assert_eq!(drive.vfs.getattr(ino).unwrap(), before);
+    drive.vfs.read(ino, 0, &mut buf).unwrap();
+    assert!(drive.vfs.getattr(ino).unwrap().atime > before.atime);
+}

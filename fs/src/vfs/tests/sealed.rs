@@ -94,8 +94,8 @@ fn a_read_that_must_not_wait_says_so() {
     drive.write(ino, 0, &[1; 5_000]);
     drive.install(&[drive.cut(ino)]);
     let mut buf = [0; 100];
-    assert_eq!(drive.vfs.read_without_waiting(ino, 0, &mut buf).unwrap(), Some(100));
+    assert_eq!(drive.vfs.read_without_waiting(ino, 0, &mut buf, Atime::Moves).unwrap(), Some(100));
     drive.chunks.0.lock().clear();
-    assert_eq!(drive.vfs.read_without_waiting(ino, 0, &mut buf).unwrap(), None);
+    assert_eq!(drive.vfs.read_without_waiting(ino, 0, &mut buf, Atime::Moves).unwrap(), None);
     assert_eq!(errno(drive.vfs.read(ino, 0, &mut buf)), libc::ETIMEDOUT);
 }
