@@ -462,9 +462,10 @@ impl Filesystem for Edge {
         });
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let caller = caller(req);
         self.serve_xattrs(ino.0, move |vfs, late| {
-            reply_names(reply, size, late.in_time().and_then(|()| vfs.listxattr(ino.0)));
+            reply_names(reply, size, late.in_time().and_then(|()| vfs.listxattr(&caller, ino.0)));
         });
     }
 

@@ -22,7 +22,7 @@ use super::pool::{Late, Pool};
 use super::reply::{DIR_PAGE, list, reply_names, reply_xattr, while_in_time};
 use crate::rows::{Ino, Kind, ROOT_INO, Time};
 use crate::snapshots::CommitName;
-use crate::vfs::{Attr, DirEntry, FsError, SeekTo, Vfs};
+use crate::vfs::{Attr, Caller, DirEntry, FsError, SeekTo, Vfs};
 
 /// The folder's name in the drive's root. It is not listed there, so that a backup does not copy the past.
 pub(super) const NAME: &[u8] = b".snapshots";
@@ -295,11 +295,15 @@ impl Frozen {
         );
     }
 
-    pub(super) fn listxattr(&self, ino: u64, size: u32, reply: ReplyXattr) {
+    pub(super) fn listxattr(&self, caller: Caller, ino: u64, size: u32, reply: ReplyXattr) {
         if ino == TOP {
             return reply_names(reply, size, Ok(Vec::new()));
         }
-        self.within(ino, |vfs, ino| vfs.listxattr(ino), move |names| reply_names(reply, size, names));
+        self.within(
+            ino,
+            move |vfs, ino| vfs.listxattr(&caller, ino),
+            move |names| reply_names(reply, size, names),
+        );
     }
 }
 

@@ -116,7 +116,7 @@ impl VfsOptions {
 pub struct Caller {
     pub uid: u32,
     pub gid: u32,
-    /// Has CAP_FSETID, as far as the edge can tell: setuid bits survive its writes.
+    /// Has CAP_FSETID and CAP_SYS_ADMIN, as far as the edge can tell: setuid bits survive its writes, `trusted.*` is shown.
     pub privileged: bool,
 }
 

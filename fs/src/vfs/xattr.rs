@@ -33,14 +33,15 @@ impl Vfs {
         self.read_xattr(ino, &state, name)?.map(|row| row.value).ok_or(FsError::NoAttribute)
     }
 
-    /// Names of all attributes.
-    pub fn listxattr(&self, ino: Ino) -> Result<Vec<Bytes>, FsError> {
+    /// Names of all attributes that the caller may know of.
+    pub fn listxattr(&self, caller: &Caller, ino: Ino) -> Result<Vec<Bytes>, FsError> {
         let node = self.node(ino)?;
         let state = node.read();
         if state.dead || !state.row.has_xattrs() {
             return Ok(Vec::new());
         }
-        Ok(self.rows.live().xattrs(ino)?.into_iter().map(|(_, row)| row.name).collect())
+        let names = self.rows.live().xattrs(ino)?.into_iter().map(|(_, row)| row.name);
+        Ok(names.filter(|name| caller.privileged || !name.starts_with(b"trusted.")).collect())
     }
 
     pub(super) fn read_xattr(

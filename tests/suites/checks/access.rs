@@ -223,6 +223,12 @@ pub fn xattrs(dir: &Path) -> Result<()> {
         let set = set_xattr(&path, "user.holdfast.durability", b"Proven", 0);
         refused("setting the durability", set, libc::EPERM)?;
     }
+    if nix::unistd::geteuid().is_root() {
+        set_xattr(&path, "trusted.a", b"", 0)?;
+        let listed = || -> Result<bool> { Ok(list_xattrs(&path)?.iter().any(|name| name == "trusted.a")) };
+        ensure!(listed()?, "root does not see trusted.*");
+        ensure!(!as_user(ONE, &[ONE], listed)?, "everybody sees trusted.*");
+    }
     let other = dir.join("g");
     fs::copy(&path, &other)?;
     same("attributes of another file", list_xattrs(&other)?.len(), 0)

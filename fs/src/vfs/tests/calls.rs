@@ -356,12 +356,17 @@ fn xattrs_are_kept_and_obey_their_flags() {
     set(b"user.a", b"1", SetMode::Create).unwrap();
     assert_eq!(errno(set(b"user.a", b"2", SetMode::Create)), libc::EEXIST);
     set(b"user.b", &[7; 60_000], SetMode::Either).unwrap();
+    set(b"trusted.c", b"", SetMode::Either).unwrap();
     assert_eq!(errno(set(b"user.holdfast.durability", b"2", SetMode::Either)), libc::EPERM);
     assert_eq!(errno(drive.vfs.getxattr(ino, b"user.holdfast.durability")), libc::ENODATA);
     let drive = drive.killed();
-    let mut names = drive.vfs.listxattr(ino).unwrap();
-    names.sort();
-    assert_eq!(names, [&b"user.a"[..], b"user.b"]);
+    let names = |caller| {
+        let mut names = drive.vfs.listxattr(caller, ino).unwrap();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&ROOT), [&b"trusted.c"[..], b"user.a", b"user.b"]);
+    assert_eq!(names(&USER), [&b"user.a"[..], b"user.b"]);
     assert_eq!(drive.vfs.getxattr(ino, b"user.b").unwrap().len(), 60_000);
     drive.vfs.removexattr(ino, b"user.a").unwrap();
     assert_eq!(errno(drive.vfs.removexattr(ino, b"user.a")), libc::ENODATA);
