@@ -86,6 +86,19 @@ pub struct SetAttr {
     pub ctime: Option<Time>,
 }
 
+impl SetAttr {
+    /// A chown that changes neither owner nor group arrives as this, and nothing else does: times come with mtime or atime.
+    fn is_bare(&self) -> bool {
+        let Self { perm, uid, gid, size, atime, mtime, ctime: _ } = self;
+        perm.is_none()
+            && uid.is_none()
+            && gid.is_none()
+            && size.is_none()
+            && atime.is_none()
+            && mtime.is_none()
+    }
+}
+
 /// Permission bits after a change that a stranger may have made to the contents: setuid goes, and so does setgid
 /// where it means execution (without group execution it means mandatory locking and stays).
 pub(super) fn without_privileges(perm: u16) -> u16 {
@@ -114,7 +127,7 @@ impl Vfs {
         if set.size.is_some() && !caller.privileged {
             perm = without_privileges(perm);
         }
-        if set.uid.is_some() || set.gid.is_some() {
+        if set.uid.is_some() || set.gid.is_some() || set.is_bare() {
             // chown clears them even for root, and never on directories.
             if row.kind != Kind::Dir {
                 perm = without_privileges(perm);

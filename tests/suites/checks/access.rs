@@ -55,11 +55,16 @@ pub fn kill_setuid(dir: &Path) -> Result<()> {
     again(0o6755)?;
     chown(&path, Some(ONE), Some(ONE))?;
     same("after root's chown", mode(&path)?, 0o755)?;
+    again(0o6755)?;
+    chown(&path, None, None)?;
+    same("after a chown to whom it belongs", (believed_mode(&path)?, mode(&path)?), (0o755, 0o755))?;
     let below = dir.join("d");
     fs::create_dir(&below)?;
     chmod(&below, 0o6755)?;
     chown(&below, Some(ONE), Some(ONE))?;
-    same("a directory after chown", mode(&below)?, 0o6755)
+    same("a directory after chown", mode(&below)?, 0o6755)?;
+    chown(&below, None, None)?;
+    same("a directory after a chown to whom it belongs", mode(&below)?, 0o6755)
 }
 
 pub fn directories(dir: &Path) -> Result<()> {

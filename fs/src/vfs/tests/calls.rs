@@ -217,6 +217,21 @@ fn setuid_and_setgid_go_when_they_must() {
     chmod(0o6755);
     drive.vfs.setattr(&ROOT, ino, &SetAttr { uid: Some(3), ..SetAttr::default() }).unwrap();
     assert_eq!(perm(), 0o755);
+    // A chown to whom it belongs already.
+    let attr = drive.vfs.getattr(ino).unwrap();
+    let times =
+        SetAttr { mtime: Some(TimeSet::To(attr.mtime)), ctime: Some(attr.ctime), ..SetAttr::default() };
+    for ctime in [None, Some(attr.ctime)] {
+        chmod(0o6755);
+        drive.vfs.setattr(&ROOT, ino, &times).unwrap();
+        assert_eq!(perm(), 0o6755);
+        drive.vfs.setattr(&ROOT, ino, &SetAttr { ctime, ..SetAttr::default() }).unwrap();
+        assert_eq!(perm(), 0o755);
+    }
+    let dir = drive.dir("d");
+    let set = SetAttr { perm: Some(0o6755), ..SetAttr::default() };
+    drive.vfs.setattr(&ROOT, dir, &set).unwrap();
+    assert_eq!(drive.vfs.setattr(&ROOT, dir, &SetAttr::default()).unwrap().perm, 0o6755);
 }
 
 #[test]
