@@ -82,7 +82,7 @@ impl Edge {
         });
     }
 
-    /// A part of a chunk is copied by reading it, perhaps from afar.
+    /// Most is shared, or here. A part of a chunk is copied by reading it, perhaps from afar: then where others wait for that, too.
     pub(super) fn copy_data(
         &self,
         caller: Caller,
@@ -94,10 +94,14 @@ impl Edge {
         let set_ids = self.set_ids(to.0, true);
         // The answer has 32 bits.
         let len = len.min(1 << 30);
-        let vfs = Arc::clone(&self.vfs);
-        self.network.run(move |late| {
-            let copied = late.in_time().and_then(|()| vfs.copy_file_range(&caller, from, to, len));
-            written(reply, set_ids.after(copied));
+        let (vfs, network) = (Arc::clone(&self.vfs), Arc::clone(&self.network));
+        self.copies.run(move |_| match vfs.copy_without_waiting(&caller, from, to, len) {
+            Ok(None) => network.run(move |late| {
+                let copied = late.in_time().and_then(|()| vfs.copy_file_range(&caller, from, to, len));
+                written(reply, set_ids.after(copied));
+            }),
+            Ok(Some(copied)) => written(reply, set_ids.after(Ok(copied))),
+            Err(error) => written(reply, set_ids.after(Err::<u64, _>(error))),
         });
     }
 }

@@ -41,6 +41,8 @@ use super::writers::Writers;
 
 /// fsyncs under way at once; they share syncs of the log, so more threads mean fewer syncs.
 const SYNC_THREADS_MAX: usize = 32;
+/// Ranges copied at once; each has some milliseconds of work.
+const COPY_THREADS_MAX: usize = 4;
 /// Requests waiting for the network at once.
 const NETWORK_THREADS_MAX: usize = 32;
 /// A request that could not even begin by then is answered with ETIMEDOUT. The rest of its 10 s is the network's.
@@ -51,6 +53,7 @@ pub(super) struct Edge {
     pub(super) writeback: bool,
     max_read: u32,
     pub(super) sync: Pool,
+    pub(super) copies: Pool,
     pub(super) network: Arc<Pool>,
     pub(super) pacing: Pacing,
     /// Who may have pages in the kernel that we have not seen yet.
@@ -76,6 +79,7 @@ impl Edge {
             max_read: options.max_read.unwrap_or(IO_BYTES_MAX).min(IO_BYTES_MAX),
             pacing: Pacing::new(clock.clone()),
             sync: Pool::new("holdfast-sync", SYNC_THREADS_MAX, Duration::MAX, clock.clone()),
+            copies: Pool::new("holdfast-copy", COPY_THREADS_MAX, Duration::MAX, clock.clone()),
             network: Arc::new(network),
             writers: Writers::default(),
             thumbnailers: (!options.thumbnails).then(|| Thumbnailers::new(clock)),
