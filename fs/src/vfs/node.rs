@@ -252,9 +252,11 @@ impl NodeCache {
 
     fn evict(&self, shard: &mut LruCache<Ino, Arc<Node>>) {
         let mut tries = EVICT_TRIES;
-        while tries > 0
-            && (shard.len() > self.nodes_max || self.details.load(Ordering::Relaxed) > self.details_max)
-        {
+        while tries > 0 {
+            let too_many = shard.len() > self.nodes_max;
+            if !too_many && self.details.load(Ordering::Relaxed) <= self.details_max {
+                return;
+            }
             let Some((ino, node)) = shard.pop_lru() else { return };
             // Only this cache hands out references, under this mutex: a count of one stays one. What has no name lives
             // here alone, for whoever still looks at it (a working directory that was removed), until the kernel lets go.
@@ -262,7 +264,9 @@ impl NodeCache {
                 || node.opens.load(Ordering::Relaxed) > 0
                 || node.state.try_read().is_none_or(|state| {
                     let nameless = node.is_loaded() && state.row.nlink == 0;
-                    (state.atime_dirty && !state.dead)
+                    // What has no details makes no room for details.
+                    (!too_many && state.counted == 0)
+                        || (state.atime_dirty && !state.dead)
                         || state.trimming.is_some()
                         || (nameless && !node.forgotten.load(Ordering::SeqCst))
                 });
@@ -321,5 +325,39 @@ impl Locked<'_> {
             .find(|(held, _)| *held == ino)
             .map(|(_, guard)| &mut **guard)
             .ok_or_else(|| FsError::Damaged(format!("inode {ino} is not locked")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Many details in use must not cost all that is known of others.
+    #[test]
+    fn what_has_no_details_stays_when_there_are_too_many() {
+        let cache = NodeCache::new(1_000 * SHARDS, 10);
+        let state = |slots: u64| {
+            let mut state = State::new(InodeRow { kind: Kind::Dir, nlink: 2, ..placeholder() });
+            let slot = Slot { ino: 1, kind: Kind::File, name: Bytes::new() };
+            state.dir = Some((0..slots).map(|tag| (tag, slot.clone())).collect());
+            cache.recount(&mut state);
+            state
+        };
+        // All in one shard.
+        let ino = |n: u64| n * SHARDS as u64;
+        cache.insert(ino(1), state(100)).opens.fetch_add(1, Ordering::Relaxed);
+        for n in 2..100 {
+            cache.insert(ino(n), state(0));
+        }
+        assert!((1..100).all(|n| cache.peek(ino(n)).is_some()));
+        // And those that have some make room once they are not used.
+        cache.peek(ino(1)).unwrap().opens.fetch_sub(1, Ordering::Relaxed);
+        for n in 100..200 {
+            cache.insert(ino(n), state(0));
+        }
+        assert!(cache.peek(ino(1)).is_none() && cache.details.load(Ordering::Relaxed) == 0);
+        assert!((2..200).all(|n| cache.peek(ino(n)).is_some()));
     }
 }
