@@ -151,8 +151,14 @@ impl Vfs {
 
     /// Writes the removal of all rows of an inode, if they are few enough for one record.
     fn write_death(&self, txn: &mut RowTxn<'_>, ino: Ino, state: &mut State) -> Result<bool, FsError> {
-        if state.row.kind == Kind::File {
-            self.load_extents(ino, state)?;
+        if state.row.kind == Kind::File && state.extents.is_none() {
+            // A folder's lock may be held: no more than tells that they are too many.
+            let some = self.rows.live().extents(ino, 0, REMOVE_ROWS_MAX + 1)?;
+            if some.len() > REMOVE_ROWS_MAX {
+                return Ok(false);
+            }
+            state.extents = Some(some.into_iter().collect());
+            self.nodes.recount(state);
         }
         let extents = state.extents.as_ref().map_or(0, |map| map.len());
         if extents > REMOVE_ROWS_MAX {
@@ -205,13 +211,15 @@ impl Vfs {
             return Ok(Step { rows, more: false });
         }
         let mut txn = self.rows.begin();
-        let mut gone = Vec::new();
-        for (off, extent) in state.extents.iter().flatten().take(REMOVE_ROWS_MAX) {
+        let gone: Vec<_> = match &state.extents {
+            Some(map) => map.iter().take(REMOVE_ROWS_MAX).map(|(off, extent)| (*off, *extent)).collect(),
+            None => self.rows.live().extents(ino, 0, REMOVE_ROWS_MAX)?,
+        };
+        for (off, extent) in &gone {
             txn.delete_extent(ino, *off);
             if let Some(payload) = extent.payload() {
                 txn.release(payload)
             }
-            gone.push(*off);
         }
         if gone.is_empty() {
             for table in [Table::Chunk, Table::Xattr] {
@@ -221,7 +229,7 @@ impl Vfs {
         }
         txn.commit()?;
         if let Some(map) = &mut state.extents {
-            gone.iter().for_each(|off| {
+            gone.iter().for_each(|(off, _)| {
                 map.remove(off);
             });
         }

@@ -157,6 +157,19 @@ fn what_fits_in_one_record_goes_in_one() {
 }
 
 #[test]
+fn a_name_of_many_extents_goes_without_reading_them_all() {
+    let drive = Drive::new();
+    let ino = file_of(&drive, 5_000);
+    let drive = drive.killed();
+    drive.vfs.unlink(ROOT_INO, b"f").unwrap();
+    assert_eq!(orphans(&drive), 1, "it goes in steps");
+    assert!(drive.vfs.nodes.peek(ino).unwrap().read().extents.is_none());
+    while drive.vfs.reclaim(1).unwrap() {}
+    assert_eq!(orphans(&drive), 0);
+    drive.assert_nothing_left();
+}
+
+#[test]
 fn a_name_that_is_gone_is_gone_whatever_becomes_of_the_rows() {
     for rename in [false, true] {
         let (drive, faulty) = with_small_segments();
