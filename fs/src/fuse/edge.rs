@@ -108,8 +108,8 @@ impl Filesystem for Edge {
     }
 
     fn destroy(&mut self) {
-        if let Err(error) = self.vfs.write_atimes() {
-            tracing::warn!(%error, "access times were not written");
+        if let Err(error) = self.vfs.sync_all() {
+            tracing::warn!(%error, "what was done last was not synced");
         }
     }
 
