@@ -465,3 +465,35 @@ fn the_index_never_has_what_the_log_may_lose() {
         }
     }
 }
+
+/// On media that copy what they overwrite, a full disk fails writes into segments that are there already.
+#[test]
+fn a_full_disk_under_a_segment_is_met_with_what_is_kept() {
+    for faults in [1, 2] {
+        let (medium, index) = (CrashMedium::new(), MemoryIndex::new());
+        let faulty = Arc::new(FaultMedium::new(Arc::new(medium.clone())));
+        let (store, _) = open_on(faulty.clone(), IndexKind::Shared(index.clone()), small()).unwrap();
+        for round in 0..6 {
+            let mut txn = Txn::new();
+            txn.payload(store.stage_payload(&pattern(round, 40_000)).unwrap());
+            let lsn = store.commit(txn).unwrap();
+            let mut txn = Txn::new();
+            txn.release(lsn);
+            store.commit(txn).unwrap();
+            store.checkpoint().unwrap();
+        }
+        let kept = |medium: &CrashMedium| medium.contents().keys().any(|name| name.starts_with("free-"));
+        assert!(kept(&medium), "nothing is kept");
+        faulty.plan(FaultOp::Write, 0, faults, Fault::Errno(libc::ENOSPC));
+        let mut txn = Txn::new();
+        txn.put(Table::Meta, b"a", b"1".to_vec());
+        let lsn = store.commit(txn).unwrap();
+        assert_eq!(faulty.left(), 0);
+        assert!(!kept(&medium));
+        store.sync(lsn).unwrap();
+        assert_eq!(store.read_only(), None);
+        let index = IndexKind::Shared(index.after_crash());
+        let (after, _) = open_on(Arc::new(medium.power_cut(1)), index, small()).unwrap();
+        assert_eq!(after.get(Table::Meta, b"a").unwrap().unwrap(), "1");
+    }
+}
