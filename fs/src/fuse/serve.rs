@@ -14,6 +14,10 @@ impl Edge {
         if may_wait {
             let vfs = self.vfs.clone();
             self.network.run(move |late| f(&vfs, late));
+        } else if self.vfs.is_synced() {
+            // Most changes wait for the disk.
+            let vfs = self.vfs.clone();
+            self.sync.run(move |late| f(&vfs, late));
         } else {
             f(&self.vfs, Late(false));
         }

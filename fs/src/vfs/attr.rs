@@ -7,7 +7,7 @@ use crate::rows::{Ino, InodeRow, Kind, Time};
 
 use super::error::FsError;
 use super::node::{Node, State};
-use super::{Caller, Vfs};
+use super::{Caller, Synced, Vfs};
 
 /// What `stat` shows of an inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +115,11 @@ impl Vfs {
 
     /// Changes attributes, all in one record.
     pub fn setattr(&self, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, FsError> {
+        let changed = self.change_attributes(caller, ino, set)?;
+        self.settle(changed, Synced::All)
+    }
+
+    fn change_attributes(&self, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, FsError> {
         self.require_writable()?;
         let node = self.node(ino)?;
         let mut state = node.write();

@@ -10,7 +10,7 @@ use super::error::FsError;
 use super::extents::{self, ExtentMap};
 use super::node::{State, lock_many};
 use super::remove::REMOVE_ROWS_MAX;
-use super::{Caller, FILE_BYTES_MAX, Vfs};
+use super::{Caller, FILE_BYTES_MAX, Synced, Vfs};
 
 /// Parts that one call shares; a longer range is copied short, and the caller asks again.
 const PARTS_MAX: usize = REMOVE_ROWS_MAX / 2;
@@ -77,7 +77,7 @@ impl Vfs {
             return Err(FsError::Invalid);
         }
         if let Some(done) = self.share(caller, from, to, len)? {
-            return Ok(Some(done));
+            return self.settle(Some(done), Synced::All);
         }
         // What stands there cannot be shared (a part of a chunk): read and write a piece of it.
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(PAYLOAD_BYTES_MAX);
@@ -94,7 +94,8 @@ impl Vfs {
             return Ok(Some(0));
         }
         let mode = WriteMode { kill_privileges: !caller.privileged, ..WriteMode::default() };
-        Ok(Some(self.write(to_ino, to_off, data, mode)? as u64))
+        let written = self.write(to_ino, to_off, data, mode)? as u64;
+        self.settle(Some(written), Synced::All)
     }
 
     /// Shares as much as can be shared from the beginning; `None` if that is nothing.

@@ -30,7 +30,7 @@ mod xattr;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
@@ -111,6 +111,17 @@ impl VfsOptions {
     }
 }
 
+/// Changes that are durable when the call returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synced {
+    /// Those that `fsync` asks for.
+    Asked,
+    /// Those of names, too (`dirsync`).
+    Names,
+    /// All (`sync`).
+    All,
+}
+
 /// On whose behalf a call is made.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
@@ -146,6 +157,8 @@ pub struct Vfs {
     /// Inodes whose atime is newer in memory than at rest.
     atimes: Mutex<Vec<Ino>>,
     read_only: AtomicBool,
+    /// A [`Synced`].
+    synced: AtomicU8,
 }
 
 struct InoBlock {
@@ -177,6 +190,7 @@ impl Vfs {
             lingering: Mutex::default(),
             careful_rounds: AtomicU32::new(0),
             atimes: Mutex::new(Vec::new()),
+            synced: AtomicU8::new(Synced::Asked as u8),
         };
         if vfs.rows.live().inode(ROOT_INO)?.is_none() {
             vfs.make_root()?;
@@ -213,6 +227,25 @@ impl Vfs {
     /// Turns changes away from now on (a broken invariant, a higher term) or lets them in again.
     pub fn set_read_only(&self, read_only: bool) {
         self.read_only.store(read_only, Ordering::Relaxed);
+    }
+
+    /// What is durable when a call returns, from now on.
+    pub fn set_synced(&self, synced: Synced) {
+        self.synced.store(synced as u8, Ordering::Relaxed);
+    }
+
+    /// Whether changes of names, at least, wait for the disk.
+    pub fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Relaxed) > Synced::Asked as u8
+    }
+
+    /// At the end of a change, with no lock held.
+    fn settle<T>(&self, changed: T, kind: Synced) -> Result<T, FsError> {
+        if self.synced.load(Ordering::Relaxed) >= kind as u8 {
+            let store = self.rows.store();
+            store.sync(store.last_lsn())?;
+        }
+        Ok(changed)
     }
 
     fn require_writable(&self) -> Result<(), FsError> {

@@ -14,7 +14,7 @@ use crate::rows::{Ino, InodeRow, Kind, OrphanRow, RowTxn, SCAN_PAGE_ROWS, keys};
 
 use super::error::FsError;
 use super::node::{DirMap, Node, State, lock_many};
-use super::{Vfs, check_name, touch_dir};
+use super::{Synced, Vfs, check_name, touch_dir};
 
 /// Rows that one record removes at most, so that neither the record nor the wait for it grows with a file.
 pub(super) const REMOVE_ROWS_MAX: usize = 2048;
@@ -64,7 +64,7 @@ impl Vfs {
                 {
                     self.let_go(ino);
                 }
-                return Ok(());
+                return self.settle((), Synced::Names);
             }
         }
         Err(FsError::Damaged(format!("an entry of directory {parent} leads nowhere")))

@@ -7,7 +7,7 @@ use super::data::require_file;
 use super::error::FsError;
 use super::extents::{self, ExtentMap};
 use super::node::State;
-use super::{Caller, FILE_BYTES_MAX, Vfs};
+use super::{Caller, FILE_BYTES_MAX, Synced, Vfs};
 
 /// What fallocate is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,18 @@ pub enum SeekTo {
 
 impl Vfs {
     pub fn fallocate(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        off: u64,
+        len: u64,
+        mode: AllocateMode,
+    ) -> Result<(), FsError> {
+        self.allocate(caller, ino, off, len, mode)?;
+        self.settle((), Synced::All)
+    }
+
+    fn allocate(
         &self,
         caller: &Caller,
         ino: Ino,

@@ -7,7 +7,7 @@ use crate::rows::{Ino, InodeRow, XattrRow, inode_flags};
 
 use super::error::FsError;
 use super::node::State;
-use super::{Caller, Vfs, acl};
+use super::{Caller, Synced, Vfs, acl};
 
 /// The rung of a file or folder. Never listed, so that no backup copies it; never set.
 pub const DURABILITY_XATTR: &[u8] = b"user.holdfast.durability";
@@ -65,6 +65,18 @@ impl Vfs {
         value: &[u8],
         mode: SetMode,
     ) -> Result<(), FsError> {
+        self.put_xattr(caller, ino, name, value, mode)?;
+        self.settle((), Synced::All)
+    }
+
+    fn put_xattr(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        mode: SetMode,
+    ) -> Result<(), FsError> {
         self.require_writable()?;
         if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX || value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(FsError::Range);
@@ -100,6 +112,11 @@ impl Vfs {
     }
 
     pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<(), FsError> {
+        self.take_xattr(ino, name)?;
+        self.settle((), Synced::All)
+    }
+
+    fn take_xattr(&self, ino: Ino, name: &[u8]) -> Result<(), FsError> {
         self.require_writable()?;
         if name == DURABILITY_XATTR {
             return Err(FsError::NotPermitted);

@@ -127,3 +127,41 @@ fn a_damaged_log_is_shown_with_whatever_a_crash_left_unfinished() {
     assert_eq!(drive.read(cut), b"con");
     assert_eq!(errno(drive.vfs.unlink(ROOT_INO, b"cut")), libc::EROFS);
 }
+
+/// What `sync` and `dirsync` ask of a mount.
+#[test]
+fn changes_that_are_synced_by_themselves_are_durable_when_they_return() {
+    let drive = Drive::new();
+    let (vfs, store) = (&drive.vfs, drive.vfs.rows().store());
+    let mut n = 0;
+    let mut check = |kind: Synced, names: bool, all: bool| {
+        vfs.set_synced(kind);
+        n += 1;
+        let durable = |what: &str, expected: bool| {
+            assert_eq!(store.durable_lsn() == store.last_lsn(), expected, "{what} under {kind:?}");
+        };
+        let dir = drive.dir(&format!("d{n}"));
+        durable("mkdir", names);
+        let ino = vfs.create(&ROOT, dir, b"f", &NewNode::file(0o644, 0)).unwrap().ino;
+        durable("create", names);
+        vfs.symlink(&ROOT, dir, b"s", b"x").unwrap();
+        durable("symlink", names);
+        vfs.link(ino, dir, b"g").unwrap();
+        durable("link", names);
+        vfs.rename((dir, b"g"), (dir, b"h"), RenameMode::Replace).unwrap();
+        durable("rename", names);
+        vfs.unlink(dir, b"h").unwrap();
+        durable("unlink", names);
+        vfs.setattr(&ROOT, ino, &SetAttr { perm: Some(0o600), ..SetAttr::default() }).unwrap();
+        durable("chmod", all);
+        vfs.setxattr(&ROOT, ino, b"user.a", b"1", SetMode::Either).unwrap();
+        durable("setxattr", all);
+        vfs.removexattr(ino, b"user.a").unwrap();
+        durable("removexattr", all);
+        vfs.fallocate(&ROOT, ino, 0, 100, AllocateMode::Reserve { keep_size: false }).unwrap();
+        durable("fallocate", all);
+    };
+    check(Synced::Asked, false, false);
+    check(Synced::Names, true, false);
+    check(Synced::All, true, true);
+}
