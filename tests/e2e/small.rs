@@ -36,6 +36,16 @@ pub fn placed_within_a_minute(ctx: &Context) -> Result<()> {
     let placed =
         placed.map_err(|error| error.context(format!("{}\n{}", drive.status_text(), drive.daemon_log())))?;
     ensure!(placed <= PROMISE, "it took {} s", placed.as_secs());
+    // What the kernel alone has stands on no rung: the lowest is as high as may be said.
+    let mut file = std::fs::OpenOptions::new().append(true).open(&path)?;
+    for n in 0..3 {
+        file.write_all(&[n])?;
+        for path in [&path, &drive.mountpoint] {
+            let rung = drive.durability(path)?;
+            ensure!(rung == "staged", "{} stands on {rung}, with a byte just written", path.display());
+        }
+    }
+    drop(file);
     drive.unmount()?;
     Ok(())
 }

@@ -78,6 +78,14 @@ pub fn past_and_back(ctx: &Context) -> Result<()> {
     let told = changes(&json(&drive, &["diff", &now["sequence"].to_string(), "--json"])?);
     ensure!(told == ["changed note"], "{told:?}");
 
+    // The kernel keeps a list until the folder is another; the root itself does not change here.
+    names(&shown)?;
+    fs::write(at.join("note"), b"newest")?;
+    let newest = json(&drive, &["snapshot", "--json"])?;
+    let label = newest["label"].as_str().context("label")?;
+    std::thread::sleep(Duration::from_millis(1_500));
+    ensure!(names(&shown)?.contains(label), "{label} is not in {:?}", names(&shown)?);
+
     let photos = at.join("photos");
     json(&drive, &["undelete", &photos.display().to_string(), "--json"])?;
     fs::remove_file(at.join("note"))?;

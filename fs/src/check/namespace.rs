@@ -182,6 +182,11 @@ impl Checker<'_> {
                 self.report
                     .problem(format!("folder {ino}: says {} entries, has {}", fact.size, fact.entries));
             }
+            if let Some(OrphanRow::Trim { from }) = inodes.orphans.get(ino)
+                && fact.size > *from
+            {
+                self.report.problem(format!("inode {ino}: grew under the mark of a truncation"));
+            }
             if orphan && fact.names > 0 {
                 self.report.problem(format!("inode {ino}: an orphan with a name"));
             }

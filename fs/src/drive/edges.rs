@@ -9,7 +9,7 @@ use holdfast_store::FailpointHook;
 pub struct Edges(Option<FailpointHook>);
 
 /// All edges, in the order in which a seal meets them; the sweep fails if one is never reached.
-pub const EDGES: [&str; 16] = [
+pub const EDGES: [&str; 17] = [
     "seal.cut",
     "piece.sync.before",
     "piece.rows.before",
@@ -22,6 +22,7 @@ pub const EDGES: [&str; 16] = [
     "seal.sweep.after",
     "evict.row.after",
     "prune.commits.after",
+    "prune.orphans.after",
     "compact.blocks.after",
     "compact.commit.after",
     "condemn.after",

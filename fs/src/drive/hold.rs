@@ -109,20 +109,27 @@ impl Drive {
             Ok(blocks)
         });
         let blocks = blocks.inspect_err(|_| parts.folder.abandon(id))?;
-        let row = match inner.piece_row(id)? {
-            Some(row) => PieceRow { local: true, ..row },
-            // Of a restored drive, which knows its pieces by their blocks' places.
-            None => PieceRow {
-                local: true,
-                checkpoint: false,
-                raw_len,
-                created: parts.now_ms() / 1000,
-                commit_sequence: inner.latest().map_or(0, |row| row.info.sequence),
-                blocks,
-            },
-        };
         let lsn = {
+            // Whoever forgets a piece, or evicts it, reads and writes its row under this lock, too.
             let _guard = parts.folder.rows_lock();
+            let row = match (inner.piece_row(id)?, old) {
+                (Some(row), _) => PieceRow { local: true, ..row },
+                // Forgotten meanwhile.
+                (None, Some(_)) => {
+                    parts.folder.remove(id)?;
+                    inner.recount_pieces()?;
+                    return Err(DriveError::UnknownPiece(id));
+                }
+                // Of a restored drive, which knows its pieces by their blocks' places.
+                (None, None) => PieceRow {
+                    local: true,
+                    checkpoint: false,
+                    raw_len,
+                    created: parts.now_ms() / 1000,
+                    commit_sequence: inner.latest().map_or(0, |row| row.info.sequence),
+                    blocks,
+                },
+            };
             let mut txn = Txn::new();
             txn.put(Table::Piece, id, row.encode());
             parts.store.commit(txn)?

@@ -12,15 +12,14 @@ pub(super) fn caller(req: &Request) -> Caller {
 
 /// The caller of a setxattr. Setting an ACL takes setgid away from a file whose group its owner is not in, and a request
 /// names only one group of its caller: where the file's is among the others, the caller comes as of that group.
-pub(super) fn acl_caller(req: &Request, vfs: &Vfs, ino: Ino, name: &[u8]) -> Caller {
-    let mut caller = caller(req);
+pub(super) fn acl_caller(mut caller: Caller, pid: u32, vfs: &Vfs, ino: Ino, name: &[u8]) -> Caller {
     if caller.privileged || !is_acl(name) {
         return caller;
     }
     if let Ok(attr) = vfs.getattr(ino)
         && attr.gid != caller.gid
         && attr.perm & 0o2000 != 0
-        && groups(req.pid()).contains(&attr.gid)
+        && groups(pid).contains(&attr.gid)
     {
         caller.gid = attr.gid;
     }

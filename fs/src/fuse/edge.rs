@@ -2,7 +2,7 @@
 //!
 //! Requests that cannot wait are answered on the thread that read them (a hand-over costs more than most of them).
 //! Those that can go to a pool: fsync, looking for holes under dirty pages, and whatever of a restored drive is not on
-//! this machine yet.
+//! this machine yet, or is locked by who waits for that.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -20,9 +20,10 @@ use fuser::{
 };
 use holdfast_store::{Clock, SystemClock};
 
-use crate::rows::{Kind, NAME_BYTES_MAX};
+use crate::rows::{Ino, Kind, NAME_BYTES_MAX};
 use crate::vfs::{
-    AllocateMode, FsError, NewNode, RenameMode, Room, SeekTo, SetAttr, SetMode, TimeSet, Vfs, WriteMode,
+    AllocateMode, Atime, DURABILITY_XATTR, FsError, NewNode, RenameMode, SeekTo, SetAttr, SetMode, TimeSet,
+    Vfs,
 };
 
 use super::MountOptions;
@@ -32,7 +33,7 @@ use super::init::{IO_BYTES_MAX, negotiate};
 use super::pacing::Pacing;
 use super::pool::{Late, Pool};
 use super::reply::{
-    TTL, read, readdir, readdirplus, reply_attr, reply_empty, reply_entry, reply_names, reply_xattr, written,
+    TTL, read, readdir, readdirplus, reply_attr, reply_empty, reply_entry, reply_names, reply_xattr,
 };
 use super::set_ids::SetIds;
 use super::thumbnails::Thumbnailers;
@@ -40,6 +41,8 @@ use super::writers::Writers;
 
 /// fsyncs under way at once; they share syncs of the log, so more threads mean fewer syncs.
 const SYNC_THREADS_MAX: usize = 32;
+/// Ranges copied at once; each has some milliseconds of work.
+const COPY_THREADS_MAX: usize = 4;
 /// Requests waiting for the network at once.
 const NETWORK_THREADS_MAX: usize = 32;
 /// A request that could not even begin by then is answered with ETIMEDOUT. The rest of its 10 s is the network's.
@@ -47,17 +50,18 @@ const NETWORK_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) struct Edge {
     pub(super) vfs: Arc<Vfs>,
-    writeback: bool,
+    pub(super) writeback: bool,
     max_read: u32,
-    sync: Pool,
+    pub(super) sync: Pool,
+    pub(super) copies: Pool,
     pub(super) network: Arc<Pool>,
     pub(super) pacing: Pacing,
     /// Who may have pages in the kernel that we have not seen yet.
-    writers: Writers,
+    pub(super) writers: Writers,
     /// Who gets nothing that would have to come over the network; `None`: everybody gets everything.
     thumbnailers: Option<Thumbnailers>,
     /// The way to tell the kernel something by ourselves; there once it has answered our first words.
-    notifier: Arc<OnceLock<Notifier>>,
+    pub(super) notifier: Arc<OnceLock<Notifier>>,
 }
 
 thread_local! {
@@ -75,6 +79,7 @@ impl Edge {
             max_read: options.max_read.unwrap_or(IO_BYTES_MAX).min(IO_BYTES_MAX),
             pacing: Pacing::new(clock.clone()),
             sync: Pool::new("holdfast-sync", SYNC_THREADS_MAX, Duration::MAX, clock.clone()),
+            copies: Pool::new("holdfast-copy", COPY_THREADS_MAX, Duration::MAX, clock.clone()),
             network: Arc::new(network),
             writers: Writers::default(),
             thumbnailers: (!options.thumbnails).then(|| Thumbnailers::new(clock)),
@@ -87,8 +92,8 @@ impl Edge {
         self.notifier.clone()
     }
 
-    fn set_ids(&self, ino: INodeNo, kills: bool) -> SetIds {
-        SetIds::before(&self.vfs, &self.notifier, ino.0, kills)
+    pub(super) fn set_ids(&self, ino: Ino, kills: bool) -> SetIds {
+        SetIds::before(&self.vfs, &self.notifier, ino, kills)
     }
 }
 
@@ -103,8 +108,8 @@ impl Filesystem for Edge {
     }
 
     fn destroy(&mut self) {
-        if let Err(error) = self.vfs.write_atimes() {
-            tracing::warn!(%error, "access times were not written");
+        if let Err(error) = self.vfs.sync_all() {
+            tracing::warn!(%error, "what was done last was not synced");
         }
     }
 
@@ -239,7 +244,9 @@ impl Filesystem for Edge {
             RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
             _ => return reply.error(Errno::EINVAL),
         };
-        let may_wait = self.vfs.may_block(parent.0, Some(name.as_bytes()))
+        // Between folders those above them are walked.
+        let may_wait = (parent != newparent && self.vfs.has_base())
+            || self.vfs.may_block(parent.0, Some(name.as_bytes()))
             || self.vfs.may_block(newparent.0, Some(newname.as_bytes()));
         let (name, newname) = (name.to_owned(), newname.to_owned());
         self.run(may_wait, move |vfs, late| {
@@ -267,7 +274,7 @@ impl Filesystem for Edge {
         let reads = flags.0 & libc::O_ACCMODE == libc::O_RDONLY;
         let draws = reads && self.thumbnailers.as_ref().is_some_and(|known| known.contain(req.pid()));
         let may_wait = draws || self.vfs.may_block(ino.0, None);
-        let set_ids = self.set_ids(ino, truncate);
+        let set_ids = self.set_ids(ino.0, truncate);
         let serve = move |vfs: &Vfs, late: Late| {
             if draws && !vfs.is_here(ino.0).unwrap_or(true) {
                 return reply.error(Errno::from_i32(libc::EREMOTE));
@@ -327,7 +334,7 @@ impl Filesystem for Edge {
         reply: ReplyEmpty,
     ) {
         self.writers.closed(ino.0, flags.0);
-        reply_empty(reply, self.vfs.release_file(ino.0));
+        self.serve(ino.0, move |vfs, _| reply_empty(reply, vfs.release_file(ino.0)));
     }
 
     /// Not implemented, on purpose: a write is in the log when it is answered, so closing has nothing to do. The
@@ -343,21 +350,22 @@ impl Filesystem for Edge {
         _fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let size = size.min(IO_BYTES_MAX) as usize;
+        let atime = if flags.0 & libc::O_NOATIME != 0 { Atime::Stays } else { Atime::Moves };
         READ_BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < size {
                 buffer.resize(size, 0);
             }
             let Some(buffer) = buffer.get_mut(..size) else { return reply.error(Errno::EIO) };
-            match self.vfs.read_without_waiting(ino.0, offset, buffer) {
+            match self.vfs.read_without_waiting(ino.0, offset, buffer, atime) {
                 Ok(Some(n)) => reply.data(buffer.get(..n).unwrap_or_default()),
                 Ok(None) => {
                     let vfs = self.vfs.clone();
-                    self.network.run(move |late| read(&vfs, late, ino.0, offset, size, reply));
+                    self.network.run(move |late| read(&vfs, late, ino.0, offset, size, atime, reply));
                 }
                 Err(error) => reply.error(errno(&error)),
             }
@@ -376,39 +384,15 @@ impl Filesystem for Edge {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        // The kernel has made an offset of O_APPEND: it alone knows what its cache appended.
-        let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let mode = WriteMode {
-            append: false,
-            kill_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
-            from_cache,
-            times_follow: from_cache && self.writeback,
-        };
-        let set_ids = self.set_ids(ino, mode.kill_privileges);
-        let bytes = data.len() as u64;
-        let room = self.vfs.room(bytes);
-        if (room == Room::Waits || (mode.from_cache && room == Room::Stalled))
-            && let Some(parked) = self.pacing.park(data)
-        {
-            let write =
-                move |vfs: &Vfs| written(reply, set_ids.after(vfs.write(ino.0, offset, &parked.data, mode)));
-            return match mode.from_cache {
-                true => self.pacing.write(&self.vfs, bytes, write),
-                false => self.pacing.run(&self.vfs, bytes, write),
-            };
-        }
-        written(reply, set_ids.after(self.vfs.write(ino.0, offset, data, mode)));
+        self.write_data(ino.0, offset, data, write_flags, reply);
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        match self.vfs.is_durable(ino.0) {
-            Ok(true) => reply.ok(),
-            Ok(false) => {
-                let vfs = self.vfs.clone();
-                self.sync.run(move |_| reply_empty(reply, vfs.fsync(ino.0)));
-            }
-            Err(error) => reply.error(errno(&error)),
+        if self.vfs.is_durable(ino.0) {
+            return reply.ok();
         }
+        let vfs = self.vfs.clone();
+        self.sync.run(move |_| reply_empty(reply, vfs.fsync(ino.0)));
     }
 
     fn fsyncdir(&self, req: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
@@ -421,7 +405,7 @@ impl Filesystem for Edge {
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, reply: ReplyDirectory) {
-        self.serve(ino.0, move |vfs, late| readdir(vfs, late, ino.0, offset, reply));
+        self.run(self.vfs.has_base(), move |vfs, late| readdir(vfs, late, ino.0, offset, reply));
     }
 
     fn readdirplus(
@@ -432,7 +416,7 @@ impl Filesystem for Edge {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.serve(ino.0, move |vfs, late| readdirplus(vfs, late, ino.0, offset, reply));
+        self.run(self.vfs.has_base(), move |vfs, late| readdirplus(vfs, late, ino.0, offset, reply));
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -460,10 +444,11 @@ impl Filesystem for Edge {
             libc::XATTR_REPLACE => SetMode::Replace,
             _ => return reply.error(Errno::EINVAL),
         };
-        let caller = acl_caller(req, &self.vfs, ino.0, name.as_bytes());
+        let (caller, pid) = (caller(req), req.pid());
         let (name, value) = (name.to_owned(), value.to_vec());
         self.serve_xattrs(ino.0, move |vfs, late| {
             let name = name.as_bytes();
+            let caller = acl_caller(caller, pid, vfs, ino.0, name);
             reply_empty(
                 reply,
                 late.in_time().and_then(|()| vfs.setxattr(&caller, ino.0, name, &value, mode)),
@@ -472,15 +457,19 @@ impl Filesystem for Edge {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if name.as_bytes() == DURABILITY_XATTR {
+            return self.durability(ino.0, size, reply);
+        }
         let owned = name.to_owned();
         self.serve_xattrs(ino.0, move |vfs, late| {
             reply_xattr(reply, size, late.in_time().and_then(|()| vfs.getxattr(ino.0, owned.as_bytes())));
         });
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let caller = caller(req);
         self.serve_xattrs(ino.0, move |vfs, late| {
-            reply_names(reply, size, late.in_time().and_then(|()| vfs.listxattr(ino.0)));
+            reply_names(reply, size, late.in_time().and_then(|()| vfs.listxattr(&caller, ino.0)));
         });
     }
 
@@ -522,14 +511,14 @@ impl Filesystem for Edge {
             libc::FALLOC_FL_ZERO_RANGE => AllocateMode::Zero { keep_size },
             _ => return reply.error(Errno::EOPNOTSUPP),
         };
-        let (caller, set_ids) = (caller(req), self.set_ids(ino, true));
+        let (caller, set_ids) = (caller(req), self.set_ids(ino.0, true));
         let allocate = move |vfs: &Vfs, _| {
             reply_empty(reply, set_ids.after(vfs.fallocate(&caller, ino.0, offset, length, mode)));
         };
         if mode == AllocateMode::Punch {
-            self.run(false, allocate)
+            self.serve(ino.0, allocate)
         } else {
-            self.paced(length, false, allocate)
+            self.paced(length, self.vfs.may_block(ino.0, None), allocate)
         }
     }
 
@@ -555,18 +544,7 @@ impl Filesystem for Edge {
                 Err(error) => reply.error(errno(&error)),
             }
         };
-        if !self.writeback || !self.writers.any(ino.0) {
-            return self.run(self.vfs.has_base(), seek);
-        }
-        // The kernel does not write its dirty pages out before it asks, so they would look like a hole, and what they
-        // append like the end. Told to drop the pages, it writes them first; other threads take those writes in.
-        let (vfs, notifier) = (self.vfs.clone(), self.notifier.clone());
-        self.sync.run(move |late| {
-            if let Some(Err(error)) = notifier.get().map(|kernel| kernel.inval_inode(ino, 0, 0)) {
-                tracing::warn!(%error, "the kernel was asked to write its pages");
-            }
-            seek(&vfs, late);
-        });
+        self.data_seek(ino.0, seek);
     }
 
     fn copy_file_range(
@@ -582,15 +560,7 @@ impl Filesystem for Edge {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let (caller, set_ids) = (caller(req), self.set_ids(ino_out, true));
-        // The answer has 32 bits.
-        let len = len.min(1 << 30);
-        let vfs = self.vfs.clone();
-        // A part of a chunk is copied by reading it, perhaps from afar.
-        self.network.run(move |late| {
-            let (from, to) = ((ino_in.0, offset_in), (ino_out.0, offset_out));
-            let copied = late.in_time().and_then(|()| vfs.copy_file_range(&caller, from, to, len));
-            written(reply, set_ids.after(copied));
-        });
+        let (from, to) = ((ino_in.0, offset_in), (ino_out.0, offset_out));
+        self.copy_data(caller(req), from, to, len, reply);
     }
 }

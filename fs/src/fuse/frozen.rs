@@ -19,9 +19,10 @@ use fuser::{
 
 use super::convert::{attr, errno, kind};
 use super::pool::{Late, Pool};
-use super::reply::{reply_names, reply_xattr};
-use crate::rows::{Ino, Kind, ROOT_INO};
-use crate::vfs::{Attr, DirEntry, FsError, SeekTo, Vfs};
+use super::reply::{DIR_PAGE, list, reply_names, reply_xattr, while_in_time};
+use crate::rows::{Ino, Kind, ROOT_INO, Time};
+use crate::snapshots::CommitName;
+use crate::vfs::{Attr, Caller, DirEntry, FsError, SeekTo, Vfs};
 
 /// The folder's name in the drive's root. It is not listed there, so that a backup does not copy the past.
 pub(super) const NAME: &[u8] = b".snapshots";
@@ -35,8 +36,6 @@ pub(super) const TOP: Ino = SNAPSHOT_BIT;
 const TOP_TTL: Duration = Duration::from_secs(1);
 /// How long what is in a commit; it never changes, but its commit may be dropped.
 const TTL: Duration = Duration::from_secs(60);
-/// Entries fetched for one readdir reply.
-const DIR_PAGE: usize = 256;
 /// Cookies of `.` and `..`; those of commits follow.
 const COOKIE_DOTDOT: u64 = 2;
 
@@ -92,9 +91,25 @@ impl Tree {
     }
 }
 
+fn commits(live: &Vfs) -> Result<Vec<(String, CommitName)>, FsError> {
+    live.snapshots().ok_or(FsError::NotFound)?.list()
+}
+
 fn top_attr(live: &Vfs) -> Result<Attr, FsError> {
-    let root = live.getattr(ROOT_INO)?;
-    Ok(Attr { ino: TOP, perm: 0o555, nlink: 2, generation: 0, ..root })
+    Ok(top(live.getattr(ROOT_INO)?, &commits(live)?))
+}
+
+/// The folder changes when commits come or go. The kernel keeps its list for as long as the time of the change is the same: that of the
+/// newest commit, and in the place of nanoseconds what tells one list from another.
+fn top(root: Attr, commits: &[(String, CommitName)]) -> Attr {
+    let mut hash = blake3::Hasher::new();
+    commits.iter().for_each(|(_, commit)| _ = hash.update(&commit.sequence.to_le_bytes()));
+    let [a, b, c, d, ..] = *hash.finalize().as_bytes();
+    let newest = commits.last().and_then(|(_, commit)| i64::try_from(commit.time).ok());
+    let nanos = u32::from_le_bytes([a, b, c, d]) % 1_000_000_000;
+    let changed = Time { secs: newest.unwrap_or(root.btime.secs), nanos };
+    let nlink = u32::try_from(commits.len()).unwrap_or(u32::MAX).saturating_add(2);
+    Attr { ino: TOP, perm: 0o555, nlink, generation: 0, mtime: changed, ctime: changed, ..root }
 }
 
 fn attr_of(live: &Vfs, ino: u64) -> Result<Attr, FsError> {
@@ -110,7 +125,7 @@ fn entries_of(live: &Vfs, ino: u64, cookie: u64) -> Result<Vec<DirEntry>, FsErro
         let (sequence, ino) = split(ino);
         return Tree::open(live, sequence)?.readdir(ino, cookie);
     }
-    let list = live.snapshots().ok_or(FsError::NotFound)?.list()?;
+    let list = commits(live)?;
     let dots = [(1, TOP, "."), (COOKIE_DOTDOT, ROOT_INO, "..")];
     let dots = dots.into_iter().map(|(cookie, ino, name)| Ok((cookie, ino, name.to_owned())));
     let commits = list.into_iter().map(|(label, commit)| {
@@ -137,7 +152,7 @@ impl Frozen {
 
     /// `.snapshots` itself, looked up in the root.
     pub(super) fn lookup_top(&self, reply: ReplyEntry) {
-        entry(reply, top_attr(&self.vfs), &TOP_TTL);
+        self.serve(move |live, late| entry(reply, late.and_then(|()| top_attr(live)), &TOP_TTL));
     }
 
     pub(super) fn lookup(&self, parent: u64, name: &OsStr, reply: ReplyEntry) {
@@ -231,58 +246,37 @@ impl Frozen {
         );
     }
 
-    pub(super) fn readdir(&self, ino: u64, mut offset: u64, mut reply: ReplyDirectory) {
+    pub(super) fn readdir(&self, ino: u64, offset: u64, mut reply: ReplyDirectory) {
         self.serve(move |live, late| {
-            if let Err(error) = late {
-                return reply.error(errno(&error));
-            }
-            loop {
-                let page = match entries_of(live, ino, offset) {
-                    Ok(page) => page,
-                    Err(error) => return reply.error(errno(&error)),
-                };
-                if page.is_empty() {
-                    return reply.ok();
-                }
-                for entry in page {
-                    offset = entry.cookie;
-                    let name = OsStr::from_bytes(&entry.name);
-                    if reply.add(INodeNo(entry.ino), entry.cookie, kind(entry.kind), name) {
-                        return reply.ok();
-                    }
-                }
+            let page = |offset| entries_of(live, ino, offset);
+            let give = |entry: &DirEntry| {
+                let name = OsStr::from_bytes(&entry.name);
+                Ok(reply.add(INodeNo(entry.ino), entry.cookie, kind(entry.kind), name))
+            };
+            match late.and_then(|()| list(offset, page, give, || true)) {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(&error)),
             }
         });
     }
 
-    pub(super) fn readdirplus(&self, ino: u64, mut offset: u64, mut reply: ReplyDirectoryPlus) {
+    pub(super) fn readdirplus(&self, ino: u64, offset: u64, mut reply: ReplyDirectoryPlus) {
         self.serve(move |live, late| {
-            if let Err(error) = late {
-                return reply.error(errno(&error));
-            }
             let ttl = if ino == TOP { &TOP_TTL } else { &TTL };
-            loop {
-                let page = match entries_of(live, ino, offset) {
-                    Ok(page) => page,
-                    Err(error) => return reply.error(errno(&error)),
+            let page = |offset| entries_of(live, ino, offset);
+            let give = |entry: &DirEntry| {
+                // A commit that was dropped meanwhile is not found.
+                let found = match is_frozen(entry.ino) {
+                    true => attr_of(live, entry.ino)?,
+                    false => live.getattr(entry.ino)?,
                 };
-                if page.is_empty() {
-                    return reply.ok();
-                }
-                for entry in page {
-                    offset = entry.cookie;
-                    let found = match is_frozen(entry.ino) {
-                        true => attr_of(live, entry.ino),
-                        false => live.getattr(entry.ino),
-                    };
-                    // A commit that was dropped meanwhile is left out.
-                    let Ok(found) = found else { continue };
-                    let generation = Generation(u64::from(found.generation));
-                    let name = OsStr::from_bytes(&entry.name);
-                    if reply.add(INodeNo(entry.ino), entry.cookie, name, ttl, &attr(&found), generation) {
-                        return reply.ok();
-                    }
-                }
+                let generation = Generation(u64::from(found.generation));
+                let name = OsStr::from_bytes(&entry.name);
+                Ok(reply.add(INodeNo(entry.ino), entry.cookie, name, ttl, &attr(&found), generation))
+            };
+            match late.and_then(|()| list(offset, page, give, while_in_time())) {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(&error)),
             }
         });
     }
@@ -301,11 +295,15 @@ impl Frozen {
         );
     }
 
-    pub(super) fn listxattr(&self, ino: u64, size: u32, reply: ReplyXattr) {
+    pub(super) fn listxattr(&self, caller: Caller, ino: u64, size: u32, reply: ReplyXattr) {
         if ino == TOP {
             return reply_names(reply, size, Ok(Vec::new()));
         }
-        self.within(ino, |vfs, ino| vfs.listxattr(ino), move |names| reply_names(reply, size, names));
+        self.within(
+            ino,
+            move |vfs, ino| vfs.listxattr(&caller, ino),
+            move |names| reply_names(reply, size, names),
+        );
     }
 }
 
@@ -329,5 +327,43 @@ mod tests {
         assert_eq!(split(join(SEQUENCE_MAX, INO_MASK).unwrap()), (SEQUENCE_MAX, INO_MASK));
         assert_eq!(split(TOP), (0, 0));
         assert!(join(SEQUENCE_MAX + 1, 1).is_err() && join(1, INO_MASK + 1).is_err());
+    }
+
+    #[test]
+    fn the_folder_is_another_when_commits_come_or_go() {
+        let at = |secs| Time { secs, nanos: 1 };
+        let root = Attr {
+            ino: ROOT_INO,
+            kind: Kind::Dir,
+            perm: 0o755,
+            nlink: 9,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 4096,
+            blocks: 8,
+            atime: at(7),
+            mtime: at(7),
+            ctime: at(7),
+            btime: at(5),
+            generation: 0,
+        };
+        let lists = [vec![], vec![1], vec![1, 2], vec![2], vec![1, 2, 3], vec![1, 3], vec![3]];
+        let mut times = Vec::new();
+        for list in &lists {
+            // All in one second.
+            let commits: Vec<_> = list
+                .iter()
+                .map(|sequence| (String::new(), CommitName { sequence: *sequence, time: 1_700_000_000 }))
+                .collect();
+            let attr = top(root.clone(), &commits);
+            assert_eq!(attr, top(root.clone(), &commits), "and the same while they do not");
+            assert_eq!((attr.ino, attr.perm, attr.nlink as usize), (TOP, 0o555, 2 + list.len()));
+            assert!(attr.mtime.nanos < 1_000_000_000 && attr.ctime == attr.mtime);
+            times.push(attr.mtime);
+        }
+        times.sort();
+        times.dedup();
+        assert_eq!(times.len(), lists.len());
     }
 }

@@ -9,6 +9,7 @@
 mod affinity;
 mod caller;
 mod convert;
+mod data;
 mod edge;
 mod frozen;
 mod init;

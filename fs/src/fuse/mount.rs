@@ -23,7 +23,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
-use crate::vfs::Vfs;
+use crate::vfs::{Synced, Vfs};
 
 use super::edge::Edge;
 use super::serving::Serving;
@@ -62,6 +62,12 @@ pub fn mount(vfs: Arc<Vfs>, mountpoint: &Path, options: &MountOptions) -> Result
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 16)),
     );
     config.clone_fd = true;
+    // The kernel sees to data alone.
+    vfs.set_synced(match (options.sync, options.dirsync) {
+        (true, _) => Synced::All,
+        (false, true) => Synced::Names,
+        (false, false) => Synced::Asked,
+    });
     let edge = Edge::new(vfs.clone(), options);
     let notifier = edge.notifier();
     let started = Session::from_fd(Serving::new(edge, options.follow), fd, SessionACL::All, config).and_then(

@@ -16,8 +16,9 @@ pub struct MountOptions {
     pub atime: bool,
     /// Reading a directory moves its atime.
     pub dir_atime: bool,
-    /// Every write is on disk when it returns.
+    /// Every change is on disk when it returns.
     pub sync: bool,
+    /// Every change of names is.
     pub dirsync: bool,
     /// The kernel gathers small writes (3.7 times cheaper); off, each write arrives as it is made.
     pub writeback: bool,

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_store::Clock;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use parking_lot::{Condvar, Mutex};
 
 use crate::vfs::FsError;
@@ -40,6 +42,8 @@ struct Shared {
     /// A job that waited longer is late.
     patience: Duration,
     clock: Arc<dyn Clock>,
+    /// Where the pool was made, before any thread was held on a CPU: a new thread would stay where the one that starts it is held.
+    cpus: Option<CpuSet>,
     queue: Mutex<Queue>,
     work: Condvar,
     room: Condvar,
@@ -65,6 +69,7 @@ impl Pool {
             threads_max,
             patience,
             clock,
+            cpus: sched_getaffinity(Pid::from_raw(0)).ok(),
             queue: Mutex::default(),
             work: Condvar::new(),
             room: Condvar::new(),
@@ -91,8 +96,12 @@ impl Pool {
 
     fn grow(&self) {
         let shared = self.0.clone();
-        let spawned =
-            std::thread::Builder::new().name(shared.name.to_owned()).spawn(move || shared.serve(Some(IDLE)));
+        let spawned = std::thread::Builder::new().name(shared.name.to_owned()).spawn(move || {
+            if let Some(Err(error)) = shared.cpus.map(|cpus| sched_setaffinity(Pid::from_raw(0), &cpus)) {
+                tracing::debug!(%error, "a thread stays where it was started");
+            }
+            shared.serve(Some(IDLE));
+        });
         if let Err(error) = spawned {
             tracing::warn!(%error, "no thread for a request that may wait");
             let alone = {
@@ -206,5 +215,23 @@ mod tests {
         go.send(()).unwrap();
         assert_eq!(told.recv().unwrap(), Late(true));
         assert!(Late(true).in_time().is_err());
+    }
+
+    /// As the serving threads are while they follow a program (see `affinity`).
+    #[test]
+    fn who_is_held_on_a_cpu_starts_threads_that_are_not() {
+        let pool = Pool::new("test", 1, Duration::MAX, Arc::new(Hands::default()));
+        std::thread::spawn(move || {
+            let me = Pid::from_raw(0);
+            let free = sched_getaffinity(me).unwrap();
+            let mut one = CpuSet::new();
+            one.set((0..CpuSet::count()).find(|cpu| free.is_set(*cpu).unwrap()).unwrap()).unwrap();
+            sched_setaffinity(me, &one).unwrap();
+            let (say, told) = channel();
+            pool.run(move |_| say.send(sched_getaffinity(me).unwrap()).unwrap());
+            assert_eq!(told.recv().unwrap(), free);
+        })
+        .join()
+        .unwrap();
     }
 }

@@ -14,6 +14,10 @@ impl Edge {
         if may_wait {
             let vfs = self.vfs.clone();
             self.network.run(move |late| f(&vfs, late));
+        } else if self.vfs.is_synced() {
+            // Most changes wait for the disk.
+            let vfs = self.vfs.clone();
+            self.sync.run(move |late| f(&vfs, late));
         } else {
             f(&self.vfs, Late(false));
         }
@@ -45,8 +49,9 @@ impl Edge {
         name: &OsStr,
         f: impl FnOnce(&Vfs, Late) + Send + 'static,
     ) {
-        let may_wait =
-            self.vfs.may_block(parent, Some(name.as_bytes())) || self.vfs.may_block_for_xattrs(parent);
+        let may_wait = self.vfs.may_block(parent, Some(name.as_bytes()))
+            || self.vfs.may_block_for_xattrs(parent)
+            || self.vfs.may_block_for_number();
         self.paced(0, may_wait, f);
     }
 

@@ -16,6 +16,7 @@ use fuser::{
 };
 
 use super::affinity::Affinity;
+use super::caller::caller;
 use super::edge::Edge;
 use super::frozen::{Frozen, NAME, is_frozen};
 use super::init::IO_BYTES_MAX;
@@ -351,7 +352,7 @@ impl Filesystem for Serving {
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         self.affinity.note(req.pid());
         if is_frozen(ino.0) {
-            return self.frozen.listxattr(ino.0, size, reply);
+            return self.frozen.listxattr(caller(req), ino.0, size, reply);
         }
         self.live.listxattr(req, ino, size, reply);
     }

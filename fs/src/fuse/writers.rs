@@ -41,6 +41,10 @@ impl Writers {
     pub(super) fn any(&self, ino: Ino) -> bool {
         self.0.lock().contains_key(&ino)
     }
+
+    pub(super) fn all(&self) -> Vec<Ino> {
+        self.0.lock().keys().copied().collect()
+    }
 }
 
 #[cfg(test)]
@@ -57,6 +61,7 @@ mod tests {
         writers.closed(7, libc::O_RDONLY);
         writers.closed(7, libc::O_RDWR);
         assert!(writers.any(7) && !writers.any(8));
+        assert_eq!(writers.all(), [7]);
         writers.closed(7, libc::O_WRONLY | libc::O_APPEND);
         assert!(!writers.any(7));
     }

@@ -167,6 +167,22 @@ impl BlockReader {
         matches!(self.piece(at), Ok(Some(row)) if row.local)
     }
 
+    /// May new rows refer to it? A piece that is elsewhere was evicted, and so is kept by others; of one that is here the
+    /// block is read, since the disk may have lost it and what is about to refer to it may be all that still has the data.
+    pub(crate) fn is_sound(&self, at: &BlockAt) -> bool {
+        match self.piece(at) {
+            Ok(Some(row)) if !row.local => true,
+            Ok(Some(_)) => match self.read_local(at) {
+                Ok(block) => block.is_some(),
+                Err(error) => {
+                    tracing::error!(%error, cid = %at.cid, "a local block is unreadable, and is written anew");
+                    false
+                }
+            },
+            Ok(None) | Err(_) => false,
+        }
+    }
+
     fn piece(&self, at: &BlockAt) -> Result<Option<PieceRow>, DriveError> {
         match self.store.get(Table::Piece, &at.piece)? {
             Some(row) => Ok(Some(PieceRow::decode(&row)?)),

@@ -1,7 +1,7 @@
 //! Writing blocks into pieces: the sink of a seal.
 //!
-//! Owns: the piece that is open now, and the rows of each piece as it is finished. Promises: a block that is in the drive already is not
-//! written twice; a piece's rows are committed after its file is durable, in one record; [`PieceSink::generation`] counts finished pieces, so
+//! Owns: the piece that is open now, and the rows of each piece as it is finished. Promises: a block that is in the drive already, and
+//! can be read, is not written twice; a piece's rows are committed after its file is durable, in one record; [`PieceSink::generation`] counts finished pieces, so
 //! that whoever waits for a block's piece sees when it is there. Refuses to go on after an error: the open piece is abandoned.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -11,6 +11,7 @@ use holdfast_content::car::PieceWriter;
 use holdfast_content::rng::{Rng, random};
 use holdfast_store::{Reads, Store, Table, Txn};
 
+use super::blocks::BlockReader;
 use super::folder::{Folder, TmpFile};
 use super::places::{Placed, Places};
 use super::rows::{BlockRow, CODEC_DAG_PB, CODEC_RAW, DedupRow, PieceRow};
@@ -25,6 +26,7 @@ const PIECE_BLOCKS_MAX: u64 = 32_768;
 pub(crate) struct SinkParts<'a> {
     pub(crate) store: &'a Store,
     pub(crate) folder: &'a Folder,
+    pub(crate) blocks: &'a BlockReader,
     pub(crate) rng: &'a dyn Rng,
     pub(crate) edges: &'a Edges,
     /// Unix seconds, for the rows.
@@ -71,14 +73,15 @@ impl<'a> PieceSink<'a> {
         &self.finished
     }
 
-    /// Where a block lies, finished or not, if it was written here or earlier.
+    /// Where a block lies, finished or not, if it was written here or earlier and is still there.
     pub(crate) fn find(&self, digest: &[u8; 32]) -> Result<Option<BlockRow>, DriveError> {
         if let Some(row) = self.open.as_ref().and_then(|open| open.blocks.get(digest)) {
             return Ok(Some(*row));
         }
         let Some(row) = self.parts.store.get(Table::Block, digest)? else { return Ok(None) };
         let row = BlockRow::decode(&row)?;
-        Ok(Some(row).filter(|row| !self.emptied.contains(&row.piece)))
+        let stays = !self.emptied.contains(&row.piece) && self.parts.blocks.is_sound(&row.at(digest));
+        Ok(stays.then_some(row))
     }
 
     /// From here on nothing is found in these pieces, so that what is written leaves them.

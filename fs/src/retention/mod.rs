@@ -93,8 +93,10 @@ impl Drive {
         let mut state = self.inner.hold_seals();
         self.follow_commits(published)?;
         marks.kept_commits(&self.inner)?;
-        marks.present(&self.inner)?;
+        // In this order: who copies out of a deleted file before it is closed is seen by the second.
         marks.open_orphans(&self.inner)?;
+        self.inner.parts.options.edges.hit("prune.orphans.after");
+        marks.present(&self.inner)?;
         marks.locations(&self.inner, published)?;
         let judged = self.judge(&marks, published)?;
         let latest = self.inner.latest().map_or(0, |row| row.info.sequence);

@@ -3,7 +3,7 @@
 //! Owns: the walk over the changed files of a cut, and what becomes of their extents. Promises: the chunks show each file as of the cut; what is written is
 //! installed as its pieces are finished; memory holds a few chunks and the rows of one round; each file that changed is looked at once, in however many
 //! rounds, and again only if it changes meanwhile. Refuses: inodes without a name (they are in no commit), and chunks whose old content is out of reach
-//! (their inode is pending).
+//! or whose payload the medium lost (their inode is pending).
 //!
 //!     marked inodes ─► extents by offset ─► Planner ─► old chunk + payloads ─► Pool (tag, compress, encrypt, hash) ─► PieceSink ─► install
 
@@ -13,14 +13,15 @@ use std::thread::Scope;
 use holdfast_content::block::digest_of;
 use holdfast_content::chunk::{self, SealedChunk};
 use holdfast_content::keys::DriveKeys;
-use holdfast_store::{Lsn, Reads, Snapshot, Store, Table};
+use holdfast_store::{Lsn, Reads, Snapshot, Store, StoreError, Table};
 
 use super::overlay::Overlay;
 use super::plan::{Part, Planner, Work};
 use super::pool::Pool;
 use super::{INSTALL_ROWS, ROUND_CHUNKS_MAX, SealParts};
 use crate::drive::error::DriveError;
-use crate::pieces::rows::DedupRow;
+use crate::pieces::blocks::BlockReader;
+use crate::pieces::rows::{BlockRow, DedupRow};
 use crate::pieces::writer::PieceSink;
 use crate::rows::marks::ChangedKeys;
 use crate::rows::{ChunkRow, ExtentSource, Ino, InodeRow, Kind, OrphanRow, View, keys};
@@ -142,10 +143,10 @@ pub(crate) fn run(
 ) -> Result<(Round, Vec<SealedFile>), DriveError> {
     let threads = parts.options.seal_threads;
     std::thread::scope(|scope: &Scope<'_, '_>| {
-        let (keys, store) = (parts.keys.clone(), parts.store.clone());
-        let pool =
-            Pool::start(scope, threads, parts.haste.clone(), move |job: &Job| make(&keys, &store, job))
-                .map_err(|error| DriveError::System(format!("a sealing thread: {error}")))?;
+        let (keys, store, blocks) = (parts.keys.clone(), parts.store.clone(), parts.trees.blocks.clone());
+        let work = move |job: &Job| make(&keys, &store, &blocks, job);
+        let pool = Pool::start(scope, threads, parts.haste.clone(), work)
+            .map_err(|error| DriveError::System(format!("a sealing thread: {error}")))?;
         let seen_generation = sink.generation();
         let mut data = DataRound {
             parts,
@@ -275,6 +276,11 @@ impl DataRound<'_, '_> {
                         self.lap.pending.insert(ino);
                         Ok(())
                     }
+                    Err(Missing::Unreadable(error)) => {
+                        tracing::error!(ino, n, %error, "a chunk stays in the log: what was written cannot be read back");
+                        self.lap.pending.insert(ino);
+                        Ok(())
+                    }
                     Err(Missing::Failed(error)) => Err(error),
                 }
             }
@@ -298,10 +304,7 @@ impl DataRound<'_, '_> {
             match part.source {
                 ExtentSource::Zero => slot.fill(0),
                 ExtentSource::Payload { payload, skip } => {
-                    self.cut
-                        .snapshot
-                        .read_payload(payload, skip, slot)
-                        .map_err(|e| Missing::Failed(e.into()))?;
+                    self.cut.snapshot.read_payload(payload, skip, slot)?;
                 }
             }
         }
@@ -415,7 +418,18 @@ impl DataRound<'_, '_> {
 enum Missing {
     /// The old chunk may be had another time.
     Pending(ChunkError),
+    /// The medium lost a payload: that file's trouble, and no other's.
+    Unreadable(StoreError),
     Failed(DriveError),
+}
+
+impl From<StoreError> for Missing {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Corrupt { .. } | StoreError::Io { .. } => Self::Unreadable(error),
+            other => Self::Failed(other.into()),
+        }
+    }
 }
 
 impl From<ChunkError> for Missing {
@@ -428,20 +442,28 @@ impl From<ChunkError> for Missing {
 }
 
 /// The arithmetic, on a thread of the pool.
-fn make(keys: &DriveKeys, store: &Store, job: &Job) -> Made {
+fn make(keys: &DriveKeys, store: &Store, blocks: &BlockReader, job: &Job) -> Made {
     let plain_len = job.plain.len() as u64;
-    let outcome = outcome(keys, store, &job.plain);
+    let outcome = outcome(keys, store, blocks, &job.plain);
     Made::Chunk { ino: job.ino, n: job.n, plain_len, extents: job.extents, outcome }
 }
 
-fn outcome(keys: &DriveKeys, store: &Store, plain: &[u8]) -> Result<Outcome, DriveError> {
+fn outcome(
+    keys: &DriveKeys,
+    store: &Store,
+    blocks: &BlockReader,
+    plain: &[u8],
+) -> Result<Outcome, DriveError> {
     if plain.iter().all(|byte| *byte == 0) {
         return Ok(Outcome::Hole);
     }
     let tag = chunk::dedup_tag(&keys.dedup, plain);
     if let Some(row) = store.get(Table::Dedup, &tag)? {
         let known = DedupRow::decode(&row)?;
-        if known.plain_len as usize == plain.len() && store.get(Table::Block, &known.digest)?.is_some() {
+        if known.plain_len as usize == plain.len()
+            && let Some(row) = store.get(Table::Block, &known.digest)?
+            && blocks.is_sound(&BlockRow::decode(&row)?.at(&known.digest))
+        {
             return Ok(Outcome::Known(known));
         }
     }

@@ -95,6 +95,7 @@ impl SealParts {
         SinkParts {
             store: &self.store,
             folder: &self.folder,
+            blocks: &self.trees.blocks,
             rng: &*self.rng,
             edges: &self.options.edges,
             now: self.now_ms() / 1000,

@@ -189,7 +189,7 @@ impl Vfs {
                 row.perm &= !0o2000;
             }
         } else if row.kind != Kind::Dir {
-            return Err(FsError::Invalid);
+            return Err(FsError::Denied);
         }
         if name == ACCESS && acl.is_minimal() {
             if self.read_xattr(ino, &state, name)?.is_some() {

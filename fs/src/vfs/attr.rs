@@ -7,7 +7,7 @@ use crate::rows::{Ino, InodeRow, Kind, Time};
 
 use super::error::FsError;
 use super::node::{Node, State};
-use super::{Caller, Vfs};
+use super::{Caller, Synced, Vfs};
 
 /// What `stat` shows of an inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +86,19 @@ pub struct SetAttr {
     pub ctime: Option<Time>,
 }
 
+impl SetAttr {
+    /// A chown that changes neither owner nor group arrives as this, and nothing else does: times come with mtime or atime.
+    fn is_bare(&self) -> bool {
+        let Self { perm, uid, gid, size, atime, mtime, ctime: _ } = self;
+        perm.is_none()
+            && uid.is_none()
+            && gid.is_none()
+            && size.is_none()
+            && atime.is_none()
+            && mtime.is_none()
+    }
+}
+
 /// Permission bits after a change that a stranger may have made to the contents: setuid goes, and so does setgid
 /// where it means execution (without group execution it means mandatory locking and stays).
 pub(super) fn without_privileges(perm: u16) -> u16 {
@@ -102,6 +115,11 @@ impl Vfs {
 
     /// Changes attributes, all in one record.
     pub fn setattr(&self, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, FsError> {
+        let changed = self.change_attributes(caller, ino, set)?;
+        self.settle(changed, Synced::All)
+    }
+
+    fn change_attributes(&self, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, FsError> {
         self.require_writable()?;
         let node = self.node(ino)?;
         let mut state = node.write();
@@ -114,7 +132,7 @@ impl Vfs {
         if set.size.is_some() && !caller.privileged {
             perm = without_privileges(perm);
         }
-        if set.uid.is_some() || set.gid.is_some() {
+        if set.uid.is_some() || set.gid.is_some() || set.is_bare() {
             // chown clears them even for root, and never on directories.
             if row.kind != Kind::Dir {
                 perm = without_privileges(perm);

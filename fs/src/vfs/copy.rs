@@ -5,12 +5,12 @@ use std::ops::Range;
 use crate::rows::{ChunkRow, ExtentRow, ExtentSource, Ino, InodeRow, inode_flags};
 
 use super::attr::without_privileges;
-use super::data::{PAYLOAD_BYTES_MAX, WriteMode, require_file};
+use super::data::{Atime, PAYLOAD_BYTES_MAX, WriteMode, require_file};
 use super::error::FsError;
 use super::extents::{self, ExtentMap};
 use super::node::{State, lock_many};
 use super::remove::REMOVE_ROWS_MAX;
-use super::{Caller, FILE_BYTES_MAX, Vfs};
+use super::{Caller, FILE_BYTES_MAX, Synced, Vfs};
 
 /// Parts that one call shares; a longer range is copied short, and the caller asks again.
 const PARTS_MAX: usize = REMOVE_ROWS_MAX / 2;
@@ -41,6 +41,31 @@ impl Vfs {
         to: (Ino, u64),
         len: u64,
     ) -> Result<u64, FsError> {
+        self.copy_range(caller, from, to, len, true)?.ok_or(FsError::TimedOut)
+    }
+
+    /// The same, but gives up (`None`) where an answer could have to wait for the network.
+    pub fn copy_without_waiting(
+        &self,
+        caller: &Caller,
+        from: (Ino, u64),
+        to: (Ino, u64),
+        len: u64,
+    ) -> Result<Option<u64>, FsError> {
+        if self.rows.has_base() {
+            return Ok(None);
+        }
+        self.copy_range(caller, from, to, len, false)
+    }
+
+    fn copy_range(
+        &self,
+        caller: &Caller,
+        from: (Ino, u64),
+        to: (Ino, u64),
+        len: u64,
+        wait: bool,
+    ) -> Result<Option<u64>, FsError> {
         self.require_writable()?;
         let ((from_ino, from_off), (to_ino, to_off)) = (from, to);
         if to_off >= FILE_BYTES_MAX && len > 0 {
@@ -52,18 +77,25 @@ impl Vfs {
             return Err(FsError::Invalid);
         }
         if let Some(done) = self.share(caller, from, to, len)? {
-            return Ok(done);
+            return self.settle(Some(done), Synced::All);
         }
         // What stands there cannot be shared (a part of a chunk): read and write a piece of it.
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(PAYLOAD_BYTES_MAX);
         let mut buf = vec![0; len];
-        let read = self.read(from_ino, from_off, &mut buf)?;
+        let read = match wait {
+            true => self.read(from_ino, from_off, &mut buf)?,
+            false => match self.read_without_waiting(from_ino, from_off, &mut buf, Atime::Moves)? {
+                Some(read) => read,
+                None => return Ok(None),
+            },
+        };
         let data = buf.get(..read).unwrap_or_default();
         if data.is_empty() {
-            return Ok(0);
+            return Ok(Some(0));
         }
         let mode = WriteMode { kill_privileges: !caller.privileged, ..WriteMode::default() };
-        Ok(self.write(to_ino, to_off, data, mode)? as u64)
+        let written = self.write(to_ino, to_off, data, mode)? as u64;
+        self.settle(Some(written), Synced::All)
     }
 
     /// Shares as much as can be shared from the beginning; `None` if that is nothing.
@@ -85,6 +117,7 @@ impl Vfs {
             }
             self.load_extents(ino, state)?;
         }
+        self.finish_trim(to_ino, locked.get(to_ino)?)?;
         let (to_log2, to_size) = {
             let row = &locked.get(to_ino)?.row;
             (row.chunk_log2, row.size)

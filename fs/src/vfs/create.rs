@@ -13,7 +13,7 @@ use super::dir::Found;
 use super::error::FsError;
 use super::extents::ExtentMap;
 use super::node::{DirMap, Node, State, lock_many};
-use super::{Caller, LINKS_MAX, Vfs, blank, check_name, touch_dir};
+use super::{Caller, LINKS_MAX, Synced, Vfs, blank, check_name, touch_dir};
 
 /// What to create.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +90,18 @@ impl Vfs {
         new: &NewNode<'_>,
         open: bool,
     ) -> Result<Attr, FsError> {
+        let made = self.make_node(caller, parent, name, new, open)?;
+        self.settle(made, Synced::Names)
+    }
+
+    fn make_node(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &[u8],
+        new: &NewNode<'_>,
+        open: bool,
+    ) -> Result<Attr, FsError> {
         self.require_writable()?;
         check_name(name)?;
         if name == b"." || name == b".." {
@@ -156,6 +168,11 @@ impl Vfs {
 
     /// Gives an inode one more name.
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr, FsError> {
+        let linked = self.add_name(ino, parent, name)?;
+        self.settle(linked, Synced::Names)
+    }
+
+    fn add_name(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr, FsError> {
         self.require_writable()?;
         check_name(name)?;
         if name == b"." || name == b".." {

@@ -34,6 +34,13 @@ pub struct WriteMode {
     pub times_follow: bool,
 }
 
+/// Whether a read is noted; it is not for who opened the file with O_NOATIME.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Atime {
+    Moves,
+    Stays,
+}
+
 /// Bytes of a read that come from a chunk.
 struct ChunkPart {
     at: Range<usize>,
@@ -81,6 +88,7 @@ impl Vfs {
         if end > FILE_BYTES_MAX {
             return Err(FsError::TooBig);
         }
+        self.finish_trim(ino, &mut state)?;
         self.load_extents(ino, &mut state)?;
         let covered_by_chunks = self.chunk_bytes_in_gaps(ino, &state, off..end)?;
         let now = self.now();
@@ -114,23 +122,43 @@ impl Vfs {
 
     /// Reads into `buf`; fewer bytes than asked for only at the end of the file.
     pub fn read(&self, ino: Ino, off: u64, buf: &mut [u8]) -> Result<usize, FsError> {
-        match self.read_inner(ino, off, buf, true)? {
+        self.read_noting(ino, off, buf, Atime::Moves)
+    }
+
+    /// The same for who may not want it to be noted.
+    pub fn read_noting(&self, ino: Ino, off: u64, buf: &mut [u8], atime: Atime) -> Result<usize, FsError> {
+        match self.read_inner(ino, off, buf, atime, true)? {
             Some(read) => Ok(read),
             None => Err(FsError::TimedOut),
         }
     }
 
     /// The same, but gives up (`None`) where an answer could have to wait for the network.
-    pub fn read_without_waiting(&self, ino: Ino, off: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
+    pub fn read_without_waiting(
+        &self,
+        ino: Ino,
+        off: u64,
+        buf: &mut [u8],
+        atime: Atime,
+    ) -> Result<Option<usize>, FsError> {
         if self.may_block(ino, None) {
             return Ok(None);
         }
-        self.read_inner(ino, off, buf, false)
+        self.read_inner(ino, off, buf, atime, false)
     }
 
-    fn read_inner(&self, ino: Ino, off: u64, buf: &mut [u8], wait: bool) -> Result<Option<usize>, FsError> {
+    fn read_inner(
+        &self,
+        ino: Ino,
+        off: u64,
+        buf: &mut [u8],
+        atime: Atime,
+        wait: bool,
+    ) -> Result<Option<usize>, FsError> {
         let node = self.node(ino)?;
-        self.note_read(&node);
+        if atime == Atime::Moves {
+            self.note_read(&node);
+        }
         if node.read().extents.is_none() {
             self.load_extents(ino, &mut node.write())?;
         }
@@ -327,30 +355,49 @@ impl Vfs {
         if size > FILE_BYTES_MAX {
             return Err(FsError::TooBig);
         }
+        self.finish_trim(ino, state)?;
+        let row = InodeRow { size, allocated: state.row.allocated, ..row };
         if size < state.row.size {
             return self.trim(ino, state, size, row);
         }
-        let row = InodeRow { size, ..row };
         self.commit_row(self.rows.begin(), ino, state, row)?;
         Ok(())
     }
 
-    /// Cuts everything from byte `from` on away and leaves zeros there for ever.
+    /// Cuts everything from byte `from` on away and leaves zeros there for ever. `row` is the row to be, all but the size.
     ///
-    /// Too many extents for one record go in several, under a mark that makes the next start finish them.
+    /// Too many extents for one record go in several, under a mark. With the mark the file has its new size; what is behind
+    /// that goes then, or before the file grows again, or at the next start.
     pub(super) fn trim(&self, ino: Ino, state: &mut State, from: u64, row: InodeRow) -> Result<(), FsError> {
         self.load_extents(ino, state)?;
-        let mut row = InodeRow { size: from, ..row };
+        let row = InodeRow { size: from, ..row };
         let map = state.extents.get_or_insert_default();
-        let marked = map.range(from..).nth(REMOVE_ROWS_MAX).is_some();
-        if marked {
-            let mut txn = self.rows.begin();
-            // An orphan has its mark already, and needs nothing more after a crash.
-            if row.nlink > 0 {
-                txn.put_orphan(ino, OrphanRow::Trim { from });
-            }
-            self.commit_row(txn, ino, state, row.clone())?;
+        if map.range(from..).nth(REMOVE_ROWS_MAX).is_none() {
+            return self.trim_rest(ino, state, from, row);
         }
+        let mut txn = self.rows.begin();
+        // An orphan has its mark already, and needs nothing more after a crash.
+        if row.nlink > 0 {
+            txn.put_orphan(ino, OrphanRow::Trim { from });
+        }
+        self.commit_row(txn, ino, state, row)?;
+        state.trimming = Some(from);
+        self.finish_trim_or_later(ino, state);
+        Ok(())
+    }
+
+    /// [`Vfs::finish_trim`], or where that fails the same again with the next round of housekeeping.
+    pub(super) fn finish_trim_or_later(&self, ino: Ino, state: &mut State) {
+        if let Err(error) = self.finish_trim(ino, state) {
+            tracing::warn!(ino, %error, "what was cut off a file goes later");
+            self.reclaim_later(ino);
+        }
+    }
+
+    /// Ends a truncation that is under way, if one is. Whatever makes a file longer comes here first.
+    pub(super) fn finish_trim(&self, ino: Ino, state: &mut State) -> Result<(), FsError> {
+        let Some(from) = state.trimming else { return Ok(()) };
+        self.load_extents(ino, state)?;
         loop {
             let map = state.extents.get_or_insert_default();
             let last: Vec<_> =
@@ -358,21 +405,28 @@ impl Vfs {
             if last.len() < REMOVE_ROWS_MAX {
                 break;
             }
+            let mut row = state.row.clone();
             let mut txn = self.rows.begin();
             for (off, extent) in &last {
                 txn.delete_extent(ino, *off);
                 if let Some(payload) = extent.payload() {
-                    txn.release(payload)
-                }
-                if extent.payload().is_some() {
+                    txn.release(payload);
                     row.allocated = row.allocated.saturating_sub(extent.len);
                 }
             }
-            txn.commit()?;
+            self.commit_row(txn, ino, state, row)?;
+            let map = state.extents.get_or_insert_default();
             last.iter().for_each(|(off, _)| {
                 map.remove(off);
             });
         }
+        let row = state.row.clone();
+        self.trim_rest(ino, state, from, row)
+    }
+
+    /// The record that ends a truncation, for most the only one: what extents are left, zeros in their place, the row, and the mark's end.
+    fn trim_rest(&self, ino: Ino, state: &mut State, from: u64, mut row: InodeRow) -> Result<(), FsError> {
+        let marked = state.trimming.is_some();
         let map = state.extents.get_or_insert_default();
         let edits = extents::cut(map, from..EXTENT_END, |_| true);
         row.allocated = row.allocated.saturating_sub(edits.data_bytes);
@@ -390,15 +444,13 @@ impl Vfs {
         if marked && row.nlink > 0 {
             txn.delete_orphan(ino);
         }
-        txn.put_inode(ino, &row);
-        let lsn = txn.commit()?;
+        let lsn = self.commit_row(txn, ino, state, row)?;
+        let map = state.extents.get_or_insert_default();
         edits.apply(map);
         if hide {
             map.insert(from, extents::zeros(EXTENT_END - from, lsn));
         }
-        row.lsn = lsn;
-        state.row = row;
-        state.atime_dirty = false;
+        state.trimming = None;
         self.nodes.recount(state);
         Ok(())
     }

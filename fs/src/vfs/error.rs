@@ -24,6 +24,9 @@ pub enum FsError {
     NotEmpty,
     #[error("not permitted")]
     NotPermitted,
+    /// What this kind of inode cannot have, whoever asks.
+    #[error("denied")]
+    Denied,
     #[error("invalid argument")]
     Invalid,
     #[error("name too long")]
@@ -65,6 +68,7 @@ impl FsError {
             Self::IsDir => libc::EISDIR,
             Self::NotEmpty => libc::ENOTEMPTY,
             Self::NotPermitted => libc::EPERM,
+            Self::Denied => libc::EACCES,
             Self::Invalid => libc::EINVAL,
             Self::NameTooLong => libc::ENAMETOOLONG,
             Self::TooManyLinks => libc::EMLINK,

@@ -28,8 +28,9 @@ mod space;
 mod tests;
 mod xattr;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
@@ -39,7 +40,7 @@ use crate::snapshots::SnapshotSource;
 pub(crate) use acl::is_acl;
 pub use attr::{Attr, SetAttr, TimeSet};
 pub use create::NewNode;
-pub use data::WriteMode;
+pub use data::{Atime, WriteMode};
 pub use dir::DirEntry;
 pub use error::FsError;
 pub use rename::RenameMode;
@@ -47,6 +48,7 @@ pub use seams::{
     ChunkError, ChunkSource, Hooks, NoChunks, Now, PlainHooks, Room, SealedFile, Space, SystemTime,
 };
 pub use space::{AllocateMode, SeekTo};
+pub(crate) use xattr::DURABILITY_XATTR;
 pub use xattr::SetMode;
 
 use node::{Node, NodeCache, State};
@@ -109,12 +111,23 @@ impl VfsOptions {
     }
 }
 
+/// Changes that are durable when the call returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synced {
+    /// Those that `fsync` asks for.
+    Asked,
+    /// Those of names, too (`dirsync`).
+    Names,
+    /// All (`sync`).
+    All,
+}
+
 /// On whose behalf a call is made.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
     pub uid: u32,
     pub gid: u32,
-    /// Has CAP_FSETID, as far as the edge can tell: setuid bits survive its writes.
+    /// Has CAP_FSETID and CAP_SYS_ADMIN, as far as the edge can tell: setuid bits survive its writes, `trusted.*` is shown.
     pub privileged: bool,
 }
 
@@ -136,7 +149,7 @@ pub struct Vfs {
     /// Held while a directory changes its parent: then parents can be walked.
     renames: Mutex<()>,
     /// Orphans whose rows wait for [`Vfs::reclaim`].
-    reclaimable: Mutex<Vec<Ino>>,
+    reclaimable: Mutex<VecDeque<Ino>>,
     /// Orphans of careful times, those of this round of housekeeping and of the one before.
     lingering: Mutex<(Vec<Ino>, Vec<Ino>)>,
     /// Rounds of housekeeping for which inodes outlive their last name (see [`Vfs::open_file`]).
@@ -144,6 +157,8 @@ pub struct Vfs {
     /// Inodes whose atime is newer in memory than at rest.
     atimes: Mutex<Vec<Ino>>,
     read_only: AtomicBool,
+    /// A [`Synced`].
+    synced: AtomicU8,
 }
 
 struct InoBlock {
@@ -171,10 +186,11 @@ impl Vfs {
             options,
             inos: Mutex::new(InoBlock { next: 0, end: 0 }),
             renames: Mutex::new(()),
-            reclaimable: Mutex::new(Vec::new()),
+            reclaimable: Mutex::default(),
             lingering: Mutex::default(),
             careful_rounds: AtomicU32::new(0),
             atimes: Mutex::new(Vec::new()),
+            synced: AtomicU8::new(Synced::Asked as u8),
         };
         if vfs.rows.live().inode(ROOT_INO)?.is_none() {
             vfs.make_root()?;
@@ -213,6 +229,25 @@ impl Vfs {
         self.read_only.store(read_only, Ordering::Relaxed);
     }
 
+    /// What is durable when a call returns, from now on.
+    pub fn set_synced(&self, synced: Synced) {
+        self.synced.store(synced as u8, Ordering::Relaxed);
+    }
+
+    /// Whether changes of names, at least, wait for the disk.
+    pub fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Relaxed) > Synced::Asked as u8
+    }
+
+    /// At the end of a change, with no lock held.
+    fn settle<T>(&self, changed: T, kind: Synced) -> Result<T, FsError> {
+        if self.synced.load(Ordering::Relaxed) >= kind as u8 {
+            let store = self.rows.store();
+            store.sync(store.last_lsn())?;
+        }
+        Ok(changed)
+    }
+
     fn require_writable(&self) -> Result<(), FsError> {
         if self.read_only.load(Ordering::Relaxed) { Err(FsError::ReadOnly) } else { Ok(()) }
     }
@@ -239,29 +274,40 @@ impl Vfs {
         self.nodes.get(&self.rows, ino)
     }
 
-    /// Whether answering for this inode (or looking `name` up in it) may have to wait for the network.
+    /// Whether answering for this inode (or looking `name` up in it) may have to wait for the network, or for who waits for it:
+    /// reads of rows of a restored drive happen under the locks of their inodes.
     pub fn may_block(&self, ino: Ino, name: Option<&[u8]>) -> bool {
         if !self.rows.has_base() {
             return false;
         }
         let Some(node) = self.nodes.peek(ino) else { return true };
+        let Some(state) = node.try_write() else { return true };
         let Some(name) = name else { return false };
-        let state = node.read();
         match self.find_in_memory(&state, ino, name) {
             None => true,
             Some(None) => false,
-            Some(Some(child)) => self.nodes.peek(child).is_none(),
+            Some(Some(child)) => self.nodes.peek(child).is_none_or(|child| child.try_write().is_none()),
         }
     }
 
     /// The same for what looks at extended attributes (ACLs are some) of the inode.
     pub fn may_block_for_xattrs(&self, ino: Ino) -> bool {
-        self.rows.has_base() && self.nodes.peek(ino).is_none_or(|node| node.read().row.has_xattrs())
+        let must = |node: Arc<Node>| node.try_write().is_none_or(|state| state.row.has_xattrs());
+        self.rows.has_base() && self.nodes.peek(ino).is_none_or(must)
     }
 
-    /// Whether a file that is in memory has setuid or setgid bits.
+    /// The same for what needs the number of a new inode: which is free, the tree may say.
+    pub fn may_block_for_number(&self) -> bool {
+        self.rows.has_base() && self.inos.try_lock().is_none_or(|block| block.next == block.end)
+    }
+
+    /// Whether a file that is in memory has setuid or setgid bits. "Perhaps" counts, where only the network could tell.
     pub fn has_set_ids(&self, ino: Ino) -> bool {
-        self.nodes.peek(ino).is_some_and(|node| node.read().row.perm & 0o6000 != 0)
+        let has = |state: &State| state.row.perm & 0o6000 != 0;
+        self.nodes.peek(ino).is_some_and(|node| match self.rows.has_base() {
+            true => node.try_read().is_none_or(|state| has(&state)),
+            false => has(&node.read()),
+        })
     }
 
     /// Whether part of the drive may be elsewhere.
@@ -307,29 +353,35 @@ impl Vfs {
             let state = node.write();
             node.opens.fetch_sub(1, Ordering::Relaxed) == 1 && state.row.nlink == 0 && !state.dead
         };
+        drop(node);
         if orphan {
             // One step here, the rest by whoever keeps house: the thread that hears this serves others too.
-            self.let_go(ino)?;
+            self.let_go(ino);
         }
         Ok(())
     }
 
-    /// The kernel let go of an inode: what is dead leaves memory.
+    /// The kernel let go of an inode: what is dead, or will be, leaves memory.
     pub fn forget(&self, ino: Ino) {
-        self.nodes.forget_dead(ino);
+        self.nodes.forget(ino);
     }
 
     /// Returns when everything that this inode is or was is on disk, its name included.
     pub fn fsync(&self, ino: Ino) -> Result<(), FsError> {
-        let lsn = self.node(ino)?.read().row.lsn;
-        self.rows.store().sync(lsn)?;
+        let store = self.rows.store();
+        // Of one that is not in memory the row may be far away; all that was done is at hand.
+        let lsn = self.nodes.peek(ino).map_or_else(|| store.last_lsn(), |node| node.read().row.lsn);
+        store.sync(lsn)?;
         Ok(())
     }
 
-    /// Whether [`Vfs::fsync`] would return at once.
-    pub fn is_durable(&self, ino: Ino) -> Result<bool, FsError> {
-        let lsn = self.node(ino)?.read().row.lsn;
-        Ok(self.rows.store().durable_lsn() >= lsn)
+    /// Whether [`Vfs::fsync`] would return at once. Does not wait to find that out.
+    pub fn is_durable(&self, ino: Ino) -> bool {
+        let store = self.rows.store();
+        match self.nodes.peek(ino) {
+            Some(node) => node.try_read().is_some_and(|state| store.durable_lsn() >= state.row.lsn),
+            None => store.durable_lsn() >= store.last_lsn(),
+        }
     }
 
     /// Returns when everything that was answered before is on disk.

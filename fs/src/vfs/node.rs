@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub(crate) chunks: Mutex<BTreeMap<u64, Option<ChunkRow>>>,
     /// `row.atime` is newer than the row at rest.
     pub(crate) atime_dirty: bool,
+    /// A truncation to this byte stands under its mark: extents behind it are still to go, before the file may grow.
+    pub(crate) trimming: Option<u64>,
     /// What [`NodeCache::recount`] last counted here.
     pub(crate) counted: usize,
 }
@@ -57,6 +59,7 @@ impl State {
             probes: AtomicU32::new(0),
             chunks: Mutex::new(BTreeMap::new()),
             atime_dirty: false,
+            trimming: None,
             counted: 0,
         }
     }
@@ -77,6 +80,8 @@ pub(crate) struct Node {
     loaded: AtomicBool,
     /// Open files; while there are any, the node stays in the cache and its rows at rest.
     pub(crate) opens: AtomicU32,
+    /// The kernel let go of it since its last name went, so that nobody asks for it once it is dead.
+    pub(crate) forgotten: AtomicBool,
     /// Directories: `row.parent`, readable without the lock. Changes only under the rename lock.
     pub(crate) parent: AtomicU64,
     state: RwLock<State>,
@@ -89,6 +94,16 @@ impl Node {
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write()
+    }
+
+    /// For who must not wait: a holder of the lock may be waiting for the network.
+    pub(crate) fn try_read(&self) -> Option<RwLockReadGuard<'_, State>> {
+        self.state.try_read()
+    }
+
+    /// The same where the lock is needed alone.
+    pub(crate) fn try_write(&self) -> Option<RwLockWriteGuard<'_, State>> {
+        self.state.try_write()
     }
 
     pub(crate) fn is_loaded(&self) -> bool {
@@ -138,6 +153,7 @@ impl NodeCache {
                         ino,
                         loaded: AtomicBool::new(false),
                         opens: AtomicU32::new(0),
+                        forgotten: AtomicBool::new(false),
                         parent: AtomicU64::new(0),
                         state: RwLock::new(State::new(placeholder())),
                     });
@@ -165,6 +181,8 @@ impl NodeCache {
                     row.flags |= inode_flags::HAS_CHUNKS;
                 }
                 node.parent.store(row.parent, Ordering::Relaxed);
+                // One without a name that the kernel knows stays in memory: this one is from before the start.
+                node.forgotten.store(row.nlink == 0, Ordering::SeqCst);
                 *state = State::new(row);
                 node.loaded.store(true, Ordering::Release);
                 Ok(())
@@ -185,6 +203,7 @@ impl NodeCache {
             ino,
             loaded: AtomicBool::new(true),
             opens: AtomicU32::new(0),
+            forgotten: AtomicBool::new(false),
             parent: AtomicU64::new(state.row.parent),
             state: RwLock::new(state),
         });
@@ -194,12 +213,27 @@ impl NodeCache {
         node
     }
 
-    /// Drops a node of which nothing is at rest any more, once nobody uses it.
-    pub(crate) fn forget_dead(&self, ino: Ino) {
+    /// The kernel let go of an inode. A dead one goes at once; one that dies later goes then.
+    pub(crate) fn forget(&self, ino: Ino) {
         let mut shard = self.shard(ino).lock();
+        // Set before the look at it: whoever is burying it just now looks at this after that.
+        if let Some(node) = shard.peek(&ino) {
+            node.forgotten.store(true, Ordering::SeqCst);
+        }
+        self.drop_dead(&mut shard, ino);
+    }
+
+    /// After a burial: drops the node if the kernel let go of it before. While somebody uses it it stays, and is evicted in time.
+    pub(crate) fn buried(&self, ino: Ino) {
+        let mut shard = self.shard(ino).lock();
+        self.drop_dead(&mut shard, ino);
+    }
+
+    fn drop_dead(&self, shard: &mut LruCache<Ino, Arc<Node>>, ino: Ino) {
         let unused = shard.peek(&ino).is_some_and(|node| {
             Arc::strong_count(node) == 1
                 && node.opens.load(Ordering::Relaxed) == 0
+                && node.forgotten.load(Ordering::SeqCst)
                 && node.state.try_read().is_some_and(|state| state.dead)
         });
         if unused && let Some(node) = shard.pop(&ino) {
@@ -218,15 +252,24 @@ impl NodeCache {
 
     fn evict(&self, shard: &mut LruCache<Ino, Arc<Node>>) {
         let mut tries = EVICT_TRIES;
-        while tries > 0
-            && (shard.len() > self.nodes_max || self.details.load(Ordering::Relaxed) > self.details_max)
-        {
+        while tries > 0 {
+            let too_many = shard.len() > self.nodes_max;
+            if !too_many && self.details.load(Ordering::Relaxed) <= self.details_max {
+                return;
+            }
             let Some((ino, node)) = shard.pop_lru() else { return };
-            // Only this cache hands out references, under this mutex: a count of one stays one. What is dead lives
-            // here alone, for whoever still looks at it (a working directory that was removed), until `forget_dead`.
+            // Only this cache hands out references, under this mutex: a count of one stays one. What has no name lives
+            // here alone, for whoever still looks at it (a working directory that was removed), until the kernel lets go.
             let keep = Arc::strong_count(&node) > 1
                 || node.opens.load(Ordering::Relaxed) > 0
-                || node.state.try_read().is_none_or(|state| state.atime_dirty || state.dead);
+                || node.state.try_read().is_none_or(|state| {
+                    let nameless = node.is_loaded() && state.row.nlink == 0;
+                    // What has no details makes no room for details.
+                    (!too_many && state.counted == 0)
+                        || (state.atime_dirty && !state.dead)
+                        || state.trimming.is_some()
+                        || (nameless && !node.forgotten.load(Ordering::SeqCst))
+                });
             if keep {
                 shard.push(ino, node);
                 tries -= 1;
@@ -282,5 +325,39 @@ impl Locked<'_> {
             .find(|(held, _)| *held == ino)
             .map(|(_, guard)| &mut **guard)
             .ok_or_else(|| FsError::Damaged(format!("inode {ino} is not locked")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Many details in use must not cost all that is known of others.
+    #[test]
+    fn what_has_no_details_stays_when_there_are_too_many() {
+        let cache = NodeCache::new(1_000 * SHARDS, 10);
+        let state = |slots: u64| {
+            let mut state = State::new(InodeRow { kind: Kind::Dir, nlink: 2, ..placeholder() });
+            let slot = Slot { ino: 1, kind: Kind::File, name: Bytes::new() };
+            state.dir = Some((0..slots).map(|tag| (tag, slot.clone())).collect());
+            cache.recount(&mut state);
+            state
+        };
+        // All in one shard.
+        let ino = |n: u64| n * SHARDS as u64;
+        cache.insert(ino(1), state(100)).opens.fetch_add(1, Ordering::Relaxed);
+        for n in 2..100 {
+            cache.insert(ino(n), state(0));
+        }
+        assert!((1..100).all(|n| cache.peek(ino(n)).is_some()));
+        // And those that have some make room once they are not used.
+        cache.peek(ino(1)).unwrap().opens.fetch_sub(1, Ordering::Relaxed);
+        for n in 100..200 {
+            cache.insert(ino(n), state(0));
+        }
+        assert!(cache.peek(ino(1)).is_none() && cache.details.load(Ordering::Relaxed) == 0);
+        assert!((2..200).all(|n| cache.peek(ino(n)).is_some()));
     }
 }

@@ -14,7 +14,7 @@ use crate::rows::{Ino, InodeRow, Kind, OrphanRow, RowTxn, SCAN_PAGE_ROWS, keys};
 
 use super::error::FsError;
 use super::node::{DirMap, Node, State, lock_many};
-use super::{Vfs, check_name, touch_dir};
+use super::{Synced, Vfs, check_name, touch_dir};
 
 /// Rows that one record removes at most, so that neither the record nor the wait for it grows with a file.
 pub(super) const REMOVE_ROWS_MAX: usize = 2048;
@@ -57,12 +57,14 @@ impl Vfs {
                 other => other?,
             };
             if let Some(fate) = self.try_remove(&dir, &node, name, want_dir)? {
+                let unused = node.opens.load(Ordering::Relaxed) == 0;
+                drop(node);
                 if let Fate::Orphan = fate
-                    && node.opens.load(Ordering::Relaxed) == 0
+                    && unused
                 {
-                    self.let_go(ino)?;
+                    self.let_go(ino);
                 }
-                return Ok(());
+                return self.settle((), Synced::Names);
             }
         }
         Err(FsError::Damaged(format!("an entry of directory {parent} leads nowhere")))
@@ -125,6 +127,8 @@ impl Vfs {
             txn.put_inode(node.ino, row);
             return Ok(Fate::Lives);
         }
+        // Whoever takes the name away knows the inode by it.
+        node.forgotten.store(false, Ordering::SeqCst);
         // A file that is only just being opened holds its lock, or sees `nlink` 0 and stays an orphan's guest.
         let unused = node.opens.load(Ordering::Relaxed) == 0 && !self.is_careful();
         if unused && self.write_death(txn, node.ino, state)? {
@@ -147,8 +151,14 @@ impl Vfs {
 
     /// Writes the removal of all rows of an inode, if they are few enough for one record.
     fn write_death(&self, txn: &mut RowTxn<'_>, ino: Ino, state: &mut State) -> Result<bool, FsError> {
-        if state.row.kind == Kind::File {
-            self.load_extents(ino, state)?;
+        if state.row.kind == Kind::File && state.extents.is_none() {
+            // A folder's lock may be held: no more than tells that they are too many.
+            let some = self.rows.live().extents(ino, 0, REMOVE_ROWS_MAX + 1)?;
+            if some.len() > REMOVE_ROWS_MAX {
+                return Ok(false);
+            }
+            state.extents = Some(some.into_iter().collect());
+            self.nodes.recount(state);
         }
         let extents = state.extents.as_ref().map_or(0, |map| map.len());
         if extents > REMOVE_ROWS_MAX {
@@ -167,6 +177,9 @@ impl Vfs {
         }
         chunks.iter().for_each(|key| txn.forget(Table::Chunk, key));
         xattrs.iter().for_each(|key| txn.forget(Table::Xattr, key));
+        if state.trimming.is_some() {
+            txn.delete_orphan(ino);
+        }
         txn.delete_inode(ino);
         Ok(true)
     }
@@ -178,10 +191,13 @@ impl Vfs {
         Ok(rows.into_iter().map(|(key, _)| key).collect())
     }
 
-    /// One bounded step towards taking the rows of an orphan that nobody has open.
-    fn reclaim_step(&self, node: &Arc<Node>) -> Result<Step, FsError> {
-        let ino = node.ino;
+    /// One bounded step towards taking the rows of an orphan that nobody has open. Of a file with a name: the end of a truncation.
+    fn reclaim_step(&self, ino: Ino) -> Result<Step, FsError> {
+        let node = self.node(ino)?;
         let mut state = node.write();
+        if state.row.nlink > 0 {
+            self.finish_trim(ino, &mut state)?;
+        }
         if state.dead || state.row.nlink > 0 || node.opens.load(Ordering::Relaxed) > 0 {
             return Ok(Step { rows: 0, more: false });
         }
@@ -195,13 +211,15 @@ impl Vfs {
             return Ok(Step { rows, more: false });
         }
         let mut txn = self.rows.begin();
-        let mut gone = Vec::new();
-        for (off, extent) in state.extents.iter().flatten().take(REMOVE_ROWS_MAX) {
+        let gone: Vec<_> = match &state.extents {
+            Some(map) => map.iter().take(REMOVE_ROWS_MAX).map(|(off, extent)| (*off, *extent)).collect(),
+            None => self.rows.live().extents(ino, 0, REMOVE_ROWS_MAX)?,
+        };
+        for (off, extent) in &gone {
             txn.delete_extent(ino, *off);
             if let Some(payload) = extent.payload() {
                 txn.release(payload)
             }
-            gone.push(*off);
         }
         if gone.is_empty() {
             for table in [Table::Chunk, Table::Xattr] {
@@ -211,7 +229,7 @@ impl Vfs {
         }
         txn.commit()?;
         if let Some(map) = &mut state.extents {
-            gone.iter().for_each(|off| {
+            gone.iter().for_each(|(off, _)| {
                 map.remove(off);
             });
         }
@@ -223,14 +241,22 @@ impl Vfs {
         self.careful_rounds.load(Ordering::SeqCst) > 0
     }
 
-    /// An orphan that nobody has open: begins to take its rows away, or lets it linger.
-    pub(super) fn let_go(&self, ino: Ino) -> Result<(), FsError> {
+    /// An orphan that nobody has open: begins to take its rows away, or lets it linger. Its name is gone, so this does not fail.
+    pub(super) fn let_go(&self, ino: Ino) {
         if self.is_careful() {
             self.lingering.lock().0.push(ino);
-            return Ok(());
+            return;
         }
-        self.reclaimable.lock().push(ino);
-        self.reclaim(1).map(drop)
+        self.reclaimable.lock().push_back(ino);
+        if let Err(error) = self.reclaim(1) {
+            tracing::warn!(%error, "rows of a file without a name go later");
+        }
+    }
+
+    /// For what could not be done now: the next round of housekeeping looks at it.
+    pub(super) fn reclaim_later(&self, ino: Ino) {
+        // The other end is where it is taken from: who fails again holds up nobody.
+        self.reclaimable.lock().push_front(ino);
     }
 
     /// A round of housekeeping begins: what lingered for a whole one may be reclaimed.
@@ -239,24 +265,27 @@ impl Vfs {
         let _ = self.careful_rounds.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
         let mut lingering = self.lingering.lock();
         let (this, last) = &mut *lingering;
-        self.reclaimable.lock().append(last);
+        self.reclaimable.lock().extend(last.drain(..));
         std::mem::swap(this, last);
     }
 
     /// Takes away rows of orphans that nobody uses, about `rows_max` of them and at least one step; true if more wait.
     /// Whoever owns the file system calls it now and then; a caller who unlinks helps with one step.
     pub fn reclaim(&self, rows_max: usize) -> Result<bool, FsError> {
+        if self.rows.store().read_only().is_some() {
+            return Ok(false);
+        }
         let mut done = 0;
         while done < rows_max {
-            let Some(ino) = self.reclaimable.lock().pop() else { return Ok(false) };
-            let node = match self.node(ino) {
+            let Some(ino) = self.reclaimable.lock().pop_back() else { return Ok(false) };
+            let step = match self.reclaim_step(ino) {
                 Err(FsError::NotFound) => continue,
-                other => other?,
+                other => other.inspect_err(|_| self.reclaim_later(ino))?,
             };
-            let step = self.reclaim_step(&node)?;
+            self.nodes.buried(ino);
             done += step.rows.max(ORPHAN_ROWS);
             if step.more {
-                self.reclaimable.lock().push(ino);
+                self.reclaimable.lock().push_back(ino);
             }
         }
         Ok(!self.reclaimable.lock().is_empty())
@@ -264,6 +293,10 @@ impl Vfs {
 
     /// At start: ends interrupted truncations, and queues what has no name.
     pub(super) fn recover_orphans(&self) -> Result<(), FsError> {
+        if self.rows.store().read_only().is_some() {
+            // A damaged log. Files have their new sizes from the record of the mark on, so all looks as it should.
+            return Ok(());
+        }
         let mut from = 0;
         loop {
             let page = self.rows.live().orphans(from, SCAN_PAGE_ROWS)?;
@@ -281,21 +314,29 @@ impl Vfs {
                     other => other?,
                 };
                 match orphan {
-                    OrphanRow::Unlinked => self.reclaimable.lock().push(ino),
-                    OrphanRow::Trim { from } => {
-                        let mut state = node.write();
-                        let row = state.row.clone();
-                        self.trim(ino, &mut state, from, row)?;
-                        if state.row.nlink == 0 {
-                            self.reclaimable.lock().push(ino);
-                        }
-                    }
+                    OrphanRow::Unlinked => self.reclaimable.lock().push_back(ino),
+                    OrphanRow::Trim { from } => self.recover_trim(&node, from)?,
                 }
             }
             if !full {
                 return Ok(());
             }
         }
+    }
+
+    /// Ends a truncation that a crash interrupted.
+    fn recover_trim(&self, node: &Arc<Node>, from: u64) -> Result<(), FsError> {
+        let mut state = node.write();
+        if state.row.size > from {
+            // No file grows under its mark: this one outlived its truncation, as earlier versions let it.
+            let mut txn = self.rows.begin();
+            txn.delete_orphan(node.ino);
+            txn.commit()?;
+            return Ok(());
+        }
+        state.trimming = Some(from);
+        self.finish_trim_or_later(node.ino, &mut state);
+        Ok(())
     }
 }
 
@@ -308,6 +349,7 @@ struct Step {
 /// Nothing is at rest any more: what is left in memory is empty.
 fn bury(state: &mut State) {
     state.dead = true;
+    state.trimming = None;
     state.row.nlink = 0;
     state.extents = Some(super::extents::ExtentMap::new());
     state.dir = (state.row.kind == Kind::Dir).then(DirMap::new);

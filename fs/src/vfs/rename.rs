@@ -12,7 +12,7 @@ use super::dir::Found;
 use super::error::FsError;
 use super::node::{Locked, Node, lock_many};
 use super::remove::{Fate, RACE_TRIES};
-use super::{Vfs, check_name, touch_dir};
+use super::{Synced, Vfs, check_name, touch_dir};
 
 /// What to do about a name that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Vfs {
             let moves_dir = from.dir.ino != to.dir.ino
                 && (is_dir(&source) || (mode == RenameMode::Exchange && target.as_ref().is_some_and(is_dir)));
             // While parents change, parents cannot be walked.
-            let _moving = moves_dir.then(|| self.renames.lock());
+            let moving = moves_dir.then(|| self.renames.lock());
             if moves_dir {
                 self.refuse_loop(&source, to.dir)?;
                 if mode == RenameMode::Exchange
@@ -77,9 +77,10 @@ impl Vfs {
             };
             if let Attempt::Done { orphan } = attempt {
                 if let Some(orphan) = orphan {
-                    self.let_go(orphan)?;
+                    self.let_go(orphan);
                 }
-                return Ok(());
+                drop(moving);
+                return self.settle((), Synced::Names);
             }
         }
         Err(FsError::Damaged(format!("an entry of directory {} leads nowhere", from.dir.ino)))

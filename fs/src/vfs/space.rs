@@ -7,7 +7,7 @@ use super::data::require_file;
 use super::error::FsError;
 use super::extents::{self, ExtentMap};
 use super::node::State;
-use super::{Caller, FILE_BYTES_MAX, Vfs};
+use super::{Caller, FILE_BYTES_MAX, Synced, Vfs};
 
 /// What fallocate is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,18 @@ impl Vfs {
         len: u64,
         mode: AllocateMode,
     ) -> Result<(), FsError> {
+        self.allocate(caller, ino, off, len, mode)?;
+        self.settle((), Synced::All)
+    }
+
+    fn allocate(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        off: u64,
+        len: u64,
+        mode: AllocateMode,
+    ) -> Result<(), FsError> {
         self.require_writable()?;
         let end = off.saturating_add(len);
         if len == 0 {
@@ -52,6 +64,7 @@ impl Vfs {
         if state.dead {
             return Err(FsError::NotFound);
         }
+        self.finish_trim(ino, &mut state)?;
         let now = self.now();
         let mut row = InodeRow { mtime: now, ctime: now, ..state.row.clone() };
         if !caller.privileged {

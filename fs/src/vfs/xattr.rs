@@ -7,7 +7,7 @@ use crate::rows::{Ino, InodeRow, XattrRow, inode_flags};
 
 use super::error::FsError;
 use super::node::State;
-use super::{Caller, Vfs, acl};
+use super::{Caller, Synced, Vfs, acl};
 
 /// The rung of a file or folder. Never listed, so that no backup copies it; never set.
 pub const DURABILITY_XATTR: &[u8] = b"user.holdfast.durability";
@@ -33,14 +33,15 @@ impl Vfs {
         self.read_xattr(ino, &state, name)?.map(|row| row.value).ok_or(FsError::NoAttribute)
     }
 
-    /// Names of all attributes.
-    pub fn listxattr(&self, ino: Ino) -> Result<Vec<Bytes>, FsError> {
+    /// Names of all attributes that the caller may know of.
+    pub fn listxattr(&self, caller: &Caller, ino: Ino) -> Result<Vec<Bytes>, FsError> {
         let node = self.node(ino)?;
         let state = node.read();
         if state.dead || !state.row.has_xattrs() {
             return Ok(Vec::new());
         }
-        Ok(self.rows.live().xattrs(ino)?.into_iter().map(|(_, row)| row.name).collect())
+        let names = self.rows.live().xattrs(ino)?.into_iter().map(|(_, row)| row.name);
+        Ok(names.filter(|name| caller.privileged || !name.starts_with(b"trusted.")).collect())
     }
 
     pub(super) fn read_xattr(
@@ -57,6 +58,18 @@ impl Vfs {
     }
 
     pub fn setxattr(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        mode: SetMode,
+    ) -> Result<(), FsError> {
+        self.put_xattr(caller, ino, name, value, mode)?;
+        self.settle((), Synced::All)
+    }
+
+    fn put_xattr(
         &self,
         caller: &Caller,
         ino: Ino,
@@ -99,6 +112,11 @@ impl Vfs {
     }
 
     pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<(), FsError> {
+        self.take_xattr(ino, name)?;
+        self.settle((), Synced::All)
+    }
+
+    fn take_xattr(&self, ino: Ino, name: &[u8]) -> Result<(), FsError> {
         self.require_writable()?;
         if name == DURABILITY_XATTR {
             return Err(FsError::NotPermitted);

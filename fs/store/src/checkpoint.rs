@@ -58,18 +58,19 @@ impl Inner {
     /// Brings everything up to now into the index, on disk, and retires dead segments.
     pub(crate) fn checkpoint(&self) -> Result<()> {
         let _one_at_a_time = self.checkpoint.lock();
-        let lsn = {
+        let (lsn, layers) = {
             let mut log = self.log.lock();
             log.check()?;
             // Snapshots freeze layers too; only what goes into the index counts.
             log.records_since_flush = 0;
             log.bytes_since_flush = 0;
             log.flushed_at = self.clock.now();
-            self.freeze(&mut log)
+            let lsn = self.freeze(&mut log);
+            // Taken now: layers that others freeze during the sync have records that it does not cover.
+            (lsn, self.view.read().frozen.clone())
         };
         // The index must never know a record that a power cut could take from the log.
         self.sync(lsn)?;
-        let layers = self.view.read().frozen.clone();
         if !layers.is_empty() {
             let written = self.with_room(|| self.write_layers(&layers));
             self.flush_again.store(written.is_err(), Ordering::Release);

@@ -227,7 +227,11 @@ impl Inner {
             let file = segment.file();
             let written = match retained.last_mut() {
                 Some(last) => {
-                    let written = write_all_at(&*file, &last.bytes, last.offset);
+                    // Where the medium copies what it overwrites, a full disk shows here, and room helps.
+                    let written = self.with_room(|| {
+                        let written = write_all_at(&*file, &last.bytes, last.offset);
+                        written.map_err(|error| StoreError::io("write to the log", &segment.name(), error))
+                    });
                     last.written = written.is_ok();
                     written
                 }

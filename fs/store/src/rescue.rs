@@ -3,7 +3,7 @@
 //! After a failed sync the kernel may have dropped the pages and the next sync of the same file would claim success. So the
 //! file is not trusted with anything unsynced again: its durable part is copied into a new file, what was unsynced is added
 //! from memory, that file is synced and takes the segment's name. Offsets, key and number stay, so every place row stays
-//! true. If any step fails, the store turns read-only.
+//! true. On a full disk it gives up what is kept for that first. If any step fails, the store turns read-only.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -40,12 +40,15 @@ impl Inner {
 
     fn rewrite(&self, segment: &Arc<Segment>) -> Result<()> {
         let temporary = segment::new_name(segment.header.kind, segment.number());
-        segment::remove_quietly(&*self.medium, &temporary);
-        let rewritten = self.rewrite_into(segment, &temporary);
-        if rewritten.is_err() {
+        // The new file takes the room of a whole segment for a while.
+        self.with_room(|| {
             segment::remove_quietly(&*self.medium, &temporary);
-        }
-        rewritten
+            let rewritten = self.rewrite_into(segment, &temporary);
+            if rewritten.is_err() {
+                segment::remove_quietly(&*self.medium, &temporary);
+            }
+            rewritten
+        })
     }
 
     fn rewrite_into(&self, segment: &Arc<Segment>, temporary: &str) -> Result<()> {

@@ -55,11 +55,16 @@ pub fn kill_setuid(dir: &Path) -> Result<()> {
     again(0o6755)?;
     chown(&path, Some(ONE), Some(ONE))?;
     same("after root's chown", mode(&path)?, 0o755)?;
+    again(0o6755)?;
+    chown(&path, None, None)?;
+    same("after a chown to whom it belongs", (believed_mode(&path)?, mode(&path)?), (0o755, 0o755))?;
     let below = dir.join("d");
     fs::create_dir(&below)?;
     chmod(&below, 0o6755)?;
     chown(&below, Some(ONE), Some(ONE))?;
-    same("a directory after chown", mode(&below)?, 0o6755)
+    same("a directory after chown", mode(&below)?, 0o6755)?;
+    chown(&below, None, None)?;
+    same("a directory after a chown to whom it belongs", mode(&below)?, 0o6755)
 }
 
 pub fn directories(dir: &Path) -> Result<()> {
@@ -222,6 +227,12 @@ pub fn xattrs(dir: &Path) -> Result<()> {
     if kind == nix::sys::statfs::FUSE_SUPER_MAGIC {
         let set = set_xattr(&path, "user.holdfast.durability", b"Proven", 0);
         refused("setting the durability", set, libc::EPERM)?;
+    }
+    if nix::unistd::geteuid().is_root() {
+        set_xattr(&path, "trusted.a", b"", 0)?;
+        let listed = || -> Result<bool> { Ok(list_xattrs(&path)?.iter().any(|name| name == "trusted.a")) };
+        ensure!(listed()?, "root does not see trusted.*");
+        ensure!(!as_user(ONE, &[ONE], listed)?, "everybody sees trusted.*");
     }
     let other = dir.join("g");
     fs::copy(&path, &other)?;

@@ -1,13 +1,13 @@
 //! Times: which call moves which, and that what was set stays.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::kit::{allocate, changed, set_xattr, tick};
+use super::kit::{allocate, changed, same, set_xattr, tick};
 
 /// Which of mtime and ctime a call moves forward.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -146,6 +146,10 @@ pub fn relatime(dir: &Path) -> Result<()> {
     drop_cache(&file);
     // The read must not fall into the tick in which the times were set.
     tick();
+    let quiet = OpenOptions::new().read(true).custom_flags(libc::O_NOATIME).open(&path)?;
+    same("read with O_NOATIME", quiet.read_at(&mut [0; 7], 0)?, 7)?;
+    ensure!(path.metadata()?.accessed()? == yesterday, "atime moved by a read with O_NOATIME");
+    drop_cache(&quiet);
     fs::read(&path)?;
     let first = path.metadata()?.accessed()?;
     if first == yesterday {

@@ -317,6 +317,97 @@ fn seal_and_prove_remote(drive: &Drive) {
     check(drive);
 }
 
+/// The disk lost or spoiled pieces: who writes the same content again writes it anew, and must not be given what is no longer there.
+#[test]
+fn what_the_disk_lost_is_written_anew_and_not_referred_to() {
+    const LEN: usize = 290_000;
+    for rotten in [false, true] {
+        let media = Media::default();
+        let drive = open(&media);
+        let first = create(drive.vfs(), ROOT_INO, "first");
+        write_all(drive.vfs(), first, &noise(1, LEN));
+        drive.seal().unwrap();
+        // The last one holds nodes of the trees, too.
+        let pieces = drive.holding(first).unwrap().pieces;
+        let lost: Vec<PieceId> =
+            pieces.into_iter().filter(|(_, bytes)| *bytes > 55_000).map(|(id, _)| id).collect();
+        assert!(lost.len() >= 3, "{lost:?}");
+        drop(drive);
+        let media = media.killed();
+        for id in &lost {
+            let name = format!("{}.car", crate::drive::error::hex(id));
+            if rotten {
+                let file = holdfast_store::StorageMedium::open(&media.pieces, &name).unwrap();
+                let len = file.len().unwrap();
+                (200..len)
+                    .step_by(1_000)
+                    .for_each(|at| assert_eq!(file.write_at(&[0x5a; 8], at).unwrap(), 8));
+            } else {
+                holdfast_store::StorageMedium::remove(&media.pieces, &name).unwrap();
+            }
+        }
+        let drive = open(&media);
+        let vfs = drive.vfs();
+        let mut buf = vec![0; LEN];
+        assert!(vfs.read(first, 0, &mut buf).is_err(), "nothing was lost");
+        let second = create(vfs, ROOT_INO, "second");
+        write_all(vfs, second, &noise(1, LEN));
+        let commit = drive.seal().unwrap().unwrap();
+        drop(drive);
+        let drive = open(&media.killed());
+        // Equal chunks are one block: the first file is whole again, too.
+        for ino in [first, second] {
+            assert_eq!(drive.vfs().read(ino, 0, &mut buf).unwrap(), buf.len());
+            assert!(buf == noise(1, LEN));
+        }
+        let retriever = Arc::new(FakeRetriever::new());
+        publish_except(&drive, &retriever, &lost);
+        let restored = attach(&Media::default(), &commit, retriever);
+        assert_eq!(restored.vfs().read(second, 0, &mut buf).unwrap(), buf.len());
+        assert!(buf == noise(1, LEN));
+    }
+}
+
+fn publish_except(drive: &Drive, retriever: &FakeRetriever, lost: &[PieceId]) {
+    for piece in drive.pieces().unwrap().iter().filter(|piece| !lost.contains(&piece.id)) {
+        let file = drive.open_piece(piece.id).unwrap();
+        let mut bytes = vec![0; file.len() as usize];
+        file.read_at(0, &mut bytes).unwrap();
+        retriever.insert_piece(piece.id, bytes);
+    }
+}
+
+/// A bad sector under one file keeps that file out of the commits, and no other.
+#[test]
+fn a_payload_that_cannot_be_read_holds_up_its_file_alone() {
+    let media = Media::default();
+    let drive = open(&media);
+    let vfs = drive.vfs();
+    let (bad, good) = (create(vfs, ROOT_INO, "bad"), create(vfs, ROOT_INO, "good"));
+    let before = media.log.contents();
+    write(vfs, bad, 0, &noise(1, 100_000));
+    let after = media.log.contents();
+    let (name, bytes) = after
+        .iter()
+        .find(|(name, bytes)| name.starts_with("data-") && before.get(*name) != Some(*bytes))
+        .unwrap();
+    let at = bytes.len() - 500;
+    let file = holdfast_store::StorageMedium::open(&media.log, name).unwrap();
+    file.write_at(&[!bytes[at]], at as u64).unwrap();
+    write(vfs, good, 0, &noise(2, 100_000));
+    let commit = drive.seal().unwrap().unwrap();
+    assert_eq!(commit.pending, [bad]);
+    let retriever = Arc::new(FakeRetriever::new());
+    publish(&drive, &retriever);
+    let restored = attach(&Media::default(), &commit, retriever);
+    let mut buf = vec![0; 100_000];
+    assert_eq!(restored.vfs().read(good, 0, &mut buf).unwrap(), buf.len());
+    assert!(buf == noise(2, 100_000));
+    // Written anew, it is like any other.
+    write(vfs, bad, 0, &noise(3, 100_000));
+    assert_eq!(seal_and_prove(&drive).unwrap().pending, []);
+}
+
 #[test]
 fn a_spoiled_piece_is_noticed_and_healed() {
     let media = Media::default();

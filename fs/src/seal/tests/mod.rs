@@ -223,7 +223,7 @@ fn see(vfs: &Vfs, ino: Ino) -> Seen {
         Kind::Symlink => vfs.readlink(ino).unwrap().to_vec(),
         _ => Vec::new(),
     };
-    let names = vfs.listxattr(ino).unwrap();
+    let names = vfs.listxattr(&Caller::root(), ino).unwrap();
     let xattrs =
         names.iter().map(|name| (name.to_vec(), vfs.getxattr(ino, name).unwrap().to_vec())).collect();
     Seen {

@@ -1,7 +1,7 @@
 //! What goes with dropped commits, and what must not.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::cases::Network;
 use super::*;
@@ -232,4 +232,73 @@ fn an_open_deleted_file_keeps_its_blocks() {
     let mut bytes = vec![0; 600_000];
     assert_eq!(drive.vfs().read(ino, 0, &mut bytes).unwrap(), bytes.len());
     assert!(bytes == noise(5, 600_000));
+}
+
+/// The chunks of a deleted file get another name, and the file is closed, in the middle of a look.
+#[test]
+fn what_is_copied_out_of_a_deleted_file_during_a_look_keeps_its_blocks() {
+    let moving: Arc<OnceLock<(Arc<Vfs>, Ino, Ino)>> = Arc::default();
+    let hook = {
+        let moving = moving.clone();
+        Edges::with_hook(Arc::new(move |name| {
+            if name == "prune.orphans.after"
+                && let Some((vfs, from, to)) = moving.get()
+            {
+                let copied = vfs.copy_file_range(&Caller::root(), (*from, 0), (*to, 0), 600_000).unwrap();
+                assert_eq!(copied, 600_000);
+                vfs.release_file(*from).unwrap();
+                while vfs.reclaim(1 << 20).unwrap() {}
+            }
+        }))
+    };
+    let drive = open_with(&Media::default(), with_edges(hook));
+    let network = Arc::new(Network::default());
+    drive.set_durability_source(network.clone());
+    let (ino, copy) = (big(&drive, "a", 6), create(drive.vfs(), ROOT_INO, "copy"));
+    drive.seal().unwrap();
+    drive.vfs().open_file(ino).unwrap();
+    drive.vfs().unlink(ROOT_INO, b"a").unwrap();
+    drive.seal().unwrap();
+    published(&drive, &network);
+    assert!(moving.set((drive.vfs().clone(), ino, copy)).is_ok());
+    assert_eq!(drive.prune(&NOTHING, 1 << 40).unwrap().commits, 1);
+    let mut bytes = vec![0; 600_000];
+    assert_eq!(drive.vfs().read(copy, 0, &mut bytes).unwrap(), bytes.len());
+    assert!(bytes == noise(6, 600_000));
+    check(&drive);
+    seal_and_prove(&drive).unwrap();
+}
+
+/// A piece comes back from the network while it is forgotten: what is forgotten stays so.
+#[test]
+fn a_piece_that_is_forgotten_while_it_comes_back_stays_forgotten() {
+    let media = Media::default();
+    let (drive, network) = with_network(&media);
+    big(&drive, "goes", 7);
+    drive.seal().unwrap();
+    drive.vfs().unlink(ROOT_INO, b"goes").unwrap();
+    drive.seal().unwrap();
+    published(&drive, &network);
+    drive.prune(&NOTHING, 1 << 40).unwrap();
+    let id = drive.condemned().unwrap()[0].piece;
+    let bytes = {
+        let file = drive.open_piece(id).unwrap();
+        let mut bytes = vec![0; file.len() as usize];
+        file.read_at(0, &mut bytes).unwrap();
+        bytes
+    };
+    drive.evict_piece(id).unwrap();
+    let mut forgotten = false;
+    let back = drive.bring_back(id, bytes.len() as u64, |at, buf| {
+        if !std::mem::replace(&mut forgotten, true) {
+            drive.forget_piece(id).unwrap();
+        }
+        buf.copy_from_slice(&bytes[at as usize..at as usize + buf.len()]);
+        Ok(())
+    });
+    assert!(matches!(back, Err(DriveError::UnknownPiece(_))), "{back:?}");
+    assert!(drive.piece(id).unwrap().is_none());
+    let name = format!("{}.car", crate::drive::error::hex(&id));
+    assert!(!media.pieces.contents().contains_key(&name));
+    check(&drive);
 }

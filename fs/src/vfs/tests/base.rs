@@ -1,9 +1,12 @@
 //! A drive whose rows lie in a committed tree beneath an empty store.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_store::{Direction, KeyRange, Reads, Table};
+use parking_lot::RwLock;
 
 use super::*;
 use crate::rows::{BaseError, BaseTree, RowList};
@@ -21,8 +24,30 @@ impl BaseTree for FakeTree {
     }
 }
 
-/// Seals everything and starts anew with an empty store above what a commit would hold.
+/// A tree that answers while nobody holds its gate.
+struct SlowTree {
+    tree: Arc<dyn BaseTree>,
+    gate: Arc<RwLock<()>>,
+}
+
+impl BaseTree for SlowTree {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BaseError> {
+        let _open = self.gate.read();
+        self.tree.get(table, key)
+    }
+
+    fn range(&self, table: Table, start: &[u8], end: &[u8], limit: usize) -> Result<RowList, BaseError> {
+        let _open = self.gate.read();
+        self.tree.range(table, start, end, limit)
+    }
+}
+
 fn restored(drive: Drive) -> Drive {
+    restored_over(drive, |tree| tree)
+}
+
+/// Seals everything and starts anew with an empty store above what a commit would hold.
+fn restored_over(drive: Drive, wrap: impl FnOnce(Arc<dyn BaseTree>) -> Arc<dyn BaseTree>) -> Drive {
     let store = drive.vfs.rows().store();
     let inos = store.scan(Table::Inode, &KeyRange::all(), 100_000, Direction::Forward).unwrap();
     for (key, _) in inos {
@@ -37,7 +62,7 @@ fn restored(drive: Drive) -> Drive {
             tree.insert((table.tag(), key), value);
         }
     }
-    let base: Arc<dyn BaseTree> = Arc::new(FakeTree(tree));
+    let base = wrap(Arc::new(FakeTree(tree)));
     let fresh = Drive::new();
     // The store of a restored drive is empty: not even a root.
     let options = StoreOptions { background: false, ..StoreOptions::default() };
@@ -91,4 +116,41 @@ fn a_restored_drive_shows_and_changes_what_was_committed() {
     assert_eq!(errno(drive.vfs.getxattr(f3.ino, b"user.n")), libc::ENODATA);
     assert!(drive.file("new") > last, "inode numbers go on where the commit stood");
     drive.assert_nothing_left();
+}
+
+/// The threads that serve ask first, and must not wait for the answer: there are few of them.
+#[test]
+fn who_asks_whether_to_wait_does_not_wait() {
+    let drive = Drive::new();
+    let (dir, name) = (drive.dir("d"), |i| format!("f{i}"));
+    let files: Vec<Ino> = (0..20)
+        .map(|i| drive.vfs.create(&ROOT, dir, name(i).as_bytes(), &NewNode::file(0o644, 0)).unwrap().ino)
+        .collect();
+    let gate = Arc::new(RwLock::new(()));
+    let drive = restored_over(drive, |tree| Arc::new(SlowTree { tree, gate: gate.clone() }));
+    let vfs = drive.vfs.clone();
+    for ino in [dir, files[3]] {
+        vfs.getattr(ino).unwrap();
+    }
+    assert!(!vfs.may_block(dir, None) && vfs.may_block(dir, Some(b"f3")), "the list is not here");
+    let closed = gate.write();
+    let reader = std::thread::spawn({
+        let vfs = vfs.clone();
+        move || vfs.readdir(dir, 0, 100).unwrap().len()
+    });
+    while vfs.nodes.peek(dir).unwrap().try_write().is_some() {
+        std::thread::yield_now();
+    }
+    let (say, told) = channel();
+    let asked = vfs.clone();
+    std::thread::spawn(move || {
+        let blocks = [asked.may_block(dir, None), asked.may_block(dir, Some(b"f3"))];
+        say.send((blocks, asked.may_block_for_xattrs(dir), asked.has_set_ids(dir), asked.is_durable(dir)))
+    });
+    let told = told.recv_timeout(Duration::from_secs(10)).expect("who asked waits with it");
+    assert_eq!(told, ([true, true], true, true, false));
+    drop(closed);
+    assert_eq!(reader.join().unwrap(), 22);
+    assert!(!vfs.may_block(dir, Some(b"f3")) && !vfs.may_block(dir, Some(b"none")));
+    assert!(vfs.may_block(dir, Some(b"f4")), "its row is not here");
 }

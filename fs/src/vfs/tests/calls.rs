@@ -107,6 +107,60 @@ fn files_of_many_extents_go_in_bounded_records() {
 }
 
 #[test]
+fn what_is_dead_leaves_memory_when_the_kernel_has_let_go() {
+    let drive = Drive::new();
+    let is_known = |ino| drive.vfs.nodes.peek(ino).is_some();
+    // Told before, between and after: of a file that was closed, of a large one that goes in steps, and of one that waits.
+    let closed = drive.vfs.create_open(&ROOT, ROOT_INO, b"closed", &NewNode::file(0o600, 0)).unwrap().ino;
+    drive.vfs.unlink(ROOT_INO, b"closed").unwrap();
+    drive.vfs.forget(closed);
+    assert!(is_known(closed), "it is open");
+    drive.vfs.release_file(closed).unwrap();
+    assert!(!is_known(closed));
+    let large = drive.file("large");
+    for i in 0..3_000u64 {
+        drive.write(large, i * 8, b"x");
+    }
+    drive.vfs.unlink(ROOT_INO, b"large").unwrap();
+    drive.vfs.forget(large);
+    while drive.vfs.reclaim(1).unwrap() {}
+    assert!(!is_known(large));
+    // Not told yet: whoever holds it sees what it was, however much comes after.
+    let (held, dir) = (drive.file("held"), drive.dir("dir"));
+    // An earlier time says nothing: whoever unlinks it knows it again.
+    drive.vfs.forget(held);
+    drive.vfs.unlink(ROOT_INO, b"held").unwrap();
+    drive.vfs.rmdir(ROOT_INO, b"dir").unwrap();
+    for n in 0..500 {
+        drive.file(&format!("{n}"));
+    }
+    assert_eq!(drive.vfs.getattr(held).unwrap().nlink, 0);
+    assert_eq!(drive.vfs.getattr(dir).unwrap().nlink, 0);
+    drive.vfs.forget(held);
+    drive.vfs.forget(dir);
+    assert!(!is_known(held) && !is_known(dir));
+    drive.assert_nothing_left();
+}
+
+#[test]
+fn orphans_from_before_the_start_leave_memory() {
+    let drive = Drive::new();
+    let inos: Vec<Ino> = (0..200)
+        .map(|n| {
+            let name = format!("{n}");
+            let new = NewNode::file(0o600, 0);
+            let ino = drive.vfs.create_open(&ROOT, ROOT_INO, name.as_bytes(), &new).unwrap().ino;
+            drive.vfs.unlink(ROOT_INO, name.as_bytes()).unwrap();
+            ino
+        })
+        .collect();
+    let drive = drive.killed();
+    while drive.vfs.reclaim(1 << 20).unwrap() {}
+    assert!(inos.iter().all(|ino| drive.vfs.nodes.peek(*ino).is_none()));
+    drive.assert_nothing_left();
+}
+
+#[test]
 fn rename_follows_posix() {
     let drive = Drive::new();
     let (a, b) = (drive.dir("a"), drive.dir("b"));
@@ -163,6 +217,21 @@ fn setuid_and_setgid_go_when_they_must() {
     chmod(0o6755);
     drive.vfs.setattr(&ROOT, ino, &SetAttr { uid: Some(3), ..SetAttr::default() }).unwrap();
     assert_eq!(perm(), 0o755);
+    // A chown to whom it belongs already.
+    let attr = drive.vfs.getattr(ino).unwrap();
+    let times =
+        SetAttr { mtime: Some(TimeSet::To(attr.mtime)), ctime: Some(attr.ctime), ..SetAttr::default() };
+    for ctime in [None, Some(attr.ctime)] {
+        chmod(0o6755);
+        drive.vfs.setattr(&ROOT, ino, &times).unwrap();
+        assert_eq!(perm(), 0o6755);
+        drive.vfs.setattr(&ROOT, ino, &SetAttr { ctime, ..SetAttr::default() }).unwrap();
+        assert_eq!(perm(), 0o755);
+    }
+    let dir = drive.dir("d");
+    let set = SetAttr { perm: Some(0o6755), ..SetAttr::default() };
+    drive.vfs.setattr(&ROOT, dir, &set).unwrap();
+    assert_eq!(drive.vfs.setattr(&ROOT, dir, &SetAttr::default()).unwrap().perm, 0o6755);
 }
 
 #[test]
@@ -302,12 +371,17 @@ fn xattrs_are_kept_and_obey_their_flags() {
     set(b"user.a", b"1", SetMode::Create).unwrap();
     assert_eq!(errno(set(b"user.a", b"2", SetMode::Create)), libc::EEXIST);
     set(b"user.b", &[7; 60_000], SetMode::Either).unwrap();
+    set(b"trusted.c", b"", SetMode::Either).unwrap();
     assert_eq!(errno(set(b"user.holdfast.durability", b"2", SetMode::Either)), libc::EPERM);
     assert_eq!(errno(drive.vfs.getxattr(ino, b"user.holdfast.durability")), libc::ENODATA);
     let drive = drive.killed();
-    let mut names = drive.vfs.listxattr(ino).unwrap();
-    names.sort();
-    assert_eq!(names, [&b"user.a"[..], b"user.b"]);
+    let names = |caller| {
+        let mut names = drive.vfs.listxattr(caller, ino).unwrap();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&ROOT), [&b"trusted.c"[..], b"user.a", b"user.b"]);
+    assert_eq!(names(&USER), [&b"user.a"[..], b"user.b"]);
     assert_eq!(drive.vfs.getxattr(ino, b"user.b").unwrap().len(), 60_000);
     drive.vfs.removexattr(ino, b"user.a").unwrap();
     assert_eq!(errno(drive.vfs.removexattr(ino, b"user.a")), libc::ENODATA);
@@ -332,6 +406,8 @@ fn default_acls_are_handed_down_and_follow_chmod() {
     drive.vfs.setxattr(&ROOT, dir, b"system.posix_acl_default", &default, SetMode::Either).unwrap();
     let file = drive.vfs.create(&ROOT, dir, b"f", &NewNode::file(0o666, 0o077)).unwrap();
     assert_eq!(file.perm, 0o660, "a default ACL takes the umask's place");
+    let refused = drive.vfs.setxattr(&ROOT, file.ino, b"system.posix_acl_default", &default, SetMode::Either);
+    assert_eq!(errno(refused), libc::EACCES);
     let access = acl(&[(1, 6, none), (2, 6, 99), (4, 5, none), (0x10, 6, none), (0x20, 0, none)]);
     assert_eq!(drive.vfs.getxattr(file.ino, b"system.posix_acl_access").unwrap(), access);
     let set = SetAttr { perm: Some(0o604), ..SetAttr::default() };
@@ -422,4 +498,17 @@ fn cached_writes_leave_the_times_to_the_kernel() {
     assert_eq!((after.mtime, after.ctime, after.size), (before.mtime, before.ctime, 4));
     drive.write(ino, 0, b"now");
     assert!(drive.vfs.getattr(ino).unwrap().mtime > before.mtime);
+}
+
+#[test]
+fn who_does_not_want_to_be_noted_is_not() {
+    let drive = Drive::new();
+    let ino = drive.file("f");
+    drive.write(ino, 0, b"content");
+    let (before, mut buf) = (drive.vfs.getattr(ino).unwrap(), [0; 7]);
+    assert_eq!(drive.vfs.read_noting(ino, 0, &mut buf, Atime::Stays).unwrap(), 7);
+    assert_eq!(drive.vfs.read_without_waiting(ino, 0, &mut buf, Atime::Stays).unwrap(), Some(7));
+    assert_eq!(drive.vfs.getattr(ino).unwrap(), before);
+    drive.vfs.read(ino, 0, &mut buf).unwrap();
+    assert!(drive.vfs.getattr(ino).unwrap().atime > before.atime);
 }

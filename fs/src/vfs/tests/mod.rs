@@ -5,13 +5,15 @@ mod calls;
 mod model;
 mod power;
 mod sealed;
+mod trim;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use holdfast_store::{
-    CrashMedium, IndexKind, MemoryIndex, Store, StoreKeys, StoreOptions, SystemClock, SystemRng,
+    CrashMedium, IndexKind, MemoryIndex, StorageMedium, Store, StoreKeys, StoreOptions, SystemClock,
+    SystemRng,
 };
 use parking_lot::Mutex;
 
@@ -63,21 +65,36 @@ const ROOM: Space = Space { total: 1 << 40, free: 1 << 39 };
 const ROOT: Caller = Caller { uid: 0, gid: 0, privileged: true };
 const USER: Caller = Caller { uid: 7, gid: 8, privileged: false };
 
+fn store_options() -> StoreOptions {
+    StoreOptions {
+        log_segment_bytes: 4 << 20,
+        first_segment_bytes: 1 << 20,
+        data_segment_bytes: 4 << 20,
+        background: false,
+        ..StoreOptions::default()
+    }
+}
+
 impl Drive {
     fn new() -> Self {
         Self::start(CrashMedium::new(), MemoryIndex::new(), Arc::new(FakeChunks::default()))
     }
 
     fn start(medium: CrashMedium, index: MemoryIndex, chunks: Arc<FakeChunks>) -> Self {
-        let options = StoreOptions {
-            log_segment_bytes: 4 << 20,
-            first_segment_bytes: 1 << 20,
-            data_segment_bytes: 4 << 20,
-            background: false,
-            ..StoreOptions::default()
-        };
+        let beneath = Arc::new(medium.clone());
+        Self::start_on(medium, beneath, index, chunks, store_options())
+    }
+
+    /// The same with a medium of the test's own between the store and `medium`.
+    fn start_on(
+        medium: CrashMedium,
+        beneath: Arc<dyn StorageMedium>,
+        index: MemoryIndex,
+        chunks: Arc<FakeChunks>,
+        options: StoreOptions,
+    ) -> Self {
         let (store, _) = Store::open(
-            Arc::new(medium.clone()),
+            beneath,
             IndexKind::Shared(index.clone()),
             StoreKeys { log: [1; 32], index: [2; 32] },
             options,

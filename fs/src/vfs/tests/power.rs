@@ -1,6 +1,7 @@
 //! Power cuts and restarts: what was synced is there, and what is there is a prefix of what was done.
 
 use super::*;
+use crate::rows::OrphanRow;
 
 /// Ways in which each cut falls.
 const SEEDS: u64 = 4;
@@ -89,4 +90,78 @@ fn positions_hold_across_a_restart() {
     seen.sort();
     seen.dedup();
     assert_eq!(seen.len(), 100);
+}
+
+/// A start over a damaged log can finish nothing, and must show what is there.
+#[test]
+fn a_damaged_log_is_shown_with_whatever_a_crash_left_unfinished() {
+    let drive = Drive::new();
+    let (cut, gone) = (drive.file("cut"), drive.file("gone"));
+    drive.write(cut, 0, b"content");
+    drive.vfs.open_file(gone).unwrap();
+    drive.vfs.unlink(ROOT_INO, b"gone").unwrap();
+    drive.vfs.setattr(&ROOT, cut, &SetAttr { size: Some(3), ..SetAttr::default() }).unwrap();
+    let mut txn = drive.vfs.rows().begin();
+    txn.put_orphan(cut, OrphanRow::Trim { from: 3 });
+    txn.put_orphan(1 << 30, OrphanRow::Trim { from: 0 });
+    txn.commit().unwrap();
+    let before = drive.medium.contents();
+    drive.file("damaged");
+    let after = drive.medium.contents();
+    drive.file("behind");
+    let store = drive.vfs.rows().store();
+    store.sync(store.last_lsn()).unwrap();
+    store.tick().unwrap();
+    let medium = drive.medium.killed();
+    let (name, at) = after
+        .iter()
+        .find_map(|(name, bytes)| {
+            let at = bytes.iter().zip(&before[name]).position(|(new, old)| new != old)?;
+            Some((name, at + 60))
+        })
+        .unwrap();
+    medium.open(name).unwrap().write_at(&[!after[name][at]], at as u64).unwrap();
+    let drive = Drive::start(medium, drive.index.after_crash(), drive.chunks.clone());
+    assert!(drive.vfs.rows().store().read_only().is_some(), "the damage was not met");
+    assert_eq!(drive.names(ROOT_INO), ["cut"]);
+    assert_eq!(drive.read(cut), b"con");
+    assert_eq!(errno(drive.vfs.unlink(ROOT_INO, b"cut")), libc::EROFS);
+}
+
+/// What `sync` and `dirsync` ask of a mount.
+#[test]
+fn changes_that_are_synced_by_themselves_are_durable_when_they_return() {
+    let drive = Drive::new();
+    let (vfs, store) = (&drive.vfs, drive.vfs.rows().store());
+    let mut n = 0;
+    let mut check = |kind: Synced, names: bool, all: bool| {
+        vfs.set_synced(kind);
+        n += 1;
+        let durable = |what: &str, expected: bool| {
+            assert_eq!(store.durable_lsn() == store.last_lsn(), expected, "{what} under {kind:?}");
+        };
+        let dir = drive.dir(&format!("d{n}"));
+        durable("mkdir", names);
+        let ino = vfs.create(&ROOT, dir, b"f", &NewNode::file(0o644, 0)).unwrap().ino;
+        durable("create", names);
+        vfs.symlink(&ROOT, dir, b"s", b"x").unwrap();
+        durable("symlink", names);
+        vfs.link(ino, dir, b"g").unwrap();
+        durable("link", names);
+        vfs.rename((dir, b"g"), (dir, b"h"), RenameMode::Replace).unwrap();
+        durable("rename", names);
+        vfs.unlink(dir, b"h").unwrap();
+        durable("unlink", names);
+        vfs.setattr(&ROOT, ino, &SetAttr { perm: Some(0o600), ..SetAttr::default() }).unwrap();
+        durable("chmod", all);
+        vfs.setxattr(&ROOT, ino, b"user.a", b"1", SetMode::Either).unwrap();
+        durable("setxattr", all);
+        vfs.removexattr(ino, b"user.a").unwrap();
+        durable("removexattr", all);
+        vfs.fallocate(&ROOT, ino, 0, 100, AllocateMode::Reserve { keep_size: false }).unwrap();
+        durable("fallocate", all);
+    };
+    check(Synced::Asked, false, false);
+    check(Synced::Names, true, false);
+    check(Synced::All, true, true);
 }

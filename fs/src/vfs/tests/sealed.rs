@@ -94,8 +94,26 @@ fn a_read_that_must_not_wait_says_so() {
     drive.write(ino, 0, &[1; 5_000]);
     drive.install(&[drive.cut(ino)]);
     let mut buf = [0; 100];
-    assert_eq!(drive.vfs.read_without_waiting(ino, 0, &mut buf).unwrap(), Some(100));
+    assert_eq!(drive.vfs.read_without_waiting(ino, 0, &mut buf, Atime::Moves).unwrap(), Some(100));
     drive.chunks.0.lock().clear();
-    assert_eq!(drive.vfs.read_without_waiting(ino, 0, &mut buf).unwrap(), None);
+    assert_eq!(drive.vfs.read_without_waiting(ino, 0, &mut buf, Atime::Moves).unwrap(), None);
     assert_eq!(errno(drive.vfs.read(ino, 0, &mut buf)), libc::ETIMEDOUT);
+}
+
+#[test]
+fn a_copy_that_must_not_wait_shares_what_is_elsewhere_and_reads_what_is_here() {
+    let drive = Drive::new();
+    let (ino, copy) = (drive.file("f"), drive.file("copy"));
+    drive.write(ino, 0, &[1; 5_000]);
+    drive.install(&[drive.cut(ino)]);
+    let copied = |from, to, len| drive.vfs.copy_without_waiting(&ROOT, (ino, from), (copy, to), len).unwrap();
+    assert_eq!(copied(10, 10_000, 100), Some(100), "a part of a chunk that is here");
+    let known = std::mem::take(&mut *drive.chunks.0.lock());
+    assert_eq!(copied(0, 0, CHUNK), Some(CHUNK), "a whole chunk needs no bytes");
+    assert_eq!(copied(10, 20_000, 100), None);
+    *drive.chunks.0.lock() = known;
+    let mut expected = vec![0; 10_100];
+    expected[..CHUNK as usize].fill(1);
+    expected[10_000..].fill(1);
+    assert_eq!(drive.read(copy), expected);
 }

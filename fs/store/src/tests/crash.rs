@@ -424,3 +424,76 @@ fn a_mark_that_is_written_during_a_sync_is_kept_until_the_next() {
     store.inner.sync_all().unwrap();
     assert_eq!(active.retained.lock().len(), 0);
 }
+
+/// Who commits and cuts while a checkpoint waits for its sync freezes layers that the sync does not cover.
+#[test]
+fn the_index_never_has_what_the_log_may_lose() {
+    for edge in ["sync.before", "sync.log.done"] {
+        let (medium, index) = (CrashMedium::new(), MemoryIndex::new());
+        let during: Arc<Mutex<Option<Store>>> = Arc::default();
+        let hook = {
+            let during = during.clone();
+            Arc::new(move |name: &'static str| {
+                if name == edge
+                    && let Some(store) = during.lock().take()
+                {
+                    let mut txn = Txn::new();
+                    txn.put(Table::Meta, b"b", b"2".to_vec());
+                    txn.payload(store.stage_payload(&pattern(2, 5_000)).unwrap());
+                    store.commit(txn).unwrap();
+                    drop(store.cut().unwrap());
+                }
+            })
+        };
+        let options = crate::StoreOptions { failpoints: Failpoints::with_hook(hook), ..small() };
+        let (store, _) =
+            open_on(Arc::new(medium.clone()), IndexKind::Shared(index.clone()), options).unwrap();
+        let mut txn = Txn::new();
+        txn.put(Table::Meta, b"a", b"1".to_vec());
+        store.commit(txn).unwrap();
+        *during.lock() = Some(store.clone());
+        store.checkpoint().unwrap();
+        assert!(during.lock().is_none(), "{edge} was not met");
+        let usage = store.usage();
+        assert!(usage.applied_lsn <= usage.durable_lsn, "{edge}: {usage:?}");
+        for seed in 0..16 {
+            let cut = Arc::new(medium.power_cut(seed));
+            let (after, report) = open_on(cut, IndexKind::Shared(index.after_crash()), small()).unwrap();
+            assert_eq!(report.corruption, None, "{edge}, cut {seed}");
+            assert_eq!(after.get(Table::Meta, b"a").unwrap().unwrap(), "1", "{edge}, cut {seed}");
+            assert!(after.scrub().unwrap().is_empty(), "{edge}, cut {seed}: a payload is lost");
+        }
+    }
+}
+
+/// On media that copy what they overwrite, a full disk fails writes into segments that are there already.
+#[test]
+fn a_full_disk_under_a_segment_is_met_with_what_is_kept() {
+    for faults in [1, 2] {
+        let (medium, index) = (CrashMedium::new(), MemoryIndex::new());
+        let faulty = Arc::new(FaultMedium::new(Arc::new(medium.clone())));
+        let (store, _) = open_on(faulty.clone(), IndexKind::Shared(index.clone()), small()).unwrap();
+        for round in 0..6 {
+            let mut txn = Txn::new();
+            txn.payload(store.stage_payload(&pattern(round, 40_000)).unwrap());
+            let lsn = store.commit(txn).unwrap();
+            let mut txn = Txn::new();
+            txn.release(lsn);
+            store.commit(txn).unwrap();
+            store.checkpoint().unwrap();
+        }
+        let kept = |medium: &CrashMedium| medium.contents().keys().any(|name| name.starts_with("free-"));
+        assert!(kept(&medium), "nothing is kept");
+        faulty.plan(FaultOp::Write, 0, faults, Fault::Errno(libc::ENOSPC));
+        let mut txn = Txn::new();
+        txn.put(Table::Meta, b"a", b"1".to_vec());
+        let lsn = store.commit(txn).unwrap();
+        assert_eq!(faulty.left(), 0);
+        assert!(!kept(&medium));
+        store.sync(lsn).unwrap();
+        assert_eq!(store.read_only(), None);
+        let index = IndexKind::Shared(index.after_crash());
+        let (after, _) = open_on(Arc::new(medium.power_cut(1)), index, small()).unwrap();
+        assert_eq!(after.get(Table::Meta, b"a").unwrap().unwrap(), "1");
+    }
+}
