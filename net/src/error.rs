@@ -52,11 +52,13 @@ pub enum ErrorCode {
     PushRunning = 21,
     /// The client cancelled the request.
     Cancelled = 22,
+    /// A head of a term below one that the peer granted to another.
+    Overtaken = 23,
 }
 
 impl ErrorCode {
     /// Every code, in order.
-    pub const ALL: [ErrorCode; 22] = [
+    pub const ALL: [ErrorCode; 23] = [
         ErrorCode::Malformed,
         ErrorCode::Unsupported,
         ErrorCode::Busy,
@@ -79,6 +81,7 @@ impl ErrorCode {
         ErrorCode::ShuttingDown,
         ErrorCode::PushRunning,
         ErrorCode::Cancelled,
+        ErrorCode::Overtaken,
     ];
 
     /// The number on the wire.
