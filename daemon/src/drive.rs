@@ -12,7 +12,7 @@ use std::time::Duration;
 use holdfast_content::keys::DriveKeys;
 use holdfast_fs::drive::Drive;
 use holdfast_fs::drive::types::PieceInfo;
-use holdfast_net::Env;
+use holdfast_net::{Env, SigningKey};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -20,6 +20,8 @@ use crate::control::{DriveState, RestoredReport};
 use crate::retrieve::NetRetriever;
 use crate::worker::Supervisor;
 
+pub mod anchors;
+pub mod claim;
 pub mod clock;
 pub mod domains;
 pub mod events;
@@ -33,6 +35,8 @@ pub mod sending;
 pub mod slots;
 pub mod stripe_plan;
 pub mod stuck;
+pub mod takeover;
+pub mod term;
 
 pub use run::{mount_options, run, verify_unmounted};
 
@@ -41,6 +45,7 @@ use head::HeadState;
 use ledger::{Ledger, LedgerError};
 use peers::Peers;
 use policy::Policy;
+use term::TermState;
 
 /// A provider's row notes that it answers at least this often, in seconds.
 const LAST_OK_SECONDS: u64 = 600;
@@ -62,6 +67,12 @@ pub struct Engine {
     pub keys: Arc<DriveKeys>,
     /// The head as it was last published.
     pub head: HeadState,
+    /// The term that this machine holds.
+    pub term: TermState,
+    /// By which its heads are known from those of other machines.
+    pub writer: SigningKey,
+    /// Anchors whose countersignature is of another head than the published one.
+    pub doubted: Mutex<HashSet<ledger::Peer>>,
     /// The owner's rules.
     pub policy: Policy,
     /// What happened lately.
@@ -82,6 +93,7 @@ pub struct Engine {
     pub started_at: u64,
     /// Set on a drive that was restored from its words.
     pub restored: Option<RestoredReport>,
+    only_read: bool,
     /// One seal at a time.
     pub sealing: tokio::sync::Mutex<()>,
     /// Bytes that providers took since the start: shows that the drive drains.
@@ -102,6 +114,8 @@ struct Place {
     mountpoint: Option<PathBuf>,
     unmounting: bool,
     read_only: Option<String>,
+    /// Why this machine may not write yet.
+    waiting: Option<String>,
 }
 
 /// Everything that [`Engine::new`] is given.
@@ -112,6 +126,10 @@ pub struct Parts {
     pub retriever: Arc<NetRetriever>,
     pub keys: Arc<DriveKeys>,
     pub head: HeadState,
+    pub term: TermState,
+    pub writer: SigningKey,
+    /// Whether it is mounted to be read only.
+    pub only_read: bool,
     pub policy: Policy,
     pub env: Env,
     pub home: PathBuf,
@@ -132,6 +150,10 @@ impl Engine {
             retriever: parts.retriever,
             keys: parts.keys,
             head: parts.head,
+            term: parts.term,
+            writer: parts.writer,
+            only_read: parts.only_read,
+            doubted: Mutex::default(),
             policy: parts.policy,
             events: Events::default(),
             supervisor: Supervisor::new(),
@@ -278,10 +300,33 @@ impl Engine {
         place.read_only = Some(reason.to_owned());
     }
 
+    /// Nothing is written before this machine holds a term; `None`: it does.
+    pub fn set_waiting(&self, why: Option<String>) {
+        let mut place = self.place.lock();
+        let waits = why.is_some();
+        if waits || place.waiting.is_some() {
+            place.waiting = why;
+            self.drive.vfs().set_read_only(waits || place.read_only.is_some() || self.only_read);
+        }
+    }
+
+    /// Whether it waits for a term.
+    pub fn is_waiting(&self) -> bool {
+        self.place.lock().waiting.is_some()
+    }
+
+    /// Why nothing of this home is published any more.
+    pub fn overtaken(&self) -> Option<String> {
+        self.place.lock().read_only.clone()
+    }
+
     /// Why nothing is published any more, if so; or why nothing can be written.
     pub fn read_only(&self) -> Option<String> {
-        let published = self.place.lock().read_only.clone();
-        published.or_else(|| self.drive.read_only())
+        self.why_read_only(&self.place.lock())
+    }
+
+    fn why_read_only(&self, place: &Place) -> Option<String> {
+        place.read_only.clone().or_else(|| place.waiting.clone()).or_else(|| self.drive.read_only())
     }
 
     /// What `status` calls it.
@@ -290,7 +335,7 @@ impl Engine {
         if place.unmounting {
             return (DriveState::Unmounting, None);
         }
-        if let Some(reason) = place.read_only.clone().or_else(|| self.drive.read_only()) {
+        if let Some(reason) = self.why_read_only(&place) {
             return (DriveState::ReadOnly, Some(reason));
         }
         if place.mountpoint.is_some() { (DriveState::Mounted, None) } else { (DriveState::Starting, None) }

@@ -3,20 +3,28 @@
 //! ```text
 //!   keyring   name: the drive's root public key    value: the signed keyring (content)
 //!   head      name: the head key's public half     value: version u8 = 1 | length u16 BE | IPNS record | sealed body
+//!                                                  or     version u8 = 2 | length u16 BE | IPNS record | length u16 BE | standing |
+//!                                                         signature by the writer, 64 | sealed body
 //! ```
 //!
 //! Promises: a provider replaces a keyring only by one with a higher sequence, signed by the root key; a head only by one
-//! with a higher (term, sequence), signed by the head key, whose body is the one that the record names. Expiry is not
-//! looked at: a drive that was a year offline must find its head, and rolling back is what the order forbids.
+//! with a higher (term, sequence), signed by the head key, whose body is the one that the record names, and whose term a majority
+//! of the anchors granted to who signed it. A head without a standing never takes the place of one with it; of one term and two
+//! writers the first stays. Expiry is not looked at: a drive that was a year offline must find its head, and rolling back is what
+//! the order forbids.
 //! Refuses: everything else, with the reason.
 
 use holdfast_content::{
     head::HeadRecord,
     keys::{DriveName, Keyring},
 };
-use holdfast_net::record::{RECORD_BYTES_MAX, RecordKey, RecordKind, RecordRules, RecordVerdict};
+use holdfast_net::SigningKey;
+use holdfast_net::record::{HeadTerm, RECORD_BYTES_MAX, RecordKey, RecordKind, RecordRules, RecordVerdict};
+use holdfast_net::term::{self, STANDING_BYTES_MAX, Standing};
 
-const HEAD_VERSION: u8 = 1;
+const HEAD_VERSION: u8 = 2;
+const HEAD_VERSION_WITHOUT_STANDING: u8 = 1;
+const SIGNATURE_BYTES: usize = 64;
 /// So that no record counts as expired.
 const NEVER_EXPIRED: u64 = 0;
 
@@ -39,24 +47,63 @@ pub enum HeadValueError {
     Malformed(&'static str),
     #[error(transparent)]
     Record(#[from] holdfast_content::head::RecordError),
+    #[error("a head by nobody who holds its term: {0}")]
+    Standing(#[from] holdfast_net::codec::CodecError),
     #[error("a head of {0} bytes does not fit into a record")]
     TooLarge(usize),
 }
 
-/// A verified record together with the sealed body that it names.
+/// By whose grants a head was written, and that its writer wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stood {
+    standing: Standing,
+    bytes: Vec<u8>,
+    signature: [u8; SIGNATURE_BYTES],
+}
+
+/// A verified record together with the sealed body that it names, and its standing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeadValue {
     record: HeadRecord,
+    stood: Option<Stood>,
     sealed: Vec<u8>,
 }
 
 impl HeadValue {
-    /// Joins a record with its body.
+    /// Joins a record of version 1 with its body.
     pub fn new(record: HeadRecord, sealed: Vec<u8>) -> Result<HeadValue, HeadValueError> {
+        HeadValue::of(record, None, sealed)
+    }
+
+    /// Joins a record with its standing and its body, as the holder of the term.
+    pub fn sign(
+        record: HeadRecord,
+        standing: &Standing,
+        writer: &SigningKey,
+        sealed: Vec<u8>,
+    ) -> Result<HeadValue, HeadValueError> {
+        use holdfast_net::Signer as _;
+        let signature = writer.sign(&term::head_message(record.bytes())).to_bytes();
+        let stood = Stood { standing: standing.clone(), bytes: standing.encode(), signature };
+        HeadValue::of(record, Some(stood), sealed)
+    }
+
+    fn of(record: HeadRecord, stood: Option<Stood>, sealed: Vec<u8>) -> Result<HeadValue, HeadValueError> {
         if !record.names(&sealed) {
             return Err(HeadValueError::Malformed("the record names another body"));
         }
-        Ok(HeadValue { record, sealed })
+        let digest = stood.as_ref().map(|stood| Standing::digest(&stood.bytes));
+        if record.standing() != digest.as_ref() {
+            return Err(HeadValueError::Malformed("the record names another standing"));
+        }
+        if let Some(Stood { standing, signature, .. }) = &stood {
+            let claim = standing.certificate.claim();
+            if claim.term != record.term() {
+                return Err(HeadValueError::Malformed("a standing of another term"));
+            }
+            term::signed_by_writer(record.bytes(), &claim.writer, signature)?;
+        }
+        Ok(HeadValue { record, stood, sealed })
     }
 
     pub fn record(&self) -> &HeadRecord {
@@ -67,14 +114,47 @@ impl HeadValue {
         &self.sealed
     }
 
+    /// Who holds the term, and who grants the next one; none in version 1.
+    pub fn standing(&self) -> Option<&Standing> {
+        self.stood.as_ref().map(|stood| &stood.standing)
+    }
+
+    /// Who wrote it.
+    pub fn writer(&self) -> Option<&[u8; 32]> {
+        self.standing().map(|standing| &standing.certificate.claim().writer)
+    }
+
+    /// The order of heads, as far as there is one ([`HeadValue::rivals`]).
+    pub fn rank(&self) -> (bool, u64, u64) {
+        (self.stood.is_some(), self.record.term(), self.record.sequence())
+    }
+
+    /// Whether the same term has two writers.
+    pub fn rivals(&self, other: &HeadValue) -> bool {
+        let both = self.writer().zip(other.writer());
+        self.record.term() == other.record.term() && both.is_some_and(|(ours, theirs)| ours != theirs)
+    }
+
+    /// Whether it takes the place of `kept`.
+    pub fn supersedes(&self, kept: &HeadValue) -> bool {
+        self.rank() > kept.rank() && !self.rivals(kept)
+    }
+
     /// As it travels and is kept.
     pub fn encode(&self) -> Result<Vec<u8>, HeadValueError> {
-        let record = self.record.bytes();
-        let length = u16::try_from(record.len()).map_err(|_| HeadValueError::TooLarge(record.len()))?;
-        let mut bytes = Vec::with_capacity(3 + record.len() + self.sealed.len());
-        bytes.push(HEAD_VERSION);
-        bytes.extend_from_slice(&length.to_be_bytes());
-        bytes.extend_from_slice(record);
+        let version = if self.stood.is_some() { HEAD_VERSION } else { HEAD_VERSION_WITHOUT_STANDING };
+        let mut bytes = vec![version];
+        let mut put = |part: &[u8]| {
+            let length = u16::try_from(part.len()).map_err(|_| HeadValueError::TooLarge(part.len()))?;
+            bytes.extend_from_slice(&length.to_be_bytes());
+            bytes.extend_from_slice(part);
+            Ok::<(), HeadValueError>(())
+        };
+        put(self.record.bytes())?;
+        if let Some(stood) = &self.stood {
+            put(&stood.bytes)?;
+            bytes.extend_from_slice(&stood.signature);
+        }
         bytes.extend_from_slice(&self.sealed);
         if bytes.len() > RECORD_BYTES_MAX {
             return Err(HeadValueError::TooLarge(bytes.len()));
@@ -87,18 +167,40 @@ impl HeadValue {
         if bytes.len() > RECORD_BYTES_MAX {
             return Err(HeadValueError::TooLarge(bytes.len()));
         }
-        let (&version, rest) = bytes.split_first().ok_or(HeadValueError::Malformed("empty"))?;
+        let (&version, mut rest) = bytes.split_first().ok_or(HeadValueError::Malformed("empty"))?;
         if version > HEAD_VERSION {
             return Err(HeadValueError::Newer(version));
         }
-        if version != HEAD_VERSION {
+        if version == 0 {
             return Err(HeadValueError::Malformed("version 0"));
         }
-        let short = || HeadValueError::Malformed("cut short");
-        let (length, rest) = rest.split_first_chunk::<2>().ok_or_else(short)?;
-        let (record, sealed) = rest.split_at_checked(u16::from_be_bytes(*length).into()).ok_or_else(short)?;
-        HeadValue::new(HeadRecord::verify(record, head_key, NEVER_EXPIRED)?, sealed.to_vec())
+        let record = HeadRecord::verify(take(&mut rest)?, head_key, NEVER_EXPIRED)?;
+        let mut stood = None;
+        if version == HEAD_VERSION {
+            let bytes = take(&mut rest)?.to_vec();
+            if bytes.len() > STANDING_BYTES_MAX {
+                return Err(HeadValueError::Malformed("a standing that is too long"));
+            }
+            let (signature, after) = rest.split_first_chunk::<SIGNATURE_BYTES>().ok_or(SHORT)?;
+            rest = after;
+            let standing = Standing::decode(&bytes)?;
+            if standing.certificate.claim().name != *head_key {
+                return Err(HeadValueError::Malformed("a standing of another drive"));
+            }
+            stood = Some(Stood { standing, bytes, signature: *signature });
+        }
+        HeadValue::of(record, stood, rest.to_vec())
     }
+}
+
+const SHORT: HeadValueError = HeadValueError::Malformed("cut short");
+
+/// A part behind its length.
+fn take<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], HeadValueError> {
+    let (length, after) = rest.split_first_chunk::<2>().ok_or(SHORT)?;
+    let (part, after) = after.split_at_checked(u16::from_be_bytes(*length).into()).ok_or(SHORT)?;
+    *rest = after;
+    Ok(part)
 }
 
 /// What a provider goes by.
@@ -113,7 +215,14 @@ impl RecordRules for DriveRecords {
         match key.kind {
             RecordKind::Keyring => judge_keyring(&DriveName::from_bytes(name), new, kept),
             RecordKind::Head => judge_head(&name, new, kept),
+            RecordKind::Claim => RecordVerdict::Invalid("terms are claimed, not put".into()),
         }
+    }
+
+    fn term(&self, key: &RecordKey, head: &[u8]) -> Option<HeadTerm> {
+        let name = <[u8; 32]>::try_from(key.name.as_slice()).ok()?;
+        let head = HeadValue::verify(head, &name).ok()?;
+        Some(HeadTerm { term: head.record.term(), writer: head.writer().copied() })
     }
 }
 
@@ -137,7 +246,7 @@ fn judge_head(key: &[u8; 32], new: &[u8], kept: Option<&[u8]>) -> RecordVerdict 
     };
     let kept = kept.and_then(|bytes| HeadValue::verify(bytes, key).ok());
     match kept {
-        Some(kept) if new.record.compare(&kept.record).is_le() => RecordVerdict::NotHigher,
+        Some(kept) if !new.supersedes(&kept) => RecordVerdict::NotHigher,
         _ => RecordVerdict::Higher,
     }
 }
@@ -152,7 +261,7 @@ mod tests {
 
     fn head(signer: &SigningKey, body: &[u8], term: u64, sequence: u64) -> Vec<u8> {
         // Long expired on purpose.
-        let record = HeadRecord::sign(&sealed_cid(body), sequence, term, 1_000_000, signer).unwrap();
+        let record = HeadRecord::sign(&sealed_cid(body), sequence, term, None, 1_000_000, signer).unwrap();
         HeadValue::new(record, body.to_vec()).unwrap().encode().unwrap()
     }
 
@@ -172,12 +281,76 @@ mod tests {
         let mut swapped = a.clone();
         *swapped.last_mut().unwrap() ^= 1;
         let mut newer = a.clone();
-        newer[0] = 2;
+        newer[0] = 3;
         for bad in [&stranger[..], &swapped, &newer, &a[..a.len() - 1], &a[..2], b"", b"\x01\xff\xff"] {
             assert!(matches!(judge(bad, None), RecordVerdict::Invalid(_)));
         }
         let other = RecordKey::new(RecordKind::Head, vec![1; 31]);
         assert!(matches!(DriveRecords.judge(&other, &a, None), RecordVerdict::Invalid(_)));
+    }
+
+    /// A head of this term, by this writer, with grants of these of three anchors.
+    fn granted(signer: &SigningKey, term: u64, sequence: u64, writer: u8, by: &[u8]) -> HeadValue {
+        let standing = standing(signer, term, writer, by);
+        let digest = Standing::digest(&standing.encode());
+        let body = [writer, u8::try_from(sequence).unwrap()];
+        let record =
+            HeadRecord::sign(&sealed_cid(&body), sequence, term, Some(digest), 1_000_000, signer).unwrap();
+        HeadValue::sign(record, &standing, &SigningKey::from_bytes(&[writer; 32]), body.to_vec()).unwrap()
+    }
+
+    fn standing(signer: &SigningKey, term: u64, writer: u8, by: &[u8]) -> Standing {
+        let anchor = |n: u8| holdfast_net::identity::keypair([n; 32]).unwrap();
+        let public = |key: &SigningKey| key.verifying_key().to_bytes();
+        let claim = term::Claim::new(public(signer), term, public(&SigningKey::from_bytes(&[writer; 32])));
+        let grants: Vec<_> = by.iter().map(|n| term::Grant::sign(&claim, &anchor(*n)).unwrap()).collect();
+        let all = [1, 2, 3].map(|n| anchor(n).public().to_peer_id().to_bytes());
+        let anchors = term::Anchors::new(all, []).unwrap();
+        let certificate = term::Certificate::new(claim, anchors.clone(), &grants, false).unwrap();
+        Standing { certificate, anchors }
+    }
+
+    #[test]
+    fn a_term_is_its_holders() {
+        let signer = SigningKey::from_bytes(&[7; 32]);
+        let key = head_key(&signer.verifying_key().to_bytes());
+        let judge = |new: &[u8], kept: &[u8]| DriveRecords.judge(&key, new, Some(kept));
+        let bytes = |head: &HeadValue| head.encode().unwrap();
+        let ours = granted(&signer, 5, 10, 21, &[1, 2]);
+        let public = signer.verifying_key().to_bytes();
+        assert_eq!(HeadValue::verify(&bytes(&ours), &public).unwrap(), ours);
+        let writer = SigningKey::from_bytes(&[21; 32]).verifying_key().to_bytes();
+        let of = DriveRecords.term(&key, &bytes(&ours));
+        assert_eq!(of, Some(HeadTerm { term: 5, writer: Some(writer) }));
+
+        // The holder of the same term by a lying anchor's second grant, whatever the sequence.
+        let rival = granted(&signer, 5, 99, 22, &[2, 3]);
+        assert_eq!(judge(&bytes(&rival), &bytes(&ours)), NotHigher);
+        assert!(rival.rivals(&ours));
+        let twice =
+            ours.standing().unwrap().certificate.granted_twice(&rival.standing().unwrap().certificate);
+        assert_eq!(twice.len(), 1);
+        assert_eq!(judge(&bytes(&granted(&signer, 6, 3, 22, &[2, 3])), &bytes(&ours)), Higher);
+        // Of a program that knows no terms.
+        assert_eq!(judge(&head(&signer, b"old", 9, 99), &bytes(&ours)), NotHigher);
+        assert_eq!(judge(&bytes(&ours), &head(&signer, b"old", 4, 99)), Higher);
+
+        // Another's standing beside a record that does not name it; another writer's signature; bits.
+        let theirs = standing(&signer, 5, 22, &[1, 2]);
+        let record = ours.record().clone();
+        let stolen =
+            HeadValue::sign(record, &theirs, &SigningKey::from_bytes(&[22; 32]), ours.sealed.clone());
+        assert!(stolen.is_err());
+        let own = ours.standing().unwrap();
+        let forged = SigningKey::from_bytes(&[22; 32]);
+        assert!(HeadValue::sign(ours.record().clone(), own, &forged, ours.sealed.clone()).is_err());
+        let whole = bytes(&ours);
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            assert!(HeadValue::verify(&changed, &public).is_err(), "byte {at}");
+            assert!(HeadValue::verify(&whole[..at], &public).is_err(), "{at} bytes");
+        }
     }
 
     #[test]

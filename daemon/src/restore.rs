@@ -86,7 +86,7 @@ pub struct Search<'a> {
 /// Fewer of the drive's providers answer than it takes to know that there is no newer head.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "only {shown} of the {named} providers that the drive's head names showed one, and {needed} are needed: a newer state may \
+    "only {shown} of the {named} providers that decide over the drive's head showed one, and {needed} are needed: a newer state may \
      be with the others, and would be lost as soon as this machine writes"
 )]
 pub struct TooFew {
@@ -95,7 +95,7 @@ pub struct TooFew {
     pub needed: u32,
 }
 
-/// How many of `named` providers have to show a head before the newest of them is taken for the newest of all: a
+/// How many of `named` anchors, or providers where a head names no anchors, have to show a head before the newest of them is taken for the newest of all: a
 /// majority, or all but those whose loss the drive survives, where that is less (with three copies on three providers one
 /// is enough, or their loss would not be survived).
 pub fn needed(named: u32, survive_losses: u8) -> u32 {
@@ -246,11 +246,19 @@ pub struct Newest {
     pub asked: u32,
     /// Answers that were no head of this drive.
     pub refused: u32,
-    /// Providers that the head names, and of them those that showed a head of this drive.
-    pub named: u32,
-    pub shown: u32,
+    /// Those whose word counts, and of them those that showed a head of this drive; former anchors apart.
+    pub deciding: Vec<Deciding>,
+    /// Verified.
+    pub head: HeadValue,
     /// The version of a head that somebody showed and this program cannot read. Nothing says that it is genuine.
     pub newer: Option<u64>,
+}
+
+/// Providers that decide over a head together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deciding {
+    pub named: u32,
+    pub shown: u32,
 }
 
 impl Newest {
@@ -263,13 +271,35 @@ impl Newest {
         }
     }
 
-    /// Whether enough of the providers showed a head.
+    /// Whether enough of the anchors showed a head.
     pub fn check(&self, survive_losses: u8) -> Result<(), TooFew> {
-        let needed = needed(self.named, survive_losses);
-        if self.shown >= needed {
-            return Ok(());
+        for Deciding { named, shown } in self.deciding.iter().copied() {
+            let needed = needed(named, survive_losses);
+            if shown < needed {
+                return Err(TooFew { shown, named, needed });
+            }
         }
-        Err(TooFew { shown: self.shown, named: self.named, needed })
+        Ok(())
+    }
+
+    /// The same by a higher head, which somebody showed since.
+    pub fn follow(self, head: HeadValue, keys: &DriveKeys) -> anyhow::Result<Newest> {
+        Ok(Newest { body: HeadBody::open(head.sealed(), keys)?, value: head.encode()?, head, ..self })
+    }
+}
+
+/// Whose word counts for a head: its anchors, and the former ones; where it names none, its providers.
+fn deciding(head: &HeadValue, body: &HeadBody, showed: impl Fn(&[u8]) -> bool) -> Vec<Deciding> {
+    let of = |peers: &[&[u8]]| Deciding {
+        named: count(peers.len()),
+        shown: count(peers.iter().filter(|peer| showed(peer)).count()),
+    };
+    match head.standing() {
+        Some(standing) => {
+            let sets = standing.anchors.sets();
+            sets.map(|set| of(&set.iter().map(Vec::as_slice).collect::<Vec<_>>())).collect()
+        }
+        None => vec![of(&body.providers.iter().map(|p| p.peer.as_slice()).collect::<Vec<_>>())],
     }
 }
 
@@ -289,9 +319,7 @@ pub async fn newest(client: &Client, keys: &DriveKeys, peers: &[ProviderAddr]) -
         let bytes = answer.as_ref().ok().and_then(Option::as_ref)?;
         HeadValue::verify(bytes, &public).ok()
     };
-    let best = |answers: &[Answer]| {
-        answers.iter().filter_map(verified).max_by(|a, b| a.record().compare(b.record()))
-    };
+    let best = |answers: &[Answer]| answers.iter().filter_map(verified).max_by_key(HeadValue::rank);
     let refused = |answers: &[Answer]| {
         refusal("head", answers, |bytes| HeadValue::verify(bytes, &public).map(drop).map_err(Refusal::from))
     };
@@ -318,14 +346,17 @@ pub async fn newest(client: &Client, keys: &DriveKeys, peers: &[ProviderAddr]) -
         head = best(&answers).unwrap_or(head);
     }
     let mut body = HeadBody::open(head.sealed(), keys)?;
-    let shown = |body: &HeadBody, asked: &[ProviderAddr], answers: &[Answer]| {
-        let showed = |p: &ProviderAddr| {
-            let mut all = asked.iter().zip(answers);
-            all.any(|(peer, answer)| peer.peer_id == p.peer_id && verified(answer).is_some())
-        };
-        count(providers(body).iter().filter(|p| showed(p)).count())
+    let decide = |head: &HeadValue, body: &HeadBody, asked: &[ProviderAddr], answers: &[Answer]| {
+        let showing: BTreeSet<Vec<u8>> = asked
+            .iter()
+            .zip(answers)
+            .filter(|(_, answer)| verified(answer).is_some())
+            .filter_map(|(peer, _)| Some(peer.parts().ok()?.0.to_bytes()))
+            .collect();
+        deciding(head, body, |peer| showing.contains(peer))
     };
-    if shown(&body, &asked, &answers) < needed(count(body.providers.len()), 0) {
+    let enough = |all: &[Deciding]| all.iter().all(|d| d.shown >= needed(d.named, 0));
+    if !enough(&decide(&head, &body, &asked, &answers)) {
         // Too few: those that are not where they were are looked for.
         let silent: Vec<usize> =
             (0..asked.len()).filter(|n| answers.get(*n).is_some_and(Result::is_err)).collect();
@@ -340,10 +371,10 @@ pub async fn newest(client: &Client, keys: &DriveKeys, peers: &[ProviderAddr]) -
         body = HeadBody::open(head.sealed(), keys)?;
     }
     Ok(Newest {
-        shown: shown(&body, &asked, &answers),
-        named: count(body.providers.len()),
+        deciding: decide(&head, &body, &asked, &answers),
         body,
         value: head.encode()?,
+        head,
         answered: count(answers.iter().filter(|a| a.is_ok()).count()),
         asked: count(asked.len()),
         refused: count(answers.iter().filter(|a| matches!(a, Ok(Some(_))) && verified(a).is_none()).count()),
@@ -528,4 +559,4 @@ fn holder(entry: &PlacementEntry) -> Holder {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -286,6 +286,8 @@ pub fn gather(engine: &Engine) -> anyhow::Result<StatusReport> {
         },
         events: engine.events.list(),
         restored: engine.restored.clone(),
+        term: engine.term_report(),
+        conflict_snapshot: engine.conflict(),
     })
 }
 
@@ -314,6 +316,8 @@ pub fn unreadable(engine: &Engine, reason: String) -> StatusReport {
         storage: StorageReport::default(),
         events: engine.events.list(),
         restored: engine.restored.clone(),
+        term: engine.term_report(),
+        conflict_snapshot: engine.conflict(),
     }
 }
 

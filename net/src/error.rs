@@ -54,6 +54,8 @@ pub enum ErrorCode {
     Cancelled = 22,
     /// The push came in more slowly than a push may, and makes room for others. What came stays: it goes on from there.
     TooSlow = 23,
+    /// A head of a term below one that the peer granted to another.
+    Overtaken = 24,
 }
 
 impl ErrorCode {
@@ -82,6 +84,7 @@ impl ErrorCode {
         ErrorCode::PushRunning,
         ErrorCode::Cancelled,
         ErrorCode::TooSlow,
+        ErrorCode::Overtaken,
     ];
 
     /// The number on the wire.

@@ -16,6 +16,7 @@ use crate::manifest::{MANIFEST_BYTES_MAX, Manifest, SignedManifest};
 use crate::peer_set::PeerSet;
 use crate::provider::store::{records, row::DealRow};
 use crate::record::RecordKey;
+use crate::term::{SignedClaim, Standing};
 use crate::wire::frame::read_frame;
 use crate::wire::message::{self, AUDIT_BODY_BYTES_MAX, AuditBody, DataRequest, Reply, Request, WireError};
 
@@ -39,6 +40,8 @@ pub const DECODERS: &[(&str, fn(&[u8]))] = &[
     ("net-peer-set", peer_set),
     ("net-upnp", upnp),
     ("net-record-file", |bytes| drop(records::decode(bytes))),
+    ("net-claim", |bytes| drop(SignedClaim::from_bytes(bytes))),
+    ("net-standing", standing),
 ];
 
 /// What is understood of a message comes back.
@@ -57,6 +60,12 @@ fn frame(bytes: &[u8]) {
         let end = read + frame.encoded().len();
         assert_eq!(bytes.get(read..end), Some(frame.encoded().as_ref()));
         read = end;
+    }
+}
+
+fn standing(bytes: &[u8]) {
+    if let Ok(standing) = Standing::decode(bytes) {
+        assert_eq!(standing.encode(), bytes, "two encodings of one standing");
     }
 }
 

@@ -36,12 +36,15 @@
 //!   audit(DealId, AuditSpec{piece_cid, raw_len, count}, Duration) -> Audit{challenge seed, proof, elapsed}
 //!   holdings(Option<DealId>) -> HoldingsPage{holdings, next}            // for every key proven in this session
 //!   put_record(RecordKey, Bytes) -> PutOutcome{Stored | Superseded(Bytes)}    get_record(&RecordKey) -> Option<Bytes>
+//!   claim(&SignedClaim, have) -> ClaimAnswer{said: Said, head}          // a term: granted, taken, or passed
 //!   release(DealId)                       state() set_addrs() close()
 //!
 //! Provider::open(dir, ProviderConfig, node, Env, Arc<dyn RecordRules>, Arc<dyn Settlement>).await -> Provider
 //!   provider.run().await  stop()  status() -> ProviderStatus  sweep().await
 //!
 //! bitswap::serve(control, incoming, Arc<dyn PublicBlocks>, limits, stop).await      BitswapClient::fetch(peer, cid, timeout)
+//!
+//! SignedClaim::sign(term, &head_key, &writer_key)      Standing{certificate, anchors}.encode() decode()    term::Round // who may write
 //!
 //! DealProposal{..}.sign(&SigningKey) -> SignedProposal{deal_id(), verify(), to_bytes(), from_bytes()}
 //! Manifest{..}.sign(&SigningKey) -> SignedManifest      mask::slot_seed(..) -> SlotSeed   mask::apply(seed, off, buf)
@@ -71,13 +74,14 @@ pub mod record;
 pub mod settlement;
 pub mod stripe;
 pub mod tags;
+pub mod term;
 pub mod upnp;
 pub mod wire;
 
 pub use addresses::PeerAddrs;
 pub use client::{Client, ClientConfig, Session};
 pub use deal::{ByteRange, DealId, DealProposal, PieceSource, SignedAnswer, SignedProposal, SignedReceipt};
-pub use ed25519_dalek::{SigningKey, VerifyingKey};
+pub use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 pub use env::{Clock, Env, Rng};
 pub use error::{ErrorCode, NetError};
 pub use finder::Finder;

@@ -21,6 +21,8 @@ pub enum RecordKind {
     Keyring,
     /// The head: which commit is the newest, and where.
     Head,
+    /// The highest claim of a term that the provider granted ([`crate::term`]); under the head's name. Claimed, never put.
+    Claim,
 }
 
 impl From<RecordKind> for u8 {
@@ -28,6 +30,7 @@ impl From<RecordKind> for u8 {
         match kind {
             RecordKind::Keyring => 1,
             RecordKind::Head => 2,
+            RecordKind::Claim => 3,
         }
     }
 }
@@ -39,6 +42,7 @@ impl TryFrom<u8> for RecordKind {
         match number {
             1 => Ok(RecordKind::Keyring),
             2 => Ok(RecordKind::Head),
+            3 => Ok(RecordKind::Claim),
             _ => Err(CodecError::Inconsistent("an unknown kind of record")),
         }
     }
@@ -85,19 +89,43 @@ pub enum RecordVerdict {
 pub trait RecordRules: Send + Sync {
     /// Judges `new` for `key`, beside the value kept now. What is kept was judged [`RecordVerdict::Higher`] once.
     fn judge(&self, key: &RecordKey, new: &[u8], kept: Option<&[u8]>) -> RecordVerdict;
+
+    /// Of which term a head is, and by whom; `None` where the rules know no terms, or the value is none. Of a head that was kept
+    /// the answer may be had without verifying it again.
+    fn term(&self, _key: &RecordKey, _head: &[u8]) -> Option<HeadTerm> {
+        None
+    }
 }
 
-/// Rules for tests and tools: a record is an 8-byte big-endian number and anything after; the greater number wins.
+/// Of which term a head is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadTerm {
+    /// Counts up with every machine that takes the drive over.
+    pub term: u64,
+    /// Who holds it; `None` for a head of a program that knew no claims.
+    pub writer: Option<[u8; 32]>,
+}
+
+/// Rules for tests and tools: a record is an 8-byte big-endian number and anything after; the greater number wins. Of a head the
+/// upper half of the number is the term, and the 32 bytes after it, if there are so many, the writer.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct NumberedRecords;
 
 impl RecordRules for NumberedRecords {
     fn judge(&self, _key: &RecordKey, new: &[u8], kept: Option<&[u8]>) -> RecordVerdict {
-        let number = |bytes: &[u8]| bytes.first_chunk::<8>().map(|b| u64::from_be_bytes(*b));
         match (number(new), kept.and_then(number)) {
             (None, _) => RecordVerdict::Invalid("shorter than its number".into()),
             (Some(new), Some(kept)) if new <= kept => RecordVerdict::NotHigher,
             _ => RecordVerdict::Higher,
         }
     }
+
+    fn term(&self, _key: &RecordKey, head: &[u8]) -> Option<HeadTerm> {
+        let writer = head.get(8..40).and_then(|w| w.try_into().ok());
+        number(head).map(|number| HeadTerm { term: number >> 32, writer })
+    }
+}
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    bytes.first_chunk::<8>().map(|b| u64::from_be_bytes(*b))
 }

@@ -348,7 +348,8 @@ pub struct RestoreArgs {
     /// Whether to ask on the local network (mDNS) as well; also kept in the home's configuration
     #[arg(long, env = "HOLDFAST_MDNS", value_name = "on|off", default_value = "on")]
     pub mdns: Switch,
-    /// Take the newest state of those that answer, though they are too few to be sure that there is no newer one
+    /// Take the newest state of those that answer, and the right to write from them, though they are too few to be sure that
+    /// there is no newer state, nor another machine that writes: say so only of providers that will not come back
     #[arg(long)]
     pub minority: bool,
     #[command(flatten)]

@@ -7,6 +7,8 @@ use crate::worker::{State, WorkerReport};
 
 /// Lines of the story that a status shows.
 const EVENTS_SHOWN: usize = 8;
+/// So long after a start the newest head is with a majority, if it can be.
+const HEAD_SECONDS: u64 = 60;
 
 impl StatusReport {
     /// Fills `safety` from the other fields; the one place where the verdict is made.
@@ -29,6 +31,16 @@ impl StatusReport {
                  the providers."
                     .to_owned(),
             );
+        } else if let Some(name) = &self.conflict_snapshot {
+            level = SafetyLevel::Hindered;
+            summary = format!(
+                "Another machine writes this drive now; what only this one has is in the snapshot {name}."
+            );
+            let place =
+                self.mountpoint.as_ref().map_or_else(|| "MOUNTPOINT".into(), |p| p.display().to_string());
+            advice = Some(format!(
+                "Copy it out: `cp -a {place}/.snapshots/{name} WHERE`. Then restore the drive into a new home folder."
+            ));
         } else if self.pieces.lost > 0 {
             level = SafetyLevel::Lost;
             summary =
@@ -90,6 +102,17 @@ impl StatusReport {
                 let why = worker.last_error.as_ref().map_or("it crashed", |e| e.message.as_str());
                 summary = format!("{what}, and `{}` has trouble: {why}", worker.name);
                 advice = Some("It is tried again by itself; if this stays, look into daemon.log.".to_owned());
+            } else if let Some(term) = self.unheard() {
+                level = SafetyLevel::Hindered;
+                summary = format!(
+                    "{what}: {} of the {} providers that decide who writes the drive keep the newest head, and a majority has to.",
+                    term.keeping,
+                    term.anchors.len()
+                );
+                advice = Some(
+                    "Start the missing ones, or take those that will not come back out: `holdfast provider remove PEER_ID`."
+                        .to_owned(),
+                );
             } else {
                 level = SafetyLevel::Working;
                 let now = if unasked { "they are asked for proof" } else { "being placed with providers" };
@@ -98,6 +121,14 @@ impl StatusReport {
             }
         }
         self.safety = Safety { level, summary, advice };
+    }
+
+    /// The term, if too few of its anchors keep the newest head, and have had the time to.
+    fn unheard(&self) -> Option<&TermReport> {
+        let term = self.term.as_ref()?;
+        let needed = holdfast_net::term::majority(term.anchors.len());
+        let late = self.now.saturating_sub(self.started_at) > HEAD_SECONDS;
+        (late && self.commits.published_with == 0 && (term.keeping as usize) < needed).then_some(term)
     }
 
     /// What `holdfast status` prints.
@@ -143,6 +174,17 @@ impl StatusReport {
                     age(self.now.saturating_sub(restored.at)),
                     restored.answered,
                     restored.asked
+                ),
+            );
+        }
+        if let Some(term) = &self.term {
+            let by = if term.forced { "by your word" } else { "by a majority" };
+            let of = term.anchors.len();
+            line(
+                out,
+                format_args!(
+                    "term        {}, granted {by}; {} of {of} keep the newest head",
+                    term.number, term.keeping
                 ),
             );
         }

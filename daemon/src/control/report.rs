@@ -50,6 +50,24 @@ pub struct StatusReport {
     /// Present on a drive that was restored from its words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<RestoredReport>,
+    /// The right to write, once it was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term: Option<TermReport>,
+    /// The snapshot with what only this machine has, after another one took the drive over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conflict_snapshot: Option<String>,
+}
+
+/// The right to write the drive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TermReport {
+    pub number: u64,
+    /// By the owner's word, and not by a majority.
+    pub forced: bool,
+    /// Peer ids of the providers that grant the next one.
+    pub anchors: Vec<String>,
+    /// How many of them keep the newest head; it counts as published when a majority does.
+    pub keeping: u32,
 }
 
 /// `holdfast status --json` of a drive that is not mounted: `state` is `"unmounted"`.

@@ -13,6 +13,7 @@ use holdfast_content::head::{
 use holdfast_content::placement::{ChainEnd, PlacementEntry};
 use holdfast_content::tree::PhysicalRef;
 use holdfast_fs::drive::types::CommitInfo;
+use holdfast_net::term::{Anchors, Standing};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -50,6 +51,17 @@ pub struct Published {
     /// It is another machine's head, which this one took over: one of its own is due, whatever changed.
     #[serde(default)]
     pub taken_over: bool,
+    /// Digest of the standing that it was published with.
+    #[serde(default)]
+    pub standing: Option<ByteBuf>,
+}
+
+impl Published {
+    /// Whether it was published with this standing.
+    pub fn stands(&self, standing: &Standing) -> bool {
+        let digest = Standing::digest(&standing.encode());
+        self.standing.as_ref().is_some_and(|known| known.as_slice() == digest)
+    }
 }
 
 /// A placement checkpoint: a tree in a piece of its own.
@@ -118,8 +130,9 @@ impl HeadState {
     }
 }
 
-/// The providers that a head names: those with the most slots first, as many as fit. What a restore cannot dial it cannot read.
-fn named(ledger: &Ledger) -> Vec<ProviderAddresses> {
+/// The providers that a head names: the anchors, then those with the most slots, as many as fit. What a restore cannot dial it
+/// cannot ask, nor read.
+fn named(ledger: &Ledger, anchors: Option<&Anchors>) -> Vec<ProviderAddresses> {
     let mut slots: HashMap<Peer, usize> = HashMap::new();
     for (_, row) in ledger.pieces() {
         for (_, holder) in row.holders().filter(|(_, h)| h.failed.is_none()) {
@@ -130,7 +143,8 @@ fn named(ledger: &Ledger) -> Vec<ProviderAddresses> {
     all.retain(|(_, row)| !matches!(row.state, ProviderState::Removed));
     all.sort_by_cached_key(|(peer, row)| {
         let kept = slots.get(peer).copied().unwrap_or(0);
-        (std::cmp::Reverse(kept), !row.answers(), peer.clone())
+        let grants = anchors.is_some_and(|anchors| anchors.contains(peer));
+        (!grants, std::cmp::Reverse(kept), !row.answers(), peer.clone())
     });
     if all.len() > PROVIDERS_MAX {
         tracing::warn!(
@@ -174,6 +188,7 @@ impl Engine {
         commit: &CommitInfo,
         keyring: &[u8],
         checkpoint: Option<CheckpointRow>,
+        standing: &Standing,
     ) -> anyhow::Result<Published> {
         let before = self.head.published().unwrap_or_default();
         let chain = self.ledger.chain();
@@ -186,9 +201,10 @@ impl Engine {
         let author = self.keys.placement_signing().verifying_key().to_bytes();
         let checkpoint_chains =
             checkpoint.as_ref().map(|c| BTreeMap::from([(author, c.covers)])).unwrap_or_default();
-        let providers = named(&self.ledger);
+        let providers = named(&self.ledger, Some(&standing.anchors));
         let sequence = before.sequence.saturating_add(1);
-        let term = before.term.max(1);
+        let term = standing.certificate.claim().term;
+        let digest = Standing::digest(&standing.encode());
         let body = HeadBody {
             sequence,
             term,
@@ -205,8 +221,9 @@ impl Engine {
         };
         let sealed = body.seal(&self.keys)?;
         let until = self.now().saturating_add(VALID_SECONDS);
-        let record = HeadRecord::sign(sealed.cid(), sequence, term, until, self.keys.head_signing())?;
-        let pair = HeadValue::new(record, sealed.bytes().to_vec())?.encode()?;
+        let key = self.keys.head_signing();
+        let record = HeadRecord::sign(sealed.cid(), sequence, term, Some(digest), until, key)?;
+        let pair = HeadValue::sign(record, standing, &self.writer, sealed.bytes().to_vec())?.encode()?;
         let published = Published {
             sequence,
             term,
@@ -217,6 +234,7 @@ impl Engine {
             pair: ByteBuf::from(pair),
             checkpoint,
             taken_over: false,
+            standing: Some(ByteBuf::from(digest.to_vec())),
         };
         Ok(published)
     }
@@ -248,7 +266,7 @@ mod tests {
             failed: None,
         };
         ledger.set_holder([1; 16], 0, holder, |end| Ok((vec![], *end)))?;
-        let named = named(&ledger);
+        let named = named(&ledger, None);
         assert_eq!(named.len(), PROVIDERS_MAX);
         assert_eq!(named[0].peer.as_slice(), last);
         assert!(named.iter().all(|p| !p.addresses.is_empty() && p.addresses.iter().all(|a| a.len() <= 256)));

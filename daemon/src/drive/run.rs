@@ -16,7 +16,8 @@ use holdfast_fs::vfs::VfsOptions;
 use holdfast_net::addresses::ADDRS_MAX;
 use holdfast_net::client::{Client, ClientConfig};
 use holdfast_net::node::{Node, NodeConfig};
-use holdfast_net::{Env, Finder, PeerAddrs, identity};
+use holdfast_net::term::Standing;
+use holdfast_net::{Env, Finder, PeerAddrs, SigningKey, identity};
 use parking_lot::Mutex;
 use serde_bytes::ByteBuf;
 use tokio::sync::mpsc;
@@ -26,7 +27,8 @@ use super::head::{HeadState, Published};
 use super::ledger::{Imported, Ledger, MemoryRows, ProviderState};
 use super::peers::Peers;
 use super::policy::Policy;
-use super::{Engine, Parts};
+use super::term::{self, TermState};
+use super::{Engine, Parts, takeover};
 use crate::control::{
     self, ControlError, ControlHandler as _, ErrorKind, ProgressSink, RestoredReport, UnmountReport,
     VerifyReport,
@@ -288,14 +290,12 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
     let options = drive_options(home, unlocked, &policy);
     let place = (home.path().to_owned(), unlocked.store_keys());
 
-    let newest = if home.config().restore_pending {
-        let newest = restore::newest(peers.client(), &keys, &home.config().providers).await?;
-        if !home.config().restore_minority {
-            newest.enough(home.config().policy.survive_losses)?;
-        }
-        Some(newest)
+    let writer = writer_key(unlocked);
+    let (newest, standing) = if home.config().restore_pending {
+        let (newest, standing) = takeover::take_over(home.config(), &peers, &keys, &writer, &env).await?;
+        (Some(newest), standing)
     } else {
-        None
+        (None, None)
     };
     let imported = match &newest {
         Some(newest) => Some(placements(&newest.body, &keys, &retriever, &peers, &policy, &env).await?),
@@ -321,6 +321,9 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
     let ledger = Arc::new(Ledger::open(Arc::new(JobRows(drive.jobs())))?);
     let restored = match newest.zip(imported) {
         Some((newest, imported)) => {
+            if let Some(standing) = &standing {
+                term::keep(&ledger, standing)?;
+            }
             Some(adopt(home, &ledger, &keys, &retriever, newest, imported, &env).await?)
         }
         None => None,
@@ -343,6 +346,7 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
     }
     retriever.join(Sources { ledger: ledger.clone(), peers: peers.clone() });
     let head = HeadState::open(&ledger)?;
+    let term = TermState::open(&ledger)?;
     let parts = Parts {
         drive,
         ledger,
@@ -350,6 +354,9 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
         retriever,
         keys,
         head,
+        term,
+        writer,
+        only_read: mount.read_only,
         policy: Policy::of(home.config()),
         env,
         home: home.path().to_owned(),
@@ -361,6 +368,7 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
     let engine = Arc::new(Engine::new(parts));
     engine.forgive_silence()?;
     engine.recall_read_only()?;
+    engine.wait_for_term();
     workers::place::shards::sweep(&engine)?;
     tell_recovery(&engine);
     Ok(engine)
@@ -453,8 +461,7 @@ async fn adopt(
     let commit = commit_of(keys, retriever, &newest.body).await?;
     let published = Published {
         sequence: newest.body.sequence,
-        // Who restores a drive takes it over: its heads outrank those of a machine that still has the old home.
-        term: newest.body.term.saturating_add(1),
+        term: newest.body.term,
         commit_sequence: commit.sequence,
         commit_time: commit.time_ms / 1000,
         commit_cid: newest.body.commit.root.to_string(),
@@ -462,11 +469,13 @@ async fn adopt(
         pair: ByteBuf::from(newest.value),
         checkpoint: super::head::CheckpointRow::of(&newest.body),
         taken_over: true,
+        standing: newest.head.standing().map(|s| ByteBuf::from(Standing::digest(&s.encode()).to_vec())),
     };
     // The head may name providers that the search did not know of.
     let named: Vec<ProviderAddr> = restore::providers(&newest.body);
     home.change_config(|config| ProviderAddr::merge(&mut config.providers, named))?;
     let sequence = published.commit_sequence;
+    term::note_known(ledger, sequence)?;
     HeadState::open(ledger)?.set(ledger, published)?;
     home.change_config(|c| {
         c.restore_pending = false;
@@ -491,6 +500,12 @@ async fn commit_of(
 fn client_identity(unlocked: &Unlocked) -> anyhow::Result<holdfast_net::Keypair> {
     let seed = blake3::derive_key("holdfast 2026 device network identity v1", &unlocked.store_keys().index);
     Ok(identity::keypair(seed)?)
+}
+
+/// By which this home's heads are known. A copy of the home has the same: the two are told apart by their heads' sequences.
+fn writer_key(unlocked: &Unlocked) -> SigningKey {
+    let seed = blake3::derive_key("holdfast 2026 device writer key v1", &unlocked.store_keys().index);
+    SigningKey::from_bytes(&seed)
 }
 
 /// `holdfast verify` on a drive that is not mounted.

@@ -150,6 +150,7 @@ fn valid_values_are_seeds() {
     seed("daemon-ledger-release", &cbor(&release));
     seed("daemon-published", &cbor(&Published::default()));
     seed("daemon-head-value", &[1, 0, 2, 8, 8, 9]);
+    seed("daemon-head-value", &[2, 0, 2, 8, 8, 0, 1, 7]);
     seed("daemon-secrets", b"# comment\nwords: one two\npassphrase: a b\n");
     seed("daemon-size", b"2TiB");
     seed("daemon-link", format!("holdfast://pub/{root}/a%20b?at={provider}").as_bytes());

@@ -4,7 +4,8 @@
 //! fails the copy at once; silence fails nothing, it makes the provider stop counting, and lost after a time. "Busy" is
 //! neither: the challenge is due again, and a provider that is too busy for too long is treated as one that refuses. Challenges
 //! keep a distance from each other, whatever was suspected. What a series of them shows is derived in proofs/SOUNDNESS.md; how
-//! many leaves each asks follows from it (`Policy::audit_plan`), and `holdfast status` says it in words.
+//! many leaves each asks follows from it (`Policy::audit_plan`), and `holdfast status` says it in words. The first answer of each
+//! provider in a step is a countersignature of the head that it keeps: so a machine that writes nothing learns that it was overtaken.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures::StreamExt;
 use holdfast_net::client::AuditSpec;
+use holdfast_net::wire::message::record_digest;
 use holdfast_net::{DealId, NetError};
 use holdfast_proofs::PieceCid;
 
@@ -20,7 +22,9 @@ use super::place::short_id;
 use crate::drive::Engine;
 use crate::drive::clock::age;
 use crate::drive::domains::Tags;
+use crate::drive::head::Published;
 use crate::drive::ledger::{Holder, Peer, PieceId, ProviderState, Verdict};
+use crate::records::head_key;
 use crate::worker::{Context, Detail, Next, Worker};
 
 mod whole;
@@ -253,9 +257,9 @@ impl AuditWorker {
 /// One provider's challenges, one after the other; the first silence, or "busy", ends them.
 async fn challenge_all(engine: &Engine, pace: &Pace, peer: Peer, list: Vec<Due>) -> Heard {
     let mut heard = Heard { peer, verdicts: Vec::new(), silent: None, busy: false };
-    for due in list {
+    for (n, due) in list.into_iter().enumerate() {
         pace.step().await;
-        let error = match challenge(engine, &due).await {
+        let error = match challenge(engine, &due, n == 0).await {
             Ok(()) => {
                 heard.verdicts.push(verdict(engine, &due, None));
                 continue;
@@ -310,21 +314,30 @@ fn blame(error: &NetError, overdue: u64, interval: u64) -> Blame {
     }
 }
 
-async fn challenge(engine: &Engine, due: &Due) -> Result<(), NetError> {
+/// With `countersigned` the answer says which head the provider keeps.
+async fn challenge(engine: &Engine, due: &Due, countersigned: bool) -> Result<(), NetError> {
     let deal = <[u8; 32]>::try_from(due.holder.deal.as_slice());
     let deal = DealId(deal.map_err(|_| NetError::Invalid("deal id".into()))?);
     let spec = AuditSpec {
         piece: due.cid,
         count: engine.audit_plan().challenges,
         epoch: engine.now(),
-        record: None,
+        record: countersigned.then(|| head_key(&engine.head_name())),
     };
     let asking = async {
         let session = engine.peers.session(&engine.ledger, &due.holder.provider).await?;
         session.audit(deal, &spec, PATIENCE).await
     };
     // The session bounds the challenge; this bounds dialling and proving the key as well.
-    tokio::time::timeout(PATIENCE * 2, asking).await.map_err(|_| NetError::Timeout(PATIENCE))??;
+    let shown = engine.head.published();
+    let audit =
+        tokio::time::timeout(PATIENCE * 2, asking).await.map_err(|_| NetError::Timeout(PATIENCE))??;
+    let same = |published: &Published| audit.record == Some(record_digest(&published.pair));
+    // Another head than it was given last: it is offered ours again, and says why.
+    if countersigned && shown.is_some_and(|published| !same(&published)) {
+        engine.doubted.lock().insert(due.holder.provider.clone());
+        engine.wake.notify_waiters();
+    }
     Ok(())
 }
 

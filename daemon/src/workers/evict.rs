@@ -44,6 +44,10 @@ impl Worker for EvictWorker {
     }
 
     async fn work(&mut self, _: &Context) -> anyhow::Result<Next> {
+        // What the machine that took the drive over gives up is in the snapshot of this one still.
+        if self.engine.overtaken().is_some() {
+            return Ok(Next::After(LOOK));
+        }
         let dropped = self.engine.blocking(make_room).await??;
         if dropped > 0 {
             tracing::info!(dropped, "local copies of what is safe were dropped");

@@ -179,7 +179,9 @@ impl Worker for PlaceWorker {
         self.engine.adopt_pieces().await?;
         let sent = self.engine.sent_bytes.load(Ordering::Relaxed);
         self.engine.sending.sample(sent, !self.busy.is_empty());
-        let wanting = self.wanting();
+        // Nobody would know of what a machine placed that publishes nothing.
+        let idle = self.engine.read_only().is_some();
+        let wanting = if idle { Vec::new() } else { self.wanting() };
         self.start(&wanting);
         self.describe(wanting.len());
         context.report(self.detail.clone());

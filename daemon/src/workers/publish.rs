@@ -1,8 +1,11 @@
 //! The publish worker: leaves the newest head with every provider of the drive.
 //!
 //! Only what a head names comes back from the words, so this is the step that makes data Placed. *Must*: a head is published only
-//! when every piece that it needs has a confirmed copy, and a copy counts only once a published head names it. *Should*: heads
-//! follow placements within a second or two, and not more often.
+//! when every piece that it needs has a confirmed copy, and a copy counts only once a published head names it, and a majority of the
+//! anchors keeps that head; no head is made before this machine holds a term. *Should*: heads follow placements within a second
+//! or two, and not more often.
+
+mod tend;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,8 +20,9 @@ use holdfast_content::keys::{DriveName, TreeDomain};
 use holdfast_content::placement::{PlacementAction, PlacementEntry, PlacementTree, checkpoint_put};
 use holdfast_content::tree::{Edit, NodeSource, Physical, PhysicalRef, SourceError};
 use holdfast_fs::drive::types::CommitInfo;
-use holdfast_net::NetError;
-use holdfast_net::client::PutOutcome;
+use holdfast_net::client::{self, PutOutcome};
+use holdfast_net::term::Standing;
+use holdfast_net::{ErrorCode, NetError};
 
 use crate::drive::Engine;
 use crate::drive::head::{CheckpointRow, Published};
@@ -49,14 +53,18 @@ pub struct PublishWorker {
     keyring_with: BTreeSet<Peer>,
     offered: Option<u64>,
     pending: Option<CheckpointRow>,
+    /// Those that granted the term that is held, and those that would not: who may become an anchor.
+    joined: BTreeMap<Peer, bool>,
     detail: Detail,
 }
 
 /// What one provider said to a head.
 enum Said {
     Keeps,
-    /// It keeps a higher one.
+    /// It keeps a higher one, or one by another writer of the same term.
     Higher(Vec<u8>),
+    /// It granted this higher term to another.
+    Granted(u64),
     Silent(String),
 }
 
@@ -70,6 +78,7 @@ impl PublishWorker {
             keyring_with: BTreeSet::new(),
             offered: None,
             pending: None,
+            joined: BTreeMap::new(),
             detail: Detail::default(),
         }
     }
@@ -84,8 +93,12 @@ impl PublishWorker {
         let Some(commit) = candidates.into_iter().rfind(|c| c.sequence <= placed_up_to) else {
             return Ok(None);
         };
+        let standing = engine.term.standing();
         let news = published.is_none_or(|p| {
-            p.taken_over || p.commit_sequence < commit.sequence || p.log_next < engine.ledger.chain().length
+            let stands = standing.is_some_and(|standing| p.stands(&standing));
+            let newer = p.commit_sequence < commit.sequence || p.log_next < engine.ledger.chain().length;
+            // A head of an older program stays until there is something to say.
+            p.taken_over || newer || (p.standing.is_some() && !stands)
         });
         Ok(news.then_some(commit))
     }
@@ -102,12 +115,14 @@ impl PublishWorker {
         Ok(up_to)
     }
 
-    async fn publish(&mut self, commit: &CommitInfo) -> anyhow::Result<()> {
+    async fn publish(&mut self, commit: &CommitInfo, standing: Standing) -> anyhow::Result<()> {
         let engine = self.engine.clone();
         let checkpoint = self.checkpoint().await?;
         let (commit, keyring) = (commit.clone(), self.keyring.clone());
-        let published =
-            engine.clone().blocking(move |e| e.compose_head(&commit, &keyring, checkpoint)).await??;
+        let published = engine
+            .clone()
+            .blocking(move |e| e.compose_head(&commit, &keyring, checkpoint, &standing))
+            .await??;
         engine
             .blocking({
                 let published = published.clone();
@@ -142,6 +157,7 @@ impl PublishWorker {
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
+        let (mut higher, mut outvoting) = (None, BTreeSet::new());
         for (peer, said) in said {
             match said {
                 Said::Keeps => {
@@ -149,41 +165,33 @@ impl PublishWorker {
                     self.keyring_with.insert(peer.clone());
                     engine.provider_greeted(&peer)?;
                 }
-                Said::Higher(pair) => self.met_higher(&peer, published, &pair),
+                Said::Higher(pair) => higher = higher.or(self.higher(&peer, published, &pair)),
+                Said::Granted(term) => {
+                    tracing::warn!(peer = %peer_short(&peer), term, "granted a higher term to another");
+                    outvoting.insert(peer);
+                }
                 Said::Silent(why) => tracing::debug!(peer = %peer_short(&peer), why, "head not taken"),
             }
         }
-        // A head that nobody keeps names nothing: what counts is still what the older one says, and who keeps that.
-        if !self.with.is_empty() {
-            engine.ledger.set_published(published.log_next, self.with.clone());
+        if let Some(higher) = higher {
+            engine.overtaken_by(&higher).await;
         }
-        Ok(())
+        self.count(published, &outvoting).await
     }
 
-    /// A provider keeps a higher head than ours. By another device: this one stops. By this device (a home that was put back
-    /// from a copy): the sequence goes on from there.
-    fn met_higher(&self, peer: &Peer, ours: &Published, pair: &[u8]) {
-        let engine = &self.engine;
-        let key = engine.keys.head_signing().verifying_key().to_bytes();
-        let Ok(theirs) = HeadValue::verify(pair, &key) else {
+    /// A provider keeps a head that ends this machine's writing: a higher one, or one of the same term by another writer.
+    fn higher(&self, peer: &Peer, ours: &Published, pair: &[u8]) -> Option<HeadValue> {
+        let Ok(theirs) = HeadValue::verify(pair, &self.engine.head_name()) else {
             tracing::warn!(peer = %peer_short(peer), "answered with a head that is not ours");
-            return;
+            return None;
         };
+        let own = HeadValue::verify(&ours.pair, &self.engine.head_name()).ok()?;
         // As high as ours and other bytes is another writer, too.
-        if (theirs.record().term(), theirs.record().sequence()) < (ours.term, ours.sequence) {
+        if theirs.rank() < own.rank() && !theirs.rivals(&own) {
             tracing::warn!(peer = %peer_short(peer), "refused our head for one that is lower");
-            return;
+            return None;
         }
-        match holdfast_content::head::HeadBody::open(theirs.sealed(), &engine.keys) {
-            Ok(body) if body.device == engine.device => engine.set_read_only(
-                "providers keep a newer head of this very machine: the home folder is an old copy. Nothing is published from it; \
-                 restore the drive from its words into a new home folder, what is only here stays readable here",
-            ),
-            _ => engine.set_read_only(
-                "another machine writes this drive now. Nothing of this one is published any more; what is only here stays \
-                 readable here: copy it out, then restore the drive from its words",
-            ),
-        }
+        Some(theirs)
     }
 
     /// The checkpoint that the next head names: the published one, or a newer one whose piece has a copy by now.
@@ -208,18 +216,28 @@ impl PublishWorker {
 }
 
 async fn give(engine: &Engine, peer: &Peer, published: &Published, keyring: Option<&Vec<u8>>) -> Said {
-    let name = engine.keys.head_signing().verifying_key().to_bytes();
+    let name = engine.head_name();
     let giving = async {
         let session = engine.peers.session(&engine.ledger, peer).await?;
         if let Some(keyring) = keyring {
             session.put_record(&keyring_key(&DriveName::from_bytes(engine.drive_key)), keyring).await?;
         }
-        session.put_record(&head_key(&name), &published.pair).await
+        let put = session.put_record(&head_key(&name), &published.pair).await;
+        // Its word alone ends nothing: it has the claim that it granted.
+        if put.as_ref().is_err_and(|error| error.code() == Some(ErrorCode::Overtaken))
+            && let Some(own) = engine.own_claim()
+            && let client::Said::Taken(other) = session.claim(&own, None).await?.said
+            && other.term > published.term
+        {
+            return Ok(Err(other.term));
+        }
+        put.map(Ok)
     };
     match tokio::time::timeout(PATIENCE, giving).await {
-        Ok(Ok(PutOutcome::Stored)) => Said::Keeps,
-        Ok(Ok(PutOutcome::Superseded(kept))) if kept.as_ref() == published.pair.as_slice() => Said::Keeps,
-        Ok(Ok(PutOutcome::Superseded(kept))) => Said::Higher(kept.to_vec()),
+        Ok(Ok(Ok(PutOutcome::Stored))) => Said::Keeps,
+        Ok(Ok(Ok(PutOutcome::Superseded(kept)))) if kept.as_ref() == published.pair.as_slice() => Said::Keeps,
+        Ok(Ok(Ok(PutOutcome::Superseded(kept)))) => Said::Higher(kept.to_vec()),
+        Ok(Ok(Err(term))) => Said::Granted(term),
         Ok(Err(error)) => {
             if matches!(error, NetError::Unreachable(_) | NetError::Disconnected(_)) {
                 engine.peers.note(peer, None);
@@ -292,19 +310,43 @@ impl Worker for PublishWorker {
     }
 
     async fn work(&mut self, context: &Context) -> anyhow::Result<Next> {
-        if self.engine.read_only().is_some() {
+        if self.engine.overtaken().is_some() {
+            self.engine.keep_conflict().await.context("keeping what only this machine has")?;
             return Ok(Next::Idle);
         }
-        if let Some(commit) = self.wanted()? {
+        if self.engine.drive.read_only().is_some() {
+            return Ok(Next::Idle);
+        }
+        for doubted in self.engine.doubted.lock().drain() {
+            self.with.remove(&doubted);
+        }
+        let wanted = self.wanted()?;
+        let mut standing = self.engine.term.standing();
+        if standing.is_none() && (wanted.is_some() || self.engine.is_waiting()) {
+            match self.engine.hold_term().await? {
+                Ok(held) => standing = Some(held),
+                Err(why) => {
+                    self.detail = Detail { doing: format!("waiting: {why}"), ..Detail::default() };
+                    if self.engine.is_waiting() {
+                        self.engine.set_waiting(Some(why));
+                    }
+                    return Ok(Next::After(AGAIN));
+                }
+            }
+        }
+        if let Some((commit, standing)) = wanted.zip(standing) {
             tokio::time::sleep(GATHER).await;
             let commit = self.wanted()?.unwrap_or(commit);
             context.report(Detail {
                 doing: format!("publishing commit {}", commit.sequence),
                 ..Detail::default()
             });
-            self.publish(&commit).await.context("publishing the head")?;
+            self.publish(&commit, standing).await.context("publishing the head")?;
         } else if let Some(published) = self.engine.head.published() {
             self.offer(&published).await?;
+        }
+        if self.tend_anchors().await.context("choosing anchors")? {
+            return Ok(Next::Again);
         }
         let providers = self.engine.ledger.providers();
         let missing = providers.iter().filter(|(p, r)| r.answers() && !self.with.contains(p)).count();

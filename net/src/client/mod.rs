@@ -15,6 +15,7 @@ mod fetch;
 mod lane;
 mod link;
 mod push;
+mod records;
 mod session;
 mod whereabouts;
 
@@ -32,7 +33,8 @@ use crate::identity;
 use crate::node::{Node, NodeConfig};
 
 pub use fetch::FETCH_WINDOW_BYTES;
-pub use session::{Audit, AuditSpec, Holding, HoldingsPage, Priority, PutOutcome, Session, SessionState};
+pub use records::{ClaimAnswer, PutOutcome, Said};
+pub use session::{Audit, AuditSpec, Holding, HoldingsPage, Priority, Session, SessionState};
 
 /// Times of a client.
 #[derive(Debug, Clone)]

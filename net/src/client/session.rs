@@ -23,7 +23,7 @@ use crate::finder::Finder;
 use crate::identity::verify_by_peer;
 use crate::manifest::SignedManifest;
 use crate::node::Node;
-use crate::record::{RECORD_BYTES_MAX, RecordKey};
+use crate::record::RecordKey;
 use crate::tags::Tags;
 use crate::wire::limits::HOLDINGS_MAX;
 use crate::wire::message::{
@@ -113,15 +113,6 @@ pub struct HoldingsPage {
     pub holdings: Vec<Holding>,
     /// Where to go on, if there are more.
     pub next: Option<DealId>,
-}
-
-/// What became of a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PutOutcome {
-    /// It is the highest, and durable.
-    Stored,
-    /// This one is as high or higher, and stays. To be verified by the caller.
-    Superseded(Bytes),
 }
 
 struct Backoff {
@@ -399,26 +390,6 @@ impl Session {
         Ok(Holding { proposal, manifest, receipt })
     }
 
-    /// Leaves a record with the provider.
-    pub async fn put_record(&self, key: &RecordKey, value: &[u8]) -> Result<PutOutcome, NetError> {
-        if value.len() > RECORD_BYTES_MAX {
-            return Err(NetError::Invalid(format!("a record of {} bytes", value.len())));
-        }
-        match self.call(Request::Put { key: key.clone(), value: value.to_vec() }).await? {
-            Reply::Put { kept: None } => Ok(PutOutcome::Stored),
-            Reply::Put { kept: Some(kept) } => Ok(PutOutcome::Superseded(Bytes::from(kept.into_vec()))),
-            _ => Err(unexpected("put")),
-        }
-    }
-
-    /// The highest such record that the provider has. To be verified by the caller.
-    pub async fn get_record(&self, key: &RecordKey) -> Result<Option<Bytes>, NetError> {
-        match self.call(Request::Get { key: key.clone() }).await? {
-            Reply::Record { value } => Ok(value.map(|v| Bytes::from(v.into_vec()))),
-            _ => Err(unexpected("get")),
-        }
-    }
-
     /// Gives a deal up; its slot is deleted. Repeating it is harmless.
     pub async fn release(&self, deal: DealId) -> Result<(), NetError> {
         match self.call(Request::Release { deal }).await? {
@@ -427,7 +398,7 @@ impl Session {
         }
     }
 
-    async fn call(&self, request: Request) -> Result<Reply, NetError> {
+    pub(super) async fn call(&self, request: Request) -> Result<Reply, NetError> {
         self.call_within(request, self.inner.config.request_timeout).await
     }
 

@@ -125,4 +125,6 @@ fn deals() {
         value: vec![1; 40],
     };
     seed("net-record-file", &codec::encode(&file));
+    seed("net-claim", SignedClaim::sign(7, &client, &signing_key(3)).bytes());
+    seed("net-standing", &crate::term::tests::standing().encode());
 }

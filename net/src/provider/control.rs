@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::session::ClientSession;
 use super::{Inner, audit, blocking};
+use crate::codec::CodecError;
 use crate::deal::{
     AnswerBody, DEAL_BYTES_MAX, DEAL_SUITE, DEAL_VERSION, SignedAnswer, SignedProposal, manifest_digest,
 };
@@ -18,6 +19,7 @@ use crate::manifest::{MANIFEST_BYTES_MAX, SUITE_PUBLIC, SignedManifest};
 use crate::node::AGENT;
 use crate::record::RECORD_BYTES_MAX;
 use crate::settlement::SettlementError;
+use crate::term::{Grant, SignedClaim};
 use crate::wire::WIRE_VERSION;
 use crate::wire::frame::{FrameError, FrameKind, HEADER_BYTES};
 use crate::wire::io::{self, Outgoing};
@@ -195,16 +197,9 @@ async fn answer(
         Request::Audit(request) => audit::answer(inner, session, request).await,
         Request::Holdings { after, max } => holdings(inner, session, after, max).await,
         Request::Put { key, value } => {
-            let Some(by) = session.keys().first().copied() else {
-                return Err(WireError::new(ErrorCode::Unauthorized, "no key was proven"));
-            };
-            let stranger = inner.store.deals_of(&session.keys(), None, 1).is_empty();
-            if stranger && !inner.allows(&session.peer).await {
-                return Err(WireError::new(ErrorCode::NotAllowed, "not a client of this provider"));
-            }
+            let (by, bounds) = record_writer(inner, session).await?;
             let worker = inner.clone();
             let reply = blocking(move || {
-                let bounds = RecordBounds::of(&worker.config, stranger);
                 let kept = worker.store.records.put(worker.rules.as_ref(), &bounds, &key, value, by)?;
                 Ok(Reply::Put { kept: kept.map(serde_bytes::ByteBuf::from) })
             })
@@ -212,6 +207,7 @@ async fn answer(
             inner.announcing.notify_one();
             reply
         }
+        Request::Claim { claim, head } => self::claim(inner, session, &claim, head).await,
         Request::Get { key } => {
             let worker = inner.clone();
             blocking(move || {
@@ -223,6 +219,48 @@ async fn answer(
         Request::Release { deal } => release(inner, session, deal).await,
         Request::Tags {} => Ok(Reply::Tags(inner.config.tags.clone())),
     }
+}
+
+/// Who writes a record, within which bounds.
+async fn record_writer(
+    inner: &Inner,
+    session: &ClientSession,
+) -> Result<([u8; 32], RecordBounds), WireError> {
+    let Some(by) = session.keys().first().copied() else {
+        return Err(WireError::new(ErrorCode::Unauthorized, "no key was proven"));
+    };
+    let stranger = inner.store.deals_of(&session.keys(), None, 1).is_empty();
+    if stranger && !inner.allows(&session.peer).await {
+        return Err(WireError::new(ErrorCode::NotAllowed, "not a client of this provider"));
+    }
+    Ok((by, RecordBounds::of(&inner.config, stranger)))
+}
+
+/// A term is asked for; the claim is on the disk before the grant is signed.
+async fn claim(
+    inner: &Arc<Inner>,
+    session: &ClientSession,
+    claim: &[u8],
+    have: Option<serde_bytes::ByteArray<32>>,
+) -> Result<Reply, WireError> {
+    let claim = SignedClaim::from_bytes(claim).map_err(|e| match e {
+        CodecError::BadSignature(_) => WireError::new(ErrorCode::BadSignature, e.to_string()),
+        e => WireError::new(ErrorCode::Malformed, e.to_string()),
+    })?;
+    let (by, bounds) = record_writer(inner, session).await?;
+    let worker = inner.clone();
+    blocking(move || {
+        let claimed = worker.store.records.claim(worker.rules.as_ref(), &bounds, &claim, by)?;
+        let grant = claimed.granted.then(|| Grant::sign(claim.claim(), worker.node.identity())).transpose();
+        let grant = grant.map_err(|e| WireError::new(ErrorCode::Storage, e.to_string()))?;
+        let known = |head: &Vec<u8>| have.is_some_and(|have| *have == message::record_digest(head));
+        Ok(Reply::Claimed {
+            claim: claimed.taken.map(|claim| serde_bytes::ByteBuf::from(claim.bytes().to_vec())),
+            grant: grant.map(|grant| serde_bytes::ByteBuf::from(grant.signature().to_vec())),
+            head: claimed.head.filter(|head| !known(head)).map(serde_bytes::ByteBuf::from),
+        })
+    })
+    .await
 }
 
 async fn info(inner: &Arc<Inner>, session: &ClientSession) -> Result<Reply, WireError> {

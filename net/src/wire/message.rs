@@ -115,6 +115,14 @@ pub enum Request {
         /// Its name.
         key: RecordKey,
     },
+    /// May this writer have this term?
+    Claim {
+        /// A [`SignedClaim`](crate::term::SignedClaim).
+        #[serde(with = "serde_bytes")]
+        claim: Vec<u8>,
+        /// Digest of the head that the claimant has.
+        head: Option<serde_bytes::ByteArray<32>>,
+    },
     /// I do not need it any more.
     Release {
         /// Which.
@@ -269,6 +277,15 @@ pub enum Reply {
     Record {
         /// The highest that is kept.
         value: Option<serde_bytes::ByteBuf>,
+    },
+    /// To claim.
+    Claimed {
+        /// The claim that was granted instead.
+        claim: Option<serde_bytes::ByteBuf>,
+        /// The signature of a [`Grant`](crate::term::Grant).
+        grant: Option<serde_bytes::ByteBuf>,
+        /// The head that is kept, if it is another one than the claimant's.
+        head: Option<serde_bytes::ByteBuf>,
     },
     /// To tags.
     Tags(Tags),

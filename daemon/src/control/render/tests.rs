@@ -73,6 +73,8 @@ pub fn sample() -> StatusReport {
             text: "provider ..efgh1 was given up".into(),
         }],
         restored: None,
+        term: None,
+        conflict_snapshot: None,
     }
 }
 
@@ -121,6 +123,33 @@ fn the_verdict_follows_the_figures() {
     status.pieces.lost = 1;
     status.judge();
     assert_eq!(status.safety.level, SafetyLevel::Lost);
+}
+
+#[test]
+fn who_may_write_is_told() {
+    let mut status = sample();
+    let anchors = ["a", "b", "c"].map(str::to_owned).to_vec();
+    status.term = Some(TermReport { number: 3, forced: false, anchors, keeping: 3 });
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Safe);
+    assert!(status.render().contains("term        3, granted by a majority; 3 of 3 keep the newest head"));
+
+    status.durability.packed.bytes = 1024;
+    status.commits.published_with = 0;
+    status.term.as_mut().unwrap().keeping = 1;
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Hindered);
+    assert!(status.safety.summary.contains("1 of the 3 providers"), "{}", status.safety.summary);
+    assert!(status.safety.advice.as_ref().unwrap().contains("provider remove"));
+    status.started_at = status.now - 10;
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Working, "it has just begun");
+
+    status.conflict_snapshot = Some("conflict-00-x".into());
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Hindered);
+    let advice = status.safety.advice.unwrap();
+    assert!(advice.contains("cp -a /m/.snapshots/conflict-00-x "), "{advice}");
 }
 
 #[test]

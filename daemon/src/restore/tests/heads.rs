@@ -1,71 +1,13 @@
 //! Heads by real providers in this process: honest ones, late ones, and some that make them up.
 
-use std::sync::Arc;
-
 use holdfast_content::head::{HeadRecord, ProviderAddresses};
+use holdfast_net::SigningKey;
 use holdfast_net::client::PutOutcome;
-use holdfast_net::node::{DhtRole, Discovery};
-use holdfast_net::record::{RecordRules, RecordVerdict};
-use holdfast_net::settlement::NoSettlement;
-use holdfast_net::{Provider, ProviderConfig, SigningKey};
 
+use super::keeper::Keeper;
 use super::*;
-use crate::records::DriveRecords;
 
 const UNTIL: u64 = 4_000_000_000;
-
-/// Keeps whatever it is given.
-struct Gullible;
-
-impl RecordRules for Gullible {
-    fn judge(&self, _: &RecordKey, _: &[u8], _: Option<&[u8]>) -> RecordVerdict {
-        RecordVerdict::Higher
-    }
-}
-
-struct Keeper {
-    _dir: tempfile::TempDir,
-    node: Node,
-    provider: Provider,
-}
-
-impl Keeper {
-    async fn start(honest: bool, bootstrap: &[&Keeper]) -> Keeper {
-        let dir = tempfile::tempdir().unwrap();
-        let env = Env::system();
-        let key = identity::load_or_create(&dir.path().join("identity"), &env).unwrap();
-        let bootstrap =
-            bootstrap.iter().flat_map(|k| whereabouts(&[k.address()]).collect::<Vec<_>>()).collect();
-        let discovery = Discovery { dht: DhtRole::Server, bootstrap, ..Discovery::default() };
-        let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
-        let node = Node::start(NodeConfig::listening(key, listen).with_discovery(discovery)).await.unwrap();
-        let mut config = ProviderConfig::with_capacity(1 << 30);
-        config.disk_reserve_bytes = 0;
-        let rules: Arc<dyn RecordRules> = if honest { Arc::new(DriveRecords) } else { Arc::new(Gullible) };
-        let provider = Provider::open(dir.path(), config, node.clone(), env, rules, Arc::new(NoSettlement));
-        let provider = provider.await.unwrap();
-        let serving = provider.clone();
-        tokio::spawn(async move { serving.run().await });
-        Keeper { _dir: dir, node, provider }
-    }
-
-    fn address(&self) -> ProviderAddr {
-        ProviderAddr::new(self.node.peer_id(), &self.node.listeners())
-    }
-
-    async fn keep(&self, key: &RecordKey, value: &[u8]) {
-        let client = searcher(&Env::system(), Finder::new(Env::system(), Vec::new(), false)).await.unwrap();
-        let (peer, addrs) = self.address().parts().unwrap();
-        let session = client.connect(peer, addrs).await.unwrap();
-        session.authenticate(SigningKey::from_bytes(&[3; 32])).await.unwrap();
-        assert_eq!(session.put_record(key, value).await.unwrap(), PutOutcome::Stored);
-    }
-
-    async fn stop(self) {
-        self.provider.stop();
-        self.node.shutdown().await;
-    }
-}
 
 fn root() -> RootKey {
     Mnemonic::from_entropy([1; 32]).root_key()
@@ -84,7 +26,7 @@ fn head(sequence: u64, named: &[&Keeper], signer: &SigningKey) -> Vec<u8> {
         })
         .collect();
     let sealed = body.seal(&keys()).unwrap();
-    let record = HeadRecord::sign(sealed.cid(), sequence, 1, UNTIL, signer).unwrap();
+    let record = HeadRecord::sign(sealed.cid(), sequence, 1, None, UNTIL, signer).unwrap();
     HeadValue::new(record, sealed.bytes().to_vec()).unwrap().encode().unwrap()
 }
 
@@ -138,7 +80,8 @@ async fn the_newest_head_wins_over_late_and_forged_ones() {
 
     let found = newest_by(&[&forger, &late]).await.unwrap();
     assert_eq!((found.body.sequence, &found.value), (6, &newer));
-    assert_eq!((found.named, found.shown, found.refused), (5, 3, 2));
+    assert_eq!(found.deciding, [Deciding { named: 5, shown: 3 }]);
+    assert_eq!(found.refused, 2);
     found.check(2).unwrap();
     // An honest provider does not go back.
     let error = {

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod heads;
+pub(crate) mod keeper;
 
 use super::*;
 use crate::drive::ledger::{Ledger, MemoryRows};
@@ -13,12 +14,17 @@ use holdfast_proofs::PieceCid;
 
 const STRIPE: PieceId = [9; 16];
 
-fn keys() -> DriveKeys {
+pub(crate) fn keys() -> DriveKeys {
     Mnemonic::from_entropy([1; 32]).root_key().generation(1).keys()
 }
 
 fn slot_cid(n: u8, len: u64) -> cid::Cid {
     PieceCid::new(len, [n; 32]).unwrap().to_cid().unwrap()
+}
+
+/// A head of nothing.
+pub(crate) fn empty_head() -> HeadBody {
+    Chain::new().head(0)
 }
 
 /// Entries one after the other, as the owner signs them.

@@ -130,9 +130,13 @@ fn heads() {
     let (header, ciphertext) = sealed.bytes().split_at(6);
     let plain = aead::open_xnonce(KEYS.head_body.as_bytes(), header, ciphertext).unwrap();
     seed("content-head-body", &plain);
-    let record = HeadRecord::sign(sealed.cid(), 7, 1, 1_900_000_000, KEYS.head_signing()).unwrap();
+    let record = HeadRecord::sign(sealed.cid(), 7, 1, None, 1_900_000_000, KEYS.head_signing()).unwrap();
     seed("content-head-record", record.bytes());
     // Behind a signature of 64 bytes, and the tag and length of the data.
+    seed("content-head-record", &record.bytes()[69..]);
+    let standing = Some([9; 32]);
+    let record = HeadRecord::sign(sealed.cid(), 7, 1, standing, 1_900_000_000, KEYS.head_signing()).unwrap();
+    seed("content-head-record", record.bytes());
     seed("content-head-record", &record.bytes()[69..]);
     let entry = &body.tail[0];
     seed("content-placement", entry.bytes());

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! protobuf IpnsEntry { 8: signatureV2, 9: data }            (fields 1-6 of version 1 are read and checked, never written)
-//! data = canonical DAG-CBOR { TTL, Value, Sequence, Validity, ValidityType, _holdfast-term, _holdfast-version }
+//! data = canonical DAG-CBOR { TTL, Value, Sequence, Validity, ValidityType, _holdfast-term, _holdfast-version, _holdfast-standing }
 //! signatureV2 = Ed25519 over "ipns-signature:" || data
 //! Value = "/ipfs/<CID>", Validity = RFC 3339 in UTC with nanoseconds, TTL in nanoseconds
 //! ```
 //!
-//! Any IPNS implementation verifies and republishes our records: the two fields of ours begin with an underscore, as the
+//! Version 2 has the digest of the standing that goes with the head: by whose grants its writer holds the term. Version 1 has none.
+//!
+//! Any IPNS implementation verifies and republishes our records: the fields of ours begin with an underscore, as the
 //! specification wants of extensions. IPNS selects by sequence alone, so sequences count on over terms.
 
 use crate::block::check_cid;
@@ -15,12 +17,13 @@ use crate::dagcbor;
 use cid::Cid;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteArray, ByteBuf};
 use std::cmp::Ordering;
 
 const WHAT: &str = "head record";
 const SIGNING_DOMAIN: &[u8] = b"ipns-signature:";
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
+const VERSION_WITHOUT_STANDING: u64 = 1;
 /// The specification's limit.
 pub const RECORD_BYTES_MAX: usize = 10 << 10;
 /// How long resolvers may cache a record: a minute.
@@ -64,6 +67,8 @@ struct Data {
     term: Option<u64>,
     #[serde(rename = "_holdfast-version", default, skip_serializing_if = "Option::is_none")]
     version: Option<u64>,
+    #[serde(rename = "_holdfast-standing", default, skip_serializing_if = "Option::is_none")]
+    standing: Option<ByteArray<32>>,
 }
 
 /// A verified IPNS record of anyone.
@@ -127,15 +132,17 @@ pub struct HeadRecord {
     sequence: u64,
     term: u64,
     valid_until: u64,
+    standing: Option<[u8; 32]>,
     bytes: Vec<u8>,
 }
 
 impl HeadRecord {
-    /// Signs a record that names a sealed head.
+    /// Signs a record that names a sealed head, and the digest of its standing, if it has one.
     pub fn sign(
         sealed: &Cid,
         sequence: u64,
         term: u64,
+        standing: Option<[u8; 32]>,
         valid_until: u64,
         head_key: &SigningKey,
     ) -> Result<Self, RecordError> {
@@ -146,11 +153,12 @@ impl HeadRecord {
             validity: ByteBuf::from(format_rfc3339(valid_until).into_bytes()),
             validity_type: 0,
             term: Some(term),
-            version: Some(VERSION),
+            version: Some(if standing.is_some() { VERSION } else { VERSION_WITHOUT_STANDING }),
+            standing: standing.map(ByteArray::new),
         };
         let data = dagcbor::encode(WHAT, &data).map_err(|error| RecordError::Malformed(error.to_string()))?;
         let bytes = sign_data(&data, head_key);
-        Ok(Self { value: *sealed, sequence, term, valid_until, bytes })
+        Ok(Self { value: *sealed, sequence, term, valid_until, standing, bytes })
     }
 
     /// Verifies a record from anyone under a head key that the keyring names.
@@ -160,13 +168,18 @@ impl HeadRecord {
         if version > VERSION {
             return Err(RecordError::Newer(version));
         }
+        let standing = record.data.standing.map(ByteArray::into_array);
+        if standing.is_some() != (version == VERSION) {
+            return Err(RecordError::NotAHead("a standing of another version"));
+        }
         let term = record.data.term.ok_or(RecordError::NotAHead("no term"))?;
         let value = std::str::from_utf8(record.value()).ok().and_then(|value| value.strip_prefix("/ipfs/"));
         let value =
             value.and_then(|value| Cid::try_from(value).ok()).ok_or(RecordError::NotAHead("no CID"))?;
         check_cid(&value).map_err(|_| RecordError::NotAHead("an unknown kind of CID"))?;
         let valid_until = record.valid_until()?;
-        Ok(Self { value, sequence: record.sequence(), term, valid_until, bytes: bytes.to_vec() })
+        let sequence = record.sequence();
+        Ok(Self { value, sequence, term, valid_until, standing, bytes: bytes.to_vec() })
     }
 
     /// The CID of the sealed head.
@@ -187,6 +200,11 @@ impl HeadRecord {
     /// The writer's term.
     pub fn term(&self) -> u64 {
         self.term
+    }
+
+    /// The digest of the standing that goes with it; none in version 1.
+    pub fn standing(&self) -> Option<&[u8; 32]> {
+        self.standing.as_ref()
     }
 
     /// End of validity, unix seconds.

@@ -81,7 +81,7 @@ fn records_round_trip() {
     let sealed = body().seal(&keys()).unwrap();
     let keys = keys();
     let name = keys.head_signing().verifying_key().to_bytes();
-    let record = HeadRecord::sign(sealed.cid(), 7, 1, UNTIL, keys.head_signing()).unwrap();
+    let record = HeadRecord::sign(sealed.cid(), 7, 1, None, UNTIL, keys.head_signing()).unwrap();
     assert_eq!(HeadRecord::verify(record.bytes(), &name, NOW).unwrap(), record);
     assert!(record.names(sealed.bytes()) && !record.names(b"other"));
     let hex = data_encoding::HEXLOWER.encode(record.bytes());
@@ -93,10 +93,71 @@ fn records_round_trip() {
         changed[at] ^= 1;
         assert!(HeadRecord::verify(&changed, &name, NOW).is_err(), "byte {at}");
     }
-    let of =
-        |sequence, term| HeadRecord::sign(sealed.cid(), sequence, term, UNTIL, keys.head_signing()).unwrap();
+    let of = |sequence, term| {
+        HeadRecord::sign(sealed.cid(), sequence, term, None, UNTIL, keys.head_signing()).unwrap()
+    };
     assert_eq!(of(9, 1).compare(&of(8, 2)), Ordering::Less, "the term comes first");
     assert_eq!(of(9, 1).compare(&of(8, 1)), Ordering::Greater);
+    assert_eq!(record.standing(), None);
+    let with = HeadRecord::sign(sealed.cid(), 7, 1, Some([9; 32]), UNTIL, keys.head_signing()).unwrap();
+    let verified = HeadRecord::verify(with.bytes(), &name, NOW).unwrap();
+    assert_eq!((verified.standing(), &verified), (Some(&[9; 32]), &with));
+    crate::golden::check("record-standing", &data_encoding::HEXLOWER.encode(with.bytes()));
+}
+
+#[derive(serde::Serialize)]
+struct Raw {
+    #[serde(rename = "TTL")]
+    ttl: u64,
+    #[serde(rename = "Value")]
+    value: ByteBuf,
+    #[serde(rename = "Sequence")]
+    sequence: u64,
+    #[serde(rename = "Validity")]
+    validity: ByteBuf,
+    #[serde(rename = "ValidityType")]
+    validity_type: u64,
+    #[serde(rename = "_holdfast-term")]
+    term: u64,
+    #[serde(rename = "_holdfast-version")]
+    version: u64,
+    #[serde(rename = "_holdfast-standing", skip_serializing_if = "Option::is_none")]
+    standing: Option<ByteBuf>,
+}
+
+/// The version says whether there is a standing; a record that says otherwise is none.
+#[test]
+fn a_record_has_the_standing_of_its_version() {
+    let keys = keys();
+    let name = keys.head_signing().verifying_key().to_bytes();
+    for (version, standing, good) in
+        [(1, None, true), (2, Some(32), true), (1, Some(32), false), (2, None, false), (2, Some(31), false)]
+    {
+        let raw = Raw {
+            ttl: 1,
+            value: ByteBuf::from(format!("/ipfs/{}", sealed_cid(b"x")).into_bytes()),
+            sequence: 1,
+            validity: ByteBuf::from(format_rfc3339(UNTIL).into_bytes()),
+            validity_type: 0,
+            term: 1,
+            version,
+            standing: standing.map(|len| ByteBuf::from(vec![1; len])),
+        };
+        let bytes = sign_data(&crate::dagcbor::encode("record", &raw).unwrap(), keys.head_signing());
+        assert_eq!(HeadRecord::verify(&bytes, &name, NOW).is_ok(), good, "version {version}, {standing:?}");
+    }
+    let newer = Raw {
+        ttl: 1,
+        value: ByteBuf::from(b"/ipfs/x".to_vec()),
+        sequence: 1,
+        validity: ByteBuf::from(format_rfc3339(UNTIL).into_bytes()),
+        validity_type: 0,
+        term: 1,
+        version: 3,
+        standing: None,
+    };
+    let bytes = sign_data(&crate::dagcbor::encode("record", &newer).unwrap(), keys.head_signing());
+    assert_eq!(HeadRecord::verify(&bytes, &name, NOW), Err(RecordError::Newer(3)));
 }
 
 /// Records of other implementations, laid into a folder by whoever runs this: `<name>_<kind>.ipns-record`, as in the

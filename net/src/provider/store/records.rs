@@ -11,7 +11,8 @@ use super::{Outcome, Steps, disk, storage};
 use crate::codec;
 use crate::error::ErrorCode;
 use crate::provider::config::ProviderConfig;
-use crate::record::{RECORD_BYTES_MAX, RecordKey, RecordKind, RecordRules, RecordVerdict};
+use crate::record::{HeadTerm, RECORD_BYTES_MAX, RecordKey, RecordKind, RecordRules, RecordVerdict};
+use crate::term::{self, Decision, SignedClaim};
 use crate::wire::message::WireError;
 
 const VERSION: u8 = 1;
@@ -134,7 +135,7 @@ impl Records {
     /// The highest value.
     pub(in crate::provider) fn get(&self, key: &RecordKey) -> Outcome<Option<Vec<u8>>> {
         validate(key)?;
-        Ok(read(&self.dir.join(file_name(key)))?.filter(|file| file.key == *key).map(|file| file.value))
+        Ok(self.read(key)?.map(|file| file.value))
     }
 
     /// Keeps a value if it is higher, durably (`None`); else returns what stays.
@@ -150,10 +151,12 @@ impl Records {
         if value.len() > RECORD_BYTES_MAX {
             return Err(WireError::new(ErrorCode::Malformed, "the record is too long"));
         }
+        if key.kind == RecordKind::Claim {
+            return Err(WireError::new(ErrorCode::BadRecord, "terms are claimed"));
+        }
         let _one_at_a_time = self.putting.lock();
-        let path = self.dir.join(file_name(key));
         // A damaged file is as good as none: the owner has the true value and shows it again.
-        let kept = read(&path).unwrap_or(None).filter(|file| file.key == *key);
+        let kept = self.read(key).unwrap_or(None);
         match rules.judge(key, &value, kept.as_ref().map(|file| file.value.as_slice())) {
             RecordVerdict::Invalid(why) => return Err(WireError::new(ErrorCode::BadRecord, why)),
             RecordVerdict::NotHigher => {
@@ -162,6 +165,53 @@ impl Records {
             }
             RecordVerdict::Higher => {}
         }
+        if key.kind == RecordKind::Head
+            && let Some(of) = rules.term(key, &value)
+        {
+            let granted = self.granted(&key.name)?;
+            if !term::admits(granted.as_ref().map(SignedClaim::claim), of.term, of.writer.as_ref()) {
+                return Err(WireError::new(ErrorCode::Overtaken, "a higher term was granted"));
+            }
+        }
+        self.write(bounds, key, value, by)?;
+        Ok(None)
+    }
+
+    /// Decides over a claim; what is granted is durable when this returns.
+    pub(in crate::provider) fn claim(
+        &self,
+        rules: &dyn RecordRules,
+        bounds: &RecordBounds,
+        claim: &SignedClaim,
+        by: [u8; 32],
+    ) -> Outcome<Claimed> {
+        let name = claim.claim().name;
+        let head_key = RecordKey::new(RecordKind::Head, name);
+        let _one_at_a_time = self.putting.lock();
+        // What cannot be read may have been a grant: no other one is made beside it.
+        let granted = self.granted(&name)?;
+        let head = self.read(&head_key)?.map(|file| file.value);
+        let of: Option<HeadTerm> = head.as_ref().and_then(|head| rules.term(&head_key, head));
+        let decision = term::decide(granted.as_ref().map(SignedClaim::claim), of.as_ref(), claim.claim());
+        if decision == Decision::Grant {
+            let key = RecordKey::new(RecordKind::Claim, name);
+            self.write(bounds, &key, claim.bytes().to_vec(), by)?;
+        }
+        let taken = granted.filter(|_| decision == Decision::Taken);
+        Ok(Claimed { granted: matches!(decision, Decision::Grant | Decision::Again), taken, head })
+    }
+
+    fn granted(&self, name: &[u8]) -> Outcome<Option<SignedClaim>> {
+        let file = self.read(&RecordKey::new(RecordKind::Claim, name))?;
+        let claim = file.map(|file| SignedClaim::from_bytes(&file.value)).transpose();
+        claim.map_err(|e| WireError::new(ErrorCode::Storage, format!("the claim that was granted: {e}")))
+    }
+
+    fn read(&self, key: &RecordKey) -> Outcome<Option<File>> {
+        Ok(read(&self.dir.join(file_name(key)))?.filter(|file| file.key == *key))
+    }
+
+    fn write(&self, bounds: &RecordBounds, key: &RecordKey, value: Vec<u8>, by: [u8; 32]) -> Outcome<()> {
         let owner = self.index.lock().admit(bounds, key, value.len() as u64, by)?;
         let bytes = value.len() as u64;
         let file = File { by: owner, key: key.clone(), v: VERSION, value };
@@ -172,8 +222,17 @@ impl Records {
         };
         write().map_err(|e| storage(&e))?;
         self.index.lock().insert(key.clone(), Known { by: owner, bytes });
-        Ok(None)
+        Ok(())
     }
+}
+
+/// What became of a claim.
+pub(in crate::provider) struct Claimed {
+    pub(in crate::provider) granted: bool,
+    /// The claim that was granted instead.
+    pub(in crate::provider) taken: Option<SignedClaim>,
+    /// The head that is kept.
+    pub(in crate::provider) head: Option<Vec<u8>>,
 }
 
 fn validate(key: &RecordKey) -> Outcome<()> {

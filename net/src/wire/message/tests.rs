@@ -22,6 +22,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Get { key: RecordKey::new(RecordKind::Head, [5; 32]) },
         Request::Release { deal: DealId([3; 32]) },
         Request::Tags {},
+        Request::Claim { claim: vec![7; 9], head: Some(serde_bytes::ByteArray::new([8; 32])) },
     ]
 }
 
@@ -39,6 +40,7 @@ pub(crate) fn replies() -> Vec<Reply> {
         },
         Reply::Put { kept: Some(serde_bytes::ByteBuf::from(vec![1, 2])) },
         Reply::Record { value: None },
+        Reply::Claimed { claim: None, grant: Some(serde_bytes::ByteBuf::from(vec![9; 64])), head: None },
         Reply::Go { offset: 1 << 40 },
         Reply::Tags(Tags::default()),
         Reply::Tags(Tags { operator: Some("acme".into()), network: None, place: Some("oslo".into()) }),
@@ -141,7 +143,7 @@ proptest! {
     }
 
     #[test]
-    fn mutated_messages_are_total(which in 0usize..10, at in 0usize..400, xor in 1u8..=255) {
+    fn mutated_messages_are_total(which in 0usize..12, at in 0usize..400, xor in 1u8..=255) {
         let request = requests().remove(which);
         let mut bytes = codec::encode(&request);
         let at = at % bytes.len();
