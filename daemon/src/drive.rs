@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::control::{DriveState, RestoredReport};
 use crate::retrieve::NetRetriever;
+use crate::watch::Watched;
 use crate::worker::Supervisor;
 
 pub mod clock;
@@ -91,6 +92,8 @@ pub struct Engine {
     pub wake: Notify,
     /// How long providers are silent, and what time they have.
     pub clocks: clock::Clocks,
+    /// What watchers did, and are given.
+    pub watched: Watched,
     place: Mutex<Place>,
 }
 
@@ -122,6 +125,10 @@ impl Engine {
     /// Joins the parts; no worker runs yet.
     pub fn new(parts: Parts) -> Self {
         let started_at = parts.env.clock.unix_seconds();
+        let watched = !parts.ledger.grants().is_empty();
+        if watched {
+            parts.peers.set_watched();
+        }
         Self {
             drive: parts.drive,
             ledger: parts.ledger,
@@ -144,6 +151,7 @@ impl Engine {
             sending: sending::Sending::default(),
             wake: Notify::new(),
             clocks: clock::Clocks::default(),
+            watched: Watched::new(watched),
             place: Mutex::default(),
         }
     }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::control::{
     ControlError, ControlHandler, ErrorKind, KeepRequest, ProgressLine, ProgressSink, ProvidersReport,
-    PublicRequest, SealReport, StatusReport, SyncReport, UnmountReport, VerifyReport,
+    PublicRequest, SealReport, StatusReport, SyncReport, UnmountReport, VerifyReport, WatchRequest,
 };
 use crate::drive::Engine;
 use crate::drive::ledger::ProviderState;
@@ -260,6 +260,10 @@ impl ControlHandler for Handler {
 
     async fn public(&self, what: PublicRequest) -> Answer<serde_json::Value> {
         crate::public::answer(&self.engine, what).await
+    }
+
+    async fn watch(&self, what: WatchRequest) -> Answer<serde_json::Value> {
+        crate::watch::owner::answer(&self.engine, what).await
     }
 
     async fn provider_list(&self) -> Answer<ProvidersReport> {

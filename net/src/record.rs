@@ -21,6 +21,12 @@ pub enum RecordKind {
     Keyring,
     /// The head: which commit is the newest, and where.
     Head,
+    /// What a watcher is given: a part of it, under its key and the part's number.
+    WatchBundle,
+    /// What a watcher did and is about to do: a part of it, likewise.
+    WatchLog,
+    /// Whose permits a client has taken back ([`crate::permit::Revocations`]), under the client's key.
+    Revocations,
 }
 
 impl From<RecordKind> for u8 {
@@ -28,6 +34,9 @@ impl From<RecordKind> for u8 {
         match kind {
             RecordKind::Keyring => 1,
             RecordKind::Head => 2,
+            RecordKind::WatchBundle => 3,
+            RecordKind::WatchLog => 4,
+            RecordKind::Revocations => 5,
         }
     }
 }
@@ -39,6 +48,9 @@ impl TryFrom<u8> for RecordKind {
         match number {
             1 => Ok(RecordKind::Keyring),
             2 => Ok(RecordKind::Head),
+            3 => Ok(RecordKind::WatchBundle),
+            4 => Ok(RecordKind::WatchLog),
+            5 => Ok(RecordKind::Revocations),
             _ => Err(CodecError::Inconsistent("an unknown kind of record")),
         }
     }

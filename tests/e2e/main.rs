@@ -31,6 +31,7 @@ mod standing;
 mod stranger;
 mod stripes;
 mod verifying;
+mod watch;
 mod writers;
 
 use std::path::{Path, PathBuf};
@@ -114,6 +115,9 @@ const TESTS: &[Test] = &[
     test("through_two_nats_by_relays_and_holes", NATS, 900, nat::through_two_nats),
     test("copies_become_stripes_and_are_repaired", FUSE, 600, stripes::become_cheaper),
     test("a_stripe_without_providers_becomes_copies_again", FUSE, 400, stripes::become_copies_again),
+    test("watchers_repair_while_the_owner_is_away", FUSE, 400, watch::owner_is_away),
+    test("a_capability_that_was_taken_back_does_nothing", FUSE, 200, watch::taken_back),
+    test("words_lead_to_what_watchers_placed", FUSE, 300, watch::words_are_enough),
     test("a_quota_smaller_than_the_data", FUSE, 900, quota::smaller_than_the_data),
     test("what_is_pinned_stays_here", FUSE, 300, quota::pinned),
     test("snapshots_show_what_was_and_give_it_back", FUSE, 300, snapshots::past_and_back),

@@ -21,6 +21,7 @@ mod public;
 mod restore;
 mod running;
 mod undelete;
+mod watch;
 
 use clap::Parser;
 
@@ -61,6 +62,7 @@ pub fn main() -> i32 {
         Command::Get(args) => public::get(&cli, args),
         Command::Export(args) => plain::export(&cli, args),
         Command::Import(args) => plain::import(&cli, args),
+        Command::Watch(args) => watch::run(&cli, args),
         Command::Verify(args) => running::verify(&cli, args),
         Command::Passphrase(args) => passphrase::run(&cli, args),
         Command::Provider(args) => provider::run(&cli, args),

@@ -13,6 +13,7 @@
 mod fetch;
 mod lane;
 mod link;
+mod permits;
 mod push;
 mod session;
 mod whereabouts;

@@ -22,6 +22,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Get { key: RecordKey::new(RecordKind::Head, [5; 32]) },
         Request::Release { deal: DealId([3; 32]) },
         Request::Tags {},
+        Request::Permit { permit: vec![7; 40] },
     ]
 }
 
