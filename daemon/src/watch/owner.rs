@@ -232,7 +232,8 @@ fn revoke(engine: &Engine, which: &str) -> anyhow::Result<WatchesReport> {
         });
     };
     if note.revoked.is_none() {
-        let note = GrantNote { revoked: Some(row.taken.length), ..note.clone() };
+        let mut note = note.clone();
+        note.revoked = Some(row.taken.length);
         engine.ledger.set_grant(*id, &note, |note, chain| entry(engine, *id, note, chain))?;
     }
     Ok(list(engine))

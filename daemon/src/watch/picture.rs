@@ -343,7 +343,8 @@ mod tests {
         let turned: Vec<Peer> = candidates.iter().rev().cloned().collect();
         assert_eq!(picture.draw(&slot(&bundle, 3), &turned, &[], &seen), Some(first.clone()));
         assert!([peer(20), peer(21)].contains(&first), "who keeps another copy gets none");
-        let second = picture.draw(&slot(&bundle, 3), &candidates, &[first.clone()], &seen).unwrap();
+        let second =
+            picture.draw(&slot(&bundle, 3), &candidates, std::slice::from_ref(&first), &seen).unwrap();
         assert_ne!(first, second);
         let tag = |name: &str| [Tags { operator: Some(name.into()), ..Tags::default() }, Tags::default()];
         seen.tags.insert(first.clone(), tag("acme"));

@@ -14,10 +14,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use futures::StreamExt;
 use holdfast_content::placement::PlacementEntry;
-use holdfast_content::watch::part::{self, Part};
+use holdfast_content::watch::part;
 use holdfast_content::watch::{CapabilityId, WatcherKeys};
 use holdfast_net::tags::Tags;
 use holdfast_net::{ErrorCode, NetError, RecordKey, RecordKind};

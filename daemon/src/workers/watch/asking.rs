@@ -29,7 +29,7 @@ pub(super) fn receipt_fits(engine: &Engine, entry: &PlacementEntry) -> bool {
     let said = entry.body();
     SignedReceipt::from_bytes(&said.receipt).is_ok_and(|receipt| {
         let body = receipt.body();
-        body.deal.0 == *said.deal
+        body.deal.0[..] == said.deal[..]
             && body.piece_cid.to_bytes() == *said.slot_cid
             && body.provider == *said.holder
             && body.client == engine.keys.watch().client().verifying_key().to_bytes()
