@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::control::{DriveState, RestoredReport};
 use crate::retrieve::NetRetriever;
+use crate::watch::Watched;
 use crate::worker::Supervisor;
 
 pub mod anchors;
@@ -106,6 +107,8 @@ pub struct Engine {
     pub clocks: clock::Clocks,
     /// How much each of them would take.
     pub rooms: stuck::Rooms,
+    /// What watchers did, and are given.
+    pub watched: Watched,
     place: Mutex<Place>,
 }
 
@@ -143,6 +146,10 @@ impl Engine {
     /// Joins the parts; no worker runs yet.
     pub fn new(parts: Parts) -> Self {
         let started_at = parts.env.clock.unix_seconds();
+        let watched = !parts.ledger.grants().is_empty();
+        if watched {
+            parts.peers.set_watched();
+        }
         Self {
             drive: parts.drive,
             ledger: parts.ledger,
@@ -170,6 +177,7 @@ impl Engine {
             wake: Notify::new(),
             clocks: clock::Clocks::default(),
             rooms: stuck::Rooms::default(),
+            watched: Watched::new(watched),
             place: Mutex::default(),
         }
     }

@@ -22,6 +22,7 @@ use crate::home::{Config, ProviderAddr, passphrase};
 use crate::link::Link;
 use crate::process::ProcessRecord;
 use crate::records::{DriveRecords, HeadValue, head_key, keyring_key};
+use crate::watch::bundle::Bundle;
 
 /// A decoder: its name, and what takes any bytes.
 pub type Decoder = (&'static str, fn(&[u8]));
@@ -40,6 +41,11 @@ const OWN: &[Decoder] = &[
     ("daemon-ledger-piece", |bytes| drop(ledger::decode_piece(b"row", bytes))),
     ("daemon-ledger-provider", |bytes| drop(ledger::decode_provider(b"row", bytes))),
     ("daemon-ledger-release", |bytes| drop(ledger::decode_release(b"row", bytes))),
+    ("daemon-ledger-watch", |bytes| drop(ledger::decode_grant(b"row", bytes))),
+    ("daemon-watch-capability", watch_capability),
+    ("daemon-watch-bundle", watch_bundle),
+    ("daemon-watch-log", crate::watch::log::decode_any),
+    ("daemon-watch-state", |bytes| drop(crate::watch::state::State::decode(bytes))),
     ("daemon-published", |bytes| drop(serde_ipld_dagcbor::from_slice::<Published>(bytes))),
     ("daemon-head-value", head_value),
     ("daemon-secrets", secrets),
@@ -91,6 +97,20 @@ fn head_value(bytes: &[u8]) {
         let _ = DriveRecords.judge(&head_key(&name), bytes, None);
         let drive = holdfast_content::keys::DriveName::from_bytes(name);
         let _ = DriveRecords.judge(&keyring_key(&drive), bytes, None);
+    }
+}
+
+fn watch_capability(bytes: &[u8]) {
+    use crate::watch::capability::Capability;
+    let _ = (Capability::read(bytes), Capability::decode(bytes));
+}
+
+/// As if it were the only part.
+fn watch_bundle(bytes: &[u8]) {
+    if let Ok(bundle) = Bundle::join(1, &std::collections::BTreeMap::from([(0, bytes.to_vec())])) {
+        for piece in &bundle.pieces {
+            assert!(piece.shards.is_empty() || piece.shape().is_some(), "a stripe without a shape");
+        }
     }
 }
 

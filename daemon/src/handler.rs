@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use crate::control::{
     ControlError, ControlHandler, ErrorKind, KeepRequest, ProgressLine, ProgressSink, ProvidersReport,
     PublicRequest, RemoteReport, SealReport, StatusReport, SyncReport, UnmountReport, VerifyReport,
+    WatchRequest,
 };
 use crate::doctor::DriveFacts;
 use crate::drive::Engine;
@@ -297,6 +298,10 @@ impl ControlHandler for Handler {
 
     async fn public(&self, what: PublicRequest) -> Answer<serde_json::Value> {
         crate::public::answer(&self.engine, what).await
+    }
+
+    async fn watch(&self, what: WatchRequest) -> Answer<serde_json::Value> {
+        crate::watch::owner::answer(&self.engine, what).await
     }
 
     async fn provider_list(&self) -> Answer<ProvidersReport> {

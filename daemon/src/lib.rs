@@ -5,6 +5,7 @@
 //! - `cli`: the commands; thin, all of them. `provide` and `local_network`: the provider's side.
 //! - `plain`: folders as plain UnixFS and CAR files, without a drive. `public`: what a drive has published. `gateway`: how
 //!   providers give it to anybody. `link`, `get`: how anybody finds and fetches it.
+//! - `watch`: repair by others while the owner's machine is off: capabilities, and the watcher.
 //! - `drive`, `workers`, `wiring`, `retrieve`, `restore`, `status`: the drive itself, which fs and net meet in.
 //!
 //! The seam between the commands and the drive:
@@ -50,6 +51,7 @@ pub mod retrieve;
 pub mod run;
 pub mod sealing;
 pub mod status;
+pub mod watch;
 pub mod wiring;
 pub mod worker;
 pub mod workers;

@@ -5,6 +5,8 @@
 //!   head      name: the head key's public half     value: version u8 = 1 | length u16 BE | IPNS record | sealed body
 //!                                                  or     version u8 = 2 | length u16 BE | IPNS record | length u16 BE | standing |
 //!                                                         signature by the writer, 64 | sealed body
+//!   parts of a watcher's bundle and log            name: the author's key | part u16 BE (`holdfast_content::watch::part`)
+//!   revocations   name: the client's key           value: the signed list (`holdfast_net::permit`)
 //! ```
 //!
 //! Promises: a provider replaces a keyring only by one with a higher sequence, signed by the root key; a head only by one
@@ -14,11 +16,13 @@
 //! the order forbids.
 //! Refuses: everything else, with the reason.
 
+use holdfast_content::watch::part::Part;
 use holdfast_content::{
     head::HeadRecord,
     keys::{DriveName, Keyring},
 };
 use holdfast_net::SigningKey;
+use holdfast_net::permit::Revocations;
 use holdfast_net::record::{HeadTerm, RECORD_BYTES_MAX, RecordKey, RecordKind, RecordRules, RecordVerdict};
 use holdfast_net::term::{self, STANDING_BYTES_MAX, Standing};
 
@@ -209,6 +213,9 @@ pub struct DriveRecords;
 
 impl RecordRules for DriveRecords {
     fn judge(&self, key: &RecordKey, new: &[u8], kept: Option<&[u8]>) -> RecordVerdict {
+        if matches!(key.kind, RecordKind::WatchBundle | RecordKind::WatchLog) {
+            return judge_part(&key.name, new, kept);
+        }
         let Ok(name) = <[u8; 32]>::try_from(key.name.as_slice()) else {
             return RecordVerdict::Invalid("a name of another length than a public key's".into());
         };
@@ -216,6 +223,8 @@ impl RecordRules for DriveRecords {
             RecordKind::Keyring => judge_keyring(&DriveName::from_bytes(name), new, kept),
             RecordKind::Head => judge_head(&name, new, kept),
             RecordKind::Claim => RecordVerdict::Invalid("terms are claimed, not put".into()),
+            RecordKind::Revocations => judge_revocations(&name, new, kept),
+            RecordKind::WatchBundle | RecordKind::WatchLog => judge_part(&key.name, new, kept),
         }
     }
 
@@ -235,6 +244,29 @@ fn judge_keyring(drive: &DriveName, new: &[u8], kept: Option<&[u8]>) -> RecordVe
     let kept = kept.and_then(|bytes| Keyring::verify(bytes, drive).ok());
     match kept {
         Some(kept) if kept.sequence >= new.sequence => RecordVerdict::NotHigher,
+        _ => RecordVerdict::Higher,
+    }
+}
+
+/// What owner and watchers leave for each other: signed by whom the name says, and the higher number wins.
+fn judge_part(name: &[u8], new: &[u8], kept: Option<&[u8]>) -> RecordVerdict {
+    let new = match Part::verify(name, new) {
+        Ok(part) => part,
+        Err(error) => return RecordVerdict::Invalid(error.to_string()),
+    };
+    match kept.and_then(|bytes| Part::verify(name, bytes).ok()) {
+        Some(kept) if new.number <= kept.number => RecordVerdict::NotHigher,
+        _ => RecordVerdict::Higher,
+    }
+}
+
+fn judge_revocations(client: &[u8; 32], new: &[u8], kept: Option<&[u8]>) -> RecordVerdict {
+    let read = |bytes: &[u8]| Revocations::from_bytes(bytes).ok().filter(|list| list.client == *client);
+    let Some(new) = read(new) else {
+        return RecordVerdict::Invalid("no list of revocations by that client".into());
+    };
+    match kept.and_then(read) {
+        Some(kept) if new.number <= kept.number => RecordVerdict::NotHigher,
         _ => RecordVerdict::Higher,
     }
 }
@@ -368,6 +400,28 @@ mod tests {
         let other = Mnemonic::from_entropy([4; 32]).root_key();
         let stranger = Keyring::first(&other, 1).sign(&other).unwrap();
         assert!(matches!(judge(&stranger, None), RecordVerdict::Invalid(_)));
+    }
+
+    #[test]
+    fn parts_and_lists_only_rise_and_only_by_their_author() {
+        use holdfast_content::{keys::SecretKey32, watch::part};
+        let author = SigningKey::from_bytes(&[7; 32]);
+        let public = author.verifying_key().to_bytes();
+        let sealing = SecretKey32::from_bytes([1; 32]);
+        let part = |n, number| part::write(&author, n, number, &sealing, b"plain").unwrap();
+        let key = RecordKey::new(RecordKind::WatchLog, part::name(&public, 3));
+        let judge = |new: &[u8], kept: Option<&[u8]>| DriveRecords.judge(&key, new, kept);
+        assert_eq!(judge(&part(3, 1), None), Higher);
+        assert_eq!(judge(&part(3, 2), Some(&part(3, 1))), Higher);
+        assert_eq!(judge(&part(3, 1), Some(&part(3, 2))), NotHigher);
+        assert!(matches!(judge(&part(4, 9), None), RecordVerdict::Invalid(_)), "another part");
+        let list = |number| Revocations::new(public, [[1; 32]], number).sign(&author).unwrap();
+        let key = Revocations::key(&public);
+        let judge = |new: &[u8], kept: Option<&[u8]>| DriveRecords.judge(&key, new, kept);
+        assert_eq!(judge(&list(2), Some(&list(1))), Higher);
+        assert_eq!(judge(&list(1), Some(&list(2))), NotHigher);
+        let other = DriveRecords.judge(&Revocations::key(&[9; 32]), &list(3), None);
+        assert!(matches!(other, RecordVerdict::Invalid(_)));
     }
 
     #[test]

@@ -30,7 +30,9 @@ use holdfast_net::{DhtKey, Env, Finder, PeerAddrs, PeerId, RecordKey, SignedMani
 use serde_bytes::ByteBuf;
 
 use crate::control::ProgressSink;
-use crate::drive::ledger::{Holder, Imported, PieceId, PieceRow, ProviderRow, StripePiece, StripeRow};
+use crate::drive::ledger::{
+    GrantRow, Holder, Imported, PieceId, PieceRow, ProviderRow, StripePiece, StripeRow,
+};
 use crate::home::{Policy, ProviderAddr, Recovered, SURVIVE_LOSSES_MAX};
 use crate::records::{HeadValue, head_key, keyring_key};
 use crate::retrieve::NetRetriever;
@@ -485,6 +487,9 @@ fn import(mut log: Log, body: &HeadBody, owner: [u8; 32], now: u64, copies: u16)
         let said = entry.body();
         let row = PieceRow::public(said.raw_len, copies, said.receipt.to_vec());
         found.pieces.insert(said.piece, row);
+    }
+    for entry in log.watches() {
+        found.grants.insert(entry.body().piece, GrantRow::new(entry.body().receipt.to_vec()));
     }
     // A slot that moved has an entry for each holder that it had: the newest one is in force.
     let mut newest: BTreeMap<(PieceId, u16), &PlacementEntry> = BTreeMap::new();

@@ -317,11 +317,16 @@ fn order(sources: &Sources, piece: &PieceId) -> VecDeque<Way> {
     if let Some(row) = sources.ledger.piece(piece) {
         all.extend(row.holders().map(|(slot, h)| (*piece, slot, h.clone())));
     }
+    all.extend(sources.ledger.hearsay(piece).into_iter().map(|(slot, h)| (*piece, slot, h)));
     let striped = sources.ledger.stripe_of(piece);
     if let Some((stripe, row, slot)) = &striped
         && let Some(holder) = row.slots.get(usize::from(*slot)).and_then(|s| s.holder.clone())
     {
         all.push((*stripe, *slot, holder));
+    }
+    if let Some((stripe, _, slot)) = &striped {
+        let said = sources.ledger.hearsay(stripe).into_iter().filter(|(n, _)| n == slot);
+        all.extend(said.map(|(slot, h)| (*stripe, slot, h)));
     }
     all.retain(|(_, _, h)| h.failed.is_none());
     let answers = |h: &Holder| sources.ledger.provider(&h.provider).is_some_and(|p| p.answers());

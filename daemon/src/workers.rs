@@ -6,6 +6,8 @@
 //!                        └──────verdict rows── audit ◄────┘      evict: drops local copies of what is safe
 //!                        ▲                                               pin: brings back what shall stay
 //!                        └──────stripe rows── stripe: makes stripes of copies    public: drops what is public and placed
+//!
+//! watch: takes over what watchers placed while this machine was off, before anything is placed anew; leaves them what they need
 //! ```
 //!
 //! Nobody calls anybody: each looks at rows, does one bounded step, commits rows.
@@ -20,3 +22,4 @@ pub mod repair;
 pub mod retain;
 pub mod seal;
 pub mod stripe;
+pub mod watch;

@@ -19,10 +19,12 @@ use holdfast_proofs::PieceCid;
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use crate::codec::{self, CodecError, check_version};
 use crate::error::NetError;
 use crate::identity::verify_by_peer;
+use crate::permit::SignedPermit;
 
 /// Version of the three structures here.
 pub const DEAL_VERSION: u8 = 1;
@@ -34,6 +36,7 @@ pub const DEAL_BYTES_MAX: usize = 4096;
 pub const SETTLEMENT_DATA_BYTES_MAX: usize = 2048;
 
 const PROPOSAL_DOMAIN: &[u8] = b"holdfast deal proposal v1\0";
+const PERMITTED_DOMAIN: &[u8] = b"holdfast deal proposal by permit v1\0";
 const ANSWER_DOMAIN: &[u8] = b"holdfast deal answer v1\0";
 const RECEIPT_DOMAIN: &[u8] = b"holdfast deal receipt v1\0";
 const ID_CONTEXT: &str = "holdfast 2026 deal id v1";
@@ -180,7 +183,36 @@ impl DealProposal {
         }
         let body = codec::encode(&self);
         let signature = key.sign(&message(PROPOSAL_DOMAIN, &body)).to_bytes();
-        Ok(SignedProposal { id: DealId(blake3::derive_key(ID_CONTEXT, &body)), body: self, signature })
+        let id = DealId(blake3::derive_key(ID_CONTEXT, &body));
+        Ok(SignedProposal { id, body: self, signature, permit: None })
+    }
+
+    /// Signs in the client's name, with the key that the permit is for.
+    pub fn sign_by(self, permit: SignedPermit, key: &SigningKey) -> Result<SignedProposal, CodecError> {
+        self.validate()?;
+        self.is_permitted(&permit)?;
+        if key.verifying_key().to_bytes() != permit.body().holder {
+            return Err(CodecError::Inconsistent("signed by another key than the permit's"));
+        }
+        let body = codec::encode(&self);
+        let signature = key.sign(&message(PERMITTED_DOMAIN, &body)).to_bytes();
+        let id = DealId(blake3::derive_key(ID_CONTEXT, &body));
+        Ok(SignedProposal { id, body: self, signature, permit: Some(permit) })
+    }
+
+    /// Whether the permit lets its holder propose this. Its time, and how much there is already, are the provider's to know.
+    fn is_permitted(&self, permit: &SignedPermit) -> Result<(), CodecError> {
+        let may = permit.body();
+        let Some(place) = may.place.filter(|_| may.client == self.client) else {
+            return Err(CodecError::Inconsistent("the permit is for no deals of this client"));
+        };
+        if may.provider.as_ref().is_some_and(|peer| *peer != self.provider) {
+            return Err(CodecError::Inconsistent("the permit is for another provider"));
+        }
+        if self.end - self.start > place.term || !self.price.is_empty() {
+            return Err(CodecError::Inconsistent("a longer or dearer deal than the permit allows"));
+        }
+        Ok(())
     }
 }
 
@@ -190,6 +222,7 @@ pub struct SignedProposal {
     id: DealId,
     body: DealProposal,
     signature: [u8; 64],
+    permit: Option<SignedPermit>,
 }
 
 impl SignedProposal {
@@ -203,6 +236,11 @@ impl SignedProposal {
         &self.body
     }
 
+    /// By which it was signed in the client's name; absent: the client signed.
+    pub fn permit(&self) -> Option<&SignedPermit> {
+        self.permit.as_ref()
+    }
+
     /// The provider, as a peer id.
     pub fn provider(&self) -> Result<PeerId, CodecError> {
         PeerId::from_bytes(&self.body.provider)
@@ -211,16 +249,30 @@ impl SignedProposal {
 
     /// For storage and the wire.
     pub fn to_bytes(&self) -> Vec<u8> {
-        codec::encode(&Envelope::new(codec::encode(&self.body), &self.signature))
+        let permit = self.permit.as_ref().map(|permit| ByteBuf::from(permit.as_bytes()));
+        codec::encode(&Proposed {
+            body: codec::encode(&self.body),
+            permit,
+            signature: self.signature.to_vec(),
+        })
     }
 
     /// Decodes and verifies.
     pub fn from_bytes(bytes: &[u8]) -> Result<SignedProposal, CodecError> {
-        let envelope: Envelope = codec::decode(bytes, DEAL_BYTES_MAX)?;
-        let body: DealProposal = codec::decode(&envelope.body, DEAL_BYTES_MAX)?;
+        let Proposed { body: encoded, permit, signature } = codec::decode(bytes, DEAL_BYTES_MAX)?;
+        let body: DealProposal = codec::decode(&encoded, DEAL_BYTES_MAX)?;
         body.validate()?;
-        let signature = verify_by_key(&body.client, PROPOSAL_DOMAIN, &envelope, "proposal")?;
-        Ok(SignedProposal { id: DealId(blake3::derive_key(ID_CONTEXT, &envelope.body)), body, signature })
+        let permit = permit.map(|permit| SignedPermit::from_bytes(&permit)).transpose()?;
+        let (key, domain) = match &permit {
+            None => (body.client, PROPOSAL_DOMAIN),
+            Some(permit) => {
+                body.is_permitted(permit)?;
+                (permit.body().holder, PERMITTED_DOMAIN)
+            }
+        };
+        let signature: [u8; 64] = signature.try_into().map_err(|_| CodecError::BadSignature("proposal"))?;
+        verify_key_signature(&key, &message(domain, &encoded), &signature, "proposal")?;
+        Ok(SignedProposal { id: DealId(blake3::derive_key(ID_CONTEXT, &encoded)), body, signature, permit })
     }
 }
 
@@ -385,6 +437,17 @@ impl PieceSource for Bytes {
     }
 }
 
+/// A proposal as it travels.
+#[derive(Serialize, Deserialize)]
+struct Proposed {
+    #[serde(rename = "b", with = "serde_bytes")]
+    body: Vec<u8>,
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    permit: Option<ByteBuf>,
+    #[serde(rename = "s", with = "serde_bytes")]
+    signature: Vec<u8>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Envelope {
     #[serde(rename = "b", with = "serde_bytes")]
@@ -420,16 +483,20 @@ fn verify_as_peer(
     envelope.signature.as_slice().try_into().map_err(|_| CodecError::BadSignature(what))
 }
 
-fn verify_by_key(
+/// Signs a body in a domain: as everything here is signed.
+pub fn sign_message(key: &SigningKey, domain: &[u8], body: &[u8]) -> Vec<u8> {
+    key.sign(&message(domain, body)).to_bytes().to_vec()
+}
+
+/// Reverses [`sign_message`], strictly.
+pub fn verify_message(
     key: &[u8; 32],
     domain: &[u8],
-    envelope: &Envelope,
-    what: &'static str,
-) -> Result<[u8; 64], CodecError> {
-    let bytes: [u8; 64] =
-        envelope.signature.as_slice().try_into().map_err(|_| CodecError::BadSignature(what))?;
-    verify_key_signature(key, &message(domain, &envelope.body), &bytes, what)?;
-    Ok(bytes)
+    body: &[u8],
+    signature: &[u8],
+) -> Result<(), CodecError> {
+    let signature = signature.try_into().map_err(|_| CodecError::BadSignature("message"))?;
+    verify_key_signature(key, &message(domain, body), signature, "message")
 }
 
 /// Strict Ed25519: no small-order keys, no malleable signatures.

@@ -14,6 +14,7 @@ use crate::deal::{
 };
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest, SignedManifest};
 use crate::peer_set::PeerSet;
+use crate::permit::{PERMIT_BYTES_MAX, PermitBody, REVOCATIONS_BYTES_MAX, Revocations, SignedPermit};
 use crate::provider::store::{records, row::DealRow};
 use crate::record::RecordKey;
 use crate::term::{SignedClaim, Standing};
@@ -29,6 +30,8 @@ pub const DECODERS: &[(&str, fn(&[u8]))] = &[
     ("net-error", error),
     ("net-audit", |bytes| drop(codec::decode::<AuditBody>(bytes, AUDIT_BODY_BYTES_MAX))),
     ("net-proposal", proposal),
+    ("net-permit", permit),
+    ("net-revocations", revocations),
     ("net-answer", |bytes| drop(codec::decode::<AnswerBody>(bytes, DEAL_BYTES_MAX))),
     ("net-receipt", receipt),
     ("net-manifest", manifest),
@@ -81,6 +84,24 @@ fn proposal(bytes: &[u8]) {
         && body.validate().is_ok()
     {
         assert!(body.piece().is_ok(), "a valid proposal names a piece");
+    }
+}
+
+fn permit(bytes: &[u8]) {
+    if let Ok(permit) = SignedPermit::from_bytes(bytes) {
+        assert_eq!(permit.as_bytes(), bytes, "two encodings of one permit");
+    }
+    if let Ok(body) = codec::decode::<PermitBody>(bytes, PERMIT_BYTES_MAX) {
+        let _ = body.validate();
+    }
+}
+
+fn revocations(bytes: &[u8]) {
+    let _ = Revocations::from_bytes(bytes);
+    if let Ok(list) = codec::decode::<Revocations>(bytes, REVOCATIONS_BYTES_MAX)
+        && list.validate().is_ok()
+    {
+        assert!(list.holders.iter().all(|holder| list.names(holder)), "a list that misses its own");
     }
 }
 

@@ -28,6 +28,7 @@
 //!
 //! Session (Clone; reconnects by itself, proves its keys again; every call has a deadline)
 //!   info() -> ProviderInfo                authenticate(SigningKey)      // remembered for reconnects
+//!   present(SignedPermit)                                               // another client's deals; remembered likewise
 //!   propose(&SignedProposal, manifest: Bytes) -> SignedAnswer           // countersigned and verified
 //!   push(&SignedProposal, Arc<dyn PieceSource>, progress: impl Fn(u64)) -> SignedReceipt   // resumes; verified
 //!   receipt(&SignedProposal) -> Option<SignedReceipt>                   // asking again gives the same
@@ -69,6 +70,7 @@ pub mod manifest;
 pub mod mask;
 pub mod node;
 pub mod peer_set;
+pub mod permit;
 pub mod provider;
 pub mod record;
 pub mod settlement;
@@ -89,5 +91,6 @@ pub use libp2p::{Multiaddr, PeerId, identity::Keypair};
 pub use manifest::{Manifest, SignedManifest};
 pub use node::{DhtKey, DhtRole, Discovery, Node, NodeConfig};
 pub use peer_set::PeerSet;
+pub use permit::SignedPermit;
 pub use provider::{Provider, ProviderConfig};
 pub use record::{RecordKey, RecordKind, RecordRules, RecordVerdict};

@@ -23,6 +23,12 @@ pub enum RecordKind {
     Head,
     /// The highest claim of a term that the provider granted ([`crate::term`]); under the head's name. Claimed, never put.
     Claim,
+    /// What a watcher is given: a part of it, under its key and the part's number.
+    WatchBundle,
+    /// What a watcher did and is about to do: a part of it, likewise.
+    WatchLog,
+    /// Whose permits a client has taken back ([`crate::permit::Revocations`]), under the client's key.
+    Revocations,
 }
 
 impl From<RecordKind> for u8 {
@@ -31,6 +37,9 @@ impl From<RecordKind> for u8 {
             RecordKind::Keyring => 1,
             RecordKind::Head => 2,
             RecordKind::Claim => 3,
+            RecordKind::WatchBundle => 4,
+            RecordKind::WatchLog => 5,
+            RecordKind::Revocations => 6,
         }
     }
 }
@@ -43,6 +52,9 @@ impl TryFrom<u8> for RecordKind {
             1 => Ok(RecordKind::Keyring),
             2 => Ok(RecordKind::Head),
             3 => Ok(RecordKind::Claim),
+            4 => Ok(RecordKind::WatchBundle),
+            5 => Ok(RecordKind::WatchLog),
+            6 => Ok(RecordKind::Revocations),
             _ => Err(CodecError::Inconsistent("an unknown kind of record")),
         }
     }

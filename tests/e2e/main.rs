@@ -33,6 +33,7 @@ mod standing;
 mod stranger;
 mod stripes;
 mod verifying;
+mod watch;
 mod writers;
 
 use std::path::{Path, PathBuf};
@@ -131,6 +132,9 @@ const TESTS: &[Test] = &[
     waiting(test("deals_are_renewed_in_time", CLOCK, 400, lasting::deals_are_renewed)),
     waiting(test("a_spoiled_piece_is_healed_and_never_coded", FUSE, 400, lasting::a_spoiled_piece_is_healed)),
     waiting(test("a_stripe_without_providers_becomes_copies_again", FUSE, 400, stripes::become_copies_again)),
+    waiting(test("watchers_repair_while_the_owner_is_away", FUSE, 400, watch::owner_is_away)),
+    waiting(test("a_capability_that_was_taken_back_does_nothing", FUSE, 200, watch::taken_back)),
+    waiting(test("words_lead_to_what_watchers_placed", FUSE, 300, watch::words_are_enough)),
     test("a_quota_smaller_than_the_data", FUSE, 900, quota::smaller_than_the_data),
     test("what_is_pinned_stays_here", FUSE, 300, quota::pinned),
     test("snapshots_show_what_was_and_give_it_back", FUSE, 300, snapshots::past_and_back),

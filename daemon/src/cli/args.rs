@@ -14,6 +14,9 @@ pub use proofs::*;
 pub use provide::*;
 
 mod plain;
+mod watch;
+
+pub use watch::*;
 
 pub use plain::{ExportArgs, GetArgs, ImportArgs, PublishArgs, ServeArgs, Switch, UnpublishArgs};
 
@@ -84,6 +87,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Write what a CAR file holds to the disk
     Import(ImportArgs),
+    /// Repair a drive whose owner is away; on the owner's machine: say who may (grant, list, revoke)
+    Watch(WatchArgs),
     /// Check the drive for damage
     Verify(VerifyArgs),
     /// Look at everything that can be wrong on this machine and with the drive, and say what to do

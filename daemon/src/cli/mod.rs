@@ -22,6 +22,7 @@ mod public;
 mod restore;
 mod running;
 mod undelete;
+mod watch;
 
 use clap::Parser;
 
@@ -62,6 +63,7 @@ pub fn main() -> i32 {
         Command::Get(args) => public::get(&cli, args),
         Command::Export(args) => plain::export(&cli, args),
         Command::Import(args) => plain::import(&cli, args),
+        Command::Watch(args) => watch::run(&cli, args),
         Command::Verify(args) => running::verify(&cli, args),
         Command::Doctor => doctor::run(&cli),
         Command::Passphrase(args) => passphrase::run(&cli, args),

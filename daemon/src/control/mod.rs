@@ -23,6 +23,7 @@ pub mod render;
 pub mod report;
 mod server;
 mod short;
+mod watch;
 
 pub use client::{Client, ClientError, STATUS_SECONDS_MAX};
 pub use keep::*;
@@ -33,6 +34,7 @@ pub use provider::*;
 pub use public::*;
 pub use report::*;
 pub use server::{Answers, ControlHandler, ProgressSink, Server};
+pub use watch::*;
 
 #[cfg(test)]
 mod tests;

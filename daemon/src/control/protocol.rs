@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::PublicRequest;
+use super::{PublicRequest, WatchRequest};
 use crate::home::ProviderAddr;
 
 /// A request line is at most this long.
@@ -44,6 +44,10 @@ pub enum Request {
     /// What is published. Answer: as each says.
     Public {
         what: PublicRequest,
+    },
+    /// Who may repair with this machine off. Answer: as each says.
+    Watch {
+        what: WatchRequest,
     },
     /// Answer: `ProvidersReport`.
     ProviderList {},

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     ControlError, ErrorKind, KeepRequest, ProgressLine, ProvidersReport, PublicRequest, Request, SealReport,
-    StatusReport, SyncReport, UnmountReport, VerifyReport,
+    StatusReport, SyncReport, UnmountReport, VerifyReport, WatchRequest,
     protocol::{REQUEST_BYTES_MAX, Response},
 };
 use crate::doctor::DriveFacts;
@@ -51,6 +51,8 @@ pub trait ControlHandler: Send + Sync + 'static {
     async fn keep(&self, what: KeepRequest) -> Answer<serde_json::Value>;
     /// The answer has the shape that the request names.
     async fn public(&self, what: PublicRequest) -> Answer<serde_json::Value>;
+    /// The answer has the shape that the request names.
+    async fn watch(&self, what: WatchRequest) -> Answer<serde_json::Value>;
     async fn provider_list(&self) -> Answer<ProvidersReport>;
     async fn provider_add(&self, provider: ProviderAddr) -> Answer<ProvidersReport>;
     async fn provider_remove(&self, peer_id: String) -> Answer<ProvidersReport>;
@@ -223,6 +225,7 @@ impl<T: ControlHandler> Answers for T {
             Request::Public { what } => tokio::spawn(async move { handler.public(what).await })
                 .await
                 .unwrap_or_else(|error| Err(ControlError::internal(error))),
+            Request::Watch { what } => handler.watch(what).await,
             Request::ProviderList {} => value(handler.provider_list().await),
             Request::ProviderAdd { provider } => value(handler.provider_add(provider).await),
             Request::ProviderRemove { peer_id } => value(handler.provider_remove(peer_id).await),

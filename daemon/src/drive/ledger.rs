@@ -16,6 +16,7 @@
 //!   log/<number, u64 BE>   bytes         one signed placement entry (fs/format/content.md)
 //!   chain                  ChainEnd      what the next entry follows
 //!   rel/<deal id, 32>      Release       a copy that is to be given up, once a published head says so
+//!   watch/<capability, 16> GrantRow      who may repair with the owner away
 //!   note/<name>            bytes         the head as it was published (head.rs)
 //! ```
 
@@ -23,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use holdfast_content::placement::ChainEnd;
+use holdfast_content::watch::CapabilityId;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -30,6 +32,7 @@ use tokio::sync::watch;
 
 use super::clock::age;
 
+mod grants;
 mod memory;
 mod public;
 mod release;
@@ -39,6 +42,8 @@ mod survival;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use grants::decode_grant;
+pub use grants::{GrantRow, Hearsay};
 pub use memory::MemoryRows;
 pub use public::NewPublic;
 pub use release::Release;
@@ -111,6 +116,9 @@ struct State {
     head_holders: BTreeSet<Peer>,
     /// Pieces that went since the start: who listed the drive's pieces before does not bring them back.
     given_up: BTreeSet<PieceId>,
+    grants: BTreeMap<CapabilityId, GrantRow>,
+    /// By piece or stripe.
+    hearsay: HashMap<PieceId, Vec<(u16, Holder)>>,
 }
 
 impl State {
@@ -218,6 +226,11 @@ impl Ledger {
         for (k, v) in rows.scan(PROVIDER)? {
             let peer = k.get(PROVIDER.len()..).unwrap_or_default().to_vec();
             state.providers.insert(peer, decode_provider(&k, &v)?);
+        }
+        for (k, v) in rows.scan(grants::WATCH)? {
+            let id = k.get(grants::WATCH.len()..).and_then(|s| CapabilityId::try_from(s).ok());
+            let id = id.ok_or_else(|| LedgerError::BadRow("capability key".into(), "length".into()))?;
+            state.grants.insert(id, decode_grant(&k, &v)?);
         }
         if let Some((k, v)) = rows.scan(CHAIN)?.first() {
             state.chain = decode(k, v)?;
@@ -480,7 +493,8 @@ impl Ledger {
         let log = found.log.iter().map(|(n, v)| (key(LOG, &n.to_be_bytes()), Some(v.clone())));
         let pieces = found.pieces.iter().map(|(id, row)| (key(PIECE, id), Some(encode(row))));
         let providers = found.providers.iter().map(|(p, row)| (key(PROVIDER, p), Some(encode(row))));
-        let mut rows: Vec<LogRow> = log.chain(pieces).chain(providers).collect();
+        let grants = found.grants.iter().map(|(id, row)| (key(grants::WATCH, id), Some(encode(row))));
+        let mut rows: Vec<LogRow> = log.chain(pieces).chain(providers).chain(grants).collect();
         rows.push((CHAIN.to_vec(), Some(encode(&found.chain))));
         self.rows.commit(rows)?;
         let mut state = self.state.write();
@@ -488,6 +502,7 @@ impl Ledger {
             state.put(id, row);
         }
         state.providers.extend(found.providers);
+        state.grants.extend(found.grants);
         state.chain = found.chain;
         drop(state);
         self.bump();
@@ -535,6 +550,8 @@ pub struct Imported {
     pub log: BTreeMap<u64, Vec<u8>>,
     /// The providers.
     pub providers: BTreeMap<Peer, ProviderRow>,
+    /// The capabilities.
+    pub grants: BTreeMap<CapabilityId, GrantRow>,
     /// What the next entry follows.
     pub chain: ChainEnd,
 }

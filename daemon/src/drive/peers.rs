@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
@@ -55,12 +56,14 @@ pub struct Peers {
     client: Client,
     keys: Arc<DriveKeys>,
     links: Mutex<HashMap<Peer, Link>>,
+    /// Watchers may place slots of this drive: their deals are under a key of their own.
+    watched: AtomicBool,
 }
 
 impl Peers {
     /// Nothing is dialled yet.
     pub fn new(client: Client, keys: Arc<DriveKeys>) -> Self {
-        Self { client, keys, links: Mutex::new(HashMap::new()) }
+        Self { client, keys, links: Mutex::new(HashMap::new()), watched: AtomicBool::new(false) }
     }
 
     /// The node's client, for connections beside the shared ones.
@@ -89,7 +92,7 @@ impl Peers {
             }
         };
         if !authenticated {
-            session.authenticate(self.key_for(peer)).await.inspect_err(|_| self.note(peer, None))?;
+            self.prove(&session, peer).await.inspect_err(|_| self.note(peer, None))?;
             if let Some(link) = self.links.lock().get_mut(peer) {
                 link.authenticated = true;
             }
@@ -102,8 +105,23 @@ impl Peers {
         let row = ledger.provider(peer).ok_or_else(|| NetError::Invalid("unknown provider".into()))?;
         let (id, addrs) = parse(peer, &row.addrs)?;
         let session = self.client.connect_fresh(id, addrs).await?;
-        session.authenticate(self.key_for(peer)).await?;
+        self.prove(&session, peer).await?;
         Ok(session)
+    }
+
+    async fn prove(&self, session: &Session, peer: &Peer) -> Result<(), NetError> {
+        session.authenticate(self.key_for(peer)).await?;
+        if self.watched.load(Ordering::Relaxed) {
+            session.authenticate(self.keys.watch().client()).await?;
+        }
+        Ok(())
+    }
+
+    /// From now on sessions prove the key of watchers' deals as well.
+    pub fn set_watched(&self) {
+        if !self.watched.swap(true, Ordering::Relaxed) {
+            self.links.lock().values_mut().for_each(|link| link.authenticated = false);
+        }
     }
 
     /// Addresses changed: the next session is made anew.

@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::head::{HeadState, Published};
-use super::ledger::{Imported, Ledger, MemoryRows, ProviderState};
+use super::ledger::{Hearsay, Imported, Ledger, MemoryRows, ProviderRow, ProviderState};
 use super::peers::Peers;
 use super::policy::Policy;
 use super::term::{self, TermState};
@@ -39,6 +39,7 @@ use crate::metrics::{self, Endpoint, Page};
 use crate::restore::{self, Newest};
 use crate::retrieve::{NetRetriever, Sources};
 use crate::run::RunOptions;
+use crate::watch::logs::Logs;
 use crate::wiring::{JobRows, durability_of};
 use crate::workers;
 
@@ -105,7 +106,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<UnmountReport> {
         }
     };
     engine.set_mountpoint(Some(options.mountpoint.clone()));
-    start_workers(&engine, options.unlocked.keyring().to_vec());
+    start_workers(&engine, options.unlocked.keyring().to_vec(), providers.clone());
     let (ask, asked) = mpsc::channel(4);
     let socket = providers.0.lock().socket_path();
     let handler = Arc::new(Handler::new(engine.clone(), ask, providers));
@@ -138,8 +139,9 @@ fn page(handler: Arc<Handler>) -> Page {
     })
 }
 
-fn start_workers(engine: &Arc<Engine>, keyring: Vec<u8>) {
+fn start_workers(engine: &Arc<Engine>, keyring: Vec<u8>, list: Arc<dyn ProviderList>) {
     let s = &engine.supervisor;
+    s.spawn(workers::watch::WatchWorker::new(engine.clone(), list));
     s.spawn(workers::seal::SealWorker::new(engine.clone()));
     s.spawn(workers::place::PlaceWorker::new(engine.clone()));
     s.spawn(workers::publish::PublishWorker::new(engine.clone(), keyring));
@@ -298,7 +300,10 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
         (None, None)
     };
     let imported = match &newest {
-        Some(newest) => Some(placements(&newest.body, &keys, &retriever, &peers, &policy, &env).await?),
+        Some(newest) => {
+            let known = home.config().providers.as_slice();
+            Some(placements(&newest.body, &keys, &retriever, &peers, known, &policy, &env).await?)
+        }
         None => None,
     };
     let point = newest
@@ -320,7 +325,8 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
     };
     let ledger = Arc::new(Ledger::open(Arc::new(JobRows(drive.jobs())))?);
     let restored = match newest.zip(imported) {
-        Some((newest, imported)) => {
+        Some((newest, (imported, said))) => {
+            ledger.set_hearsay(said);
             if let Some(standing) = &standing {
                 term::keep(&ledger, standing)?;
             }
@@ -420,24 +426,43 @@ async fn placements(
     keys: &Arc<holdfast_content::keys::DriveKeys>,
     retriever: &Arc<NetRetriever>,
     peers: &Arc<Peers>,
+    known: &[ProviderAddr],
     policy: &Policy,
     env: &Env,
-) -> anyhow::Result<Imported> {
+) -> anyhow::Result<(Imported, Vec<Hearsay>)> {
     let (now, copies) = (env.clock.unix_seconds(), policy.copies());
-    let join = |found: Imported| {
-        let ledger = Ledger::open(Arc::new(MemoryRows::default()))?;
-        ledger.import(found)?;
-        retriever.join(Sources { ledger: Arc::new(ledger), peers: peers.clone() });
-        anyhow::Ok(())
+    let join = async |mut found: Imported| {
+        for provider in known {
+            let row = ProviderRow { addrs: provider.addrs.clone(), ..ProviderRow::new(now) };
+            found.providers.entry(provider.parts()?.0.to_bytes()).or_insert(row);
+        }
+        let ledger = Arc::new(Ledger::open(Arc::new(MemoryRows::default()))?);
+        ledger.import(found.clone())?;
+        let mut said = Vec::new();
+        if !found.grants.is_empty() {
+            // What watchers placed since the head was published is where the data may be.
+            peers.set_watched();
+            let logs = Logs { peers: peers.clone(), ledger: ledger.clone(), keys: keys.clone() };
+            let (overheard, places) = logs.overheard().await;
+            for place in places {
+                let row = ProviderRow { addrs: place.addrs, ..ProviderRow::new(now) };
+                found.providers.entry(place.peer.into_vec()).or_insert(row);
+            }
+            ledger.import(found.clone())?;
+            ledger.set_hearsay(overheard.clone());
+            said = overheard;
+        }
+        retriever.join(Sources { ledger, peers: peers.clone() });
+        anyhow::Ok((found, said))
     };
-    join(restore::from_tail(keys, body, now, copies)?)?;
-    let (keys, body) = (keys.clone(), body.clone());
+    join(restore::from_tail(keys, body, now, copies)?).await?;
+    let (read_keys, read_body) = (keys.clone(), body.clone());
     let reader = retriever.clone();
-    let whole =
-        tokio::task::spawn_blocking(move || restore::from_checkpoint(&keys, &body, &reader, now, copies))
-            .await??;
-    join(whole.clone())?;
-    Ok(whole)
+    let whole = tokio::task::spawn_blocking(move || {
+        restore::from_checkpoint(&read_keys, &read_body, &reader, now, copies)
+    })
+    .await??;
+    join(whole).await
 }
 
 /// The restored head's placements and the head itself become rows; then the restore is no longer pending.

@@ -59,6 +59,19 @@ fn cbor<T: serde::Serialize>(value: &T) -> Vec<u8> {
     serde_ipld_dagcbor::to_vec(value).unwrap()
 }
 
+fn watches() {
+    use crate::watch::{bundle, capability, log, state};
+    let file = capability::tests::sample();
+    seed("daemon-watch-capability", &file);
+    seed("daemon-watch-capability", &cbor(&capability::Capability::read(&file).unwrap()));
+    seed("daemon-watch-bundle", &bundle::tests::sample(2).parts().unwrap().0[0]);
+    let log = log::tests::sample(2).0;
+    let intent = log::SlotName { piece: [4; 16], slot: 1 };
+    seed("daemon-watch-log", &log.head(vec![intent], Vec::new()).unwrap());
+    seed("daemon-watch-log", &log.parts(0).unwrap()[0].1);
+    seed("daemon-watch-state", &state::tests::sample().encode().unwrap());
+}
+
 #[test]
 fn valid_values_are_seeds() {
     let peer = "12D3KooWGzJ3FZnGPJGLjjZ7Xc9oRkQhRhNq5xnYVvaAPkjCBxUM";
@@ -92,6 +105,7 @@ fn valid_values_are_seeds() {
         },
         Request::ProviderRemove { peer_id: peer.into() },
         Request::Public { what: PublicRequest::List {} },
+        Request::Watch { what: crate::control::WatchRequest::Revoke { which: "attic".into() } },
         Request::Public {
             what: PublicRequest::Publish {
                 batch: "07".repeat(16),
@@ -138,6 +152,19 @@ fn valid_values_are_seeds() {
     seed("daemon-doctor", &serde_json::to_vec(&facts).unwrap());
     seed("daemon-ledger-piece", &cbor(&PieceRow::new(1 << 20, 3)));
     let pieces = [1, 2, 3].map(|n| StripePiece { id: [n; 16], len: 1000 * u64::from(n) }).to_vec();
+    let note = holdfast_content::watch::GrantNote::new(holdfast_content::watch::GrantTerms {
+        label: "attic".into(),
+        at: 1_800_000_000,
+        until: 1_900_000_000,
+        bytes: 1 << 40,
+        daily: 1 << 36,
+        silent_seconds: 1800,
+        newcomers: false,
+        apart: vec![vec![7; 38]],
+    })
+    .unwrap();
+    seed("daemon-ledger-watch", &cbor(&crate::drive::ledger::GrantRow::new(note.encode().unwrap())));
+    watches();
     let stripe = PieceRow::striped(StripeRow { parity: 2, pieces, entry: 9 }, vec![vec![1; 40]; 5]).unwrap();
     seed("daemon-ledger-piece", &cbor(&stripe));
     let root: cid::Cid = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH".parse().unwrap();

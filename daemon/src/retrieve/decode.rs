@@ -195,6 +195,7 @@ fn others(sources: &Sources, at: &Striped) -> VecDeque<(u16, Holder)> {
         .holders()
         .filter(|(slot, h)| *slot != at.slot && h.failed.is_none())
         .map(|(slot, h)| (slot, h.clone()))
+        .chain(sources.ledger.hearsay(&at.stripe).into_iter().filter(|(slot, _)| *slot != at.slot))
         .collect();
     all.sort_by_cached_key(|(slot, h)| {
         let answers = sources.ledger.provider(&h.provider).is_some_and(|p| p.answers());

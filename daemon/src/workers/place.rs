@@ -91,6 +91,8 @@ impl PlaceWorker {
         let ledger = &self.engine.ledger;
         let wanted = usize::from(self.engine.policy.copies());
         let open = ledger.pieces().into_iter().filter(|(_, row)| open_slots(row).next().is_some());
+        // What a watcher may have placed already is looked at first.
+        let open = open.filter(|(id, row)| !self.engine.watched.holds_back(id, row));
         // Copies are not made of what a stripe keeps as well as the policy asks.
         let needed =
             open.filter(|(id, row)| row.stripe.is_some() || ledger.counting_as(id, Form::Stripe) < wanted);

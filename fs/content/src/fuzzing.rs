@@ -41,6 +41,12 @@ pub const DECODERS: &[(&str, fn(&[u8]))] = &[
             assert!(piece.encode().is_ok_and(|again| again == bytes), "two encodings of one public piece");
         }
     }),
+    ("content-watch-grant", |bytes| {
+        if let Ok(note) = crate::watch::GrantNote::decode(bytes) {
+            assert!(note.encode().is_ok_and(|again| again == bytes), "two encodings of one capability");
+        }
+    }),
+    ("content-watch-part", crate::watch::part::decode_any),
     ("content-head-record", head_record),
     ("content-head-body", head_body),
     ("content-time", time),

@@ -20,6 +20,7 @@
 //! commit::Commit       -> EncodedCommit { directory: Block, body: Block, key }; CommitRef { root: Cid, at: BlockAt, key }
 //! placement            PlacementEntry, Chain, PlacementTree (checkpoint)
 //! publication          PublicPiece: of which publication a public piece is
+//! watch                WatchKeys, WatcherKeys, GrantNote: who may repair with the owner away
 //! head                 HeadBody, HeadRecord (IPNS v2)
 //! car                  PieceWriter (a BlockSink over Write), PieceReader
 //! plain                public data: add (profiles of `ipfs add`), node, walk, CAR files of others
@@ -49,6 +50,7 @@ pub mod rng;
 pub mod tree;
 pub mod unixfs;
 mod varint;
+pub mod watch;
 
 pub use block::{Block, BlockAt, BlockSink, Link, PieceId, SinkError};
 pub use dagcbor::FormatError;

@@ -24,6 +24,8 @@ const VERSION: u64 = 1;
 const VERSION_STRIPE: u64 = 2;
 /// Public pieces that were declared; likewise.
 const VERSION_PUBLIC: u64 = 3;
+/// Repair capabilities; likewise.
+const VERSION_WATCH: u64 = 4;
 const SUITE: u64 = 1;
 const SIGNING_DOMAIN: &[u8] = b"holdfast-placement:";
 /// No entry is larger: a receipt with both signatures is a few hundred bytes.
@@ -32,7 +34,7 @@ pub const ENTRY_BYTES_MAX: usize = 8 << 10;
 const FIELD_BYTES_MAX: usize = 128;
 /// No receipt is longer.
 pub const RECEIPT_BYTES_MAX: usize = 4 << 10;
-/// The slot's number in an entry about a stripe or a public piece itself: no manifest has so many slots.
+/// The slot's number in an entry about a stripe, a public piece or a capability itself: no manifest has so many slots.
 pub const STRIPE_ITSELF: u16 = u16::MAX;
 
 /// The checkpoint: keys from [`crate::keys::TreeDomain::Placement`].
@@ -54,6 +56,10 @@ pub enum PlacementAction {
     /// ([`crate::publication`]). Only the owner says so.
     #[serde(rename = "public")]
     Public,
+    /// There is a repair capability of this id, and `receipt` is what the owner says of it ([`crate::watch::GrantNote`]); a
+    /// later entry says something else. Only the owner does.
+    #[serde(rename = "watch")]
+    Watch,
 }
 
 /// What an entry says.
@@ -222,7 +228,7 @@ impl PlacementBody {
     /// Reads what is signed; `check` comes after the signature.
     pub(crate) fn decode(body: &[u8]) -> Result<Self, FormatError> {
         let found = dagcbor::peek_version(WHAT, body)?;
-        dagcbor::check_version(WHAT, found.version, VERSION_PUBLIC)?;
+        dagcbor::check_version(WHAT, found.version, VERSION_WATCH)?;
         dagcbor::check_version(WHAT, found.suite, SUITE)?;
         dagcbor::decode(WHAT, body, ENTRY_BYTES_MAX)
     }
@@ -247,6 +253,10 @@ impl PlacementBody {
             PlacementAction::Public if !itself => {
                 Err(FormatError::malformed(WHAT, "a public piece with a holder"))
             }
+            PlacementAction::Watch if !itself => {
+                Err(FormatError::malformed(WHAT, "a capability with a holder"))
+            }
+            PlacementAction::Watch => crate::watch::GrantNote::decode(&self.receipt).map(drop),
             PlacementAction::Public => crate::publication::PublicPiece::decode(&self.receipt).map(drop),
             PlacementAction::Add if self.slot == STRIPE_ITSELF => {
                 Err(FormatError::malformed(WHAT, "the number of its slot"))
@@ -261,6 +271,7 @@ fn version_of(action: PlacementAction) -> u64 {
         PlacementAction::Add | PlacementAction::Remove => VERSION,
         PlacementAction::Stripe => VERSION_STRIPE,
         PlacementAction::Public => VERSION_PUBLIC,
+        PlacementAction::Watch => VERSION_WATCH,
     }
 }
 
@@ -275,7 +286,7 @@ pub enum LogError {
     #[error("the author may not place slots of this drive")]
     UnknownAuthor,
     /// Only the owner removes, and declares stripes and public pieces.
-    #[error("only the owner may remove a placement, or declare a stripe or a public piece")]
+    #[error("only the owner may remove a placement, or declare a stripe, a public piece or a capability")]
     NotOwner,
     /// The author's entry before is missing: merge again when it is there.
     #[error("the author's chain is at {have}, the entry is number {found}")]
@@ -377,6 +388,11 @@ impl Log {
     /// The pieces that are declared to be public.
     pub fn public(&self) -> impl Iterator<Item = &PlacementEntry> {
         self.in_force.values().filter(|entry| entry.body.action == PlacementAction::Public)
+    }
+
+    /// The repair capabilities, as the owner's last words have them.
+    pub fn watches(&self) -> impl Iterator<Item = &PlacementEntry> {
+        self.in_force.values().filter(|entry| entry.body.action == PlacementAction::Watch)
     }
 
     /// Every entry in force, removals that must be remembered included: what a checkpoint holds.

@@ -14,6 +14,7 @@
 mod fetch;
 mod lane;
 mod link;
+mod permits;
 mod push;
 mod records;
 mod session;

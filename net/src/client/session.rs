@@ -23,7 +23,8 @@ use crate::finder::Finder;
 use crate::identity::verify_by_peer;
 use crate::manifest::SignedManifest;
 use crate::node::Node;
-use crate::record::RecordKey;
+use crate::permit::SignedPermit;
+use crate::record::{RECORD_BYTES_MAX, RecordKey};
 use crate::tags::Tags;
 use crate::wire::limits::HOLDINGS_MAX;
 use crate::wire::message::{
@@ -128,6 +129,7 @@ pub(super) struct Inner {
     pub(super) peer: PeerId,
     whereabouts: Whereabouts,
     keys: Mutex<Vec<SigningKey>>,
+    pub(super) permits: Mutex<Vec<SignedPermit>>,
     link: tokio::sync::Mutex<Option<Arc<Link>>>,
     current: Mutex<Weak<Link>>,
     backoff: Mutex<Backoff>,
@@ -163,6 +165,7 @@ impl Session {
             peer,
             whereabouts: Whereabouts::new(peer, addrs, finder),
             keys: Mutex::default(),
+            permits: Mutex::default(),
             link: tokio::sync::Mutex::default(),
             current: Mutex::default(),
             backoff: Mutex::new(Backoff { failures: 0, not_before: None, error: None }),
@@ -485,6 +488,8 @@ impl Session {
             for key in &keys {
                 link.authenticate(key).await?;
             }
+            let permits = self.inner.permits.lock().clone();
+            link.present_again(&permits).await?;
             Ok(Arc::new(link))
         };
         tokio::time::timeout(timeout, connecting).await.map_err(|_| NetError::Timeout(timeout))?

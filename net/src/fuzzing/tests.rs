@@ -5,6 +5,7 @@ use crate::deal::tests::{piece_cid, provider_key, signing_key};
 use crate::deal::{DealProposal, SignedAnswer};
 use crate::error::ErrorCode;
 use crate::manifest::{Manifest, ManifestPiece};
+use crate::permit::Place;
 use crate::record::RecordKind;
 use crate::wire::frame::{Frame, FrameKind};
 
@@ -92,6 +93,23 @@ fn deals() {
     seed("net-proposal", &codec::encode(&body));
     let signed = body.clone().sign(&client).unwrap();
     seed("net-proposal", &signed.to_bytes());
+    let watcher = signing_key(5);
+    let permit = PermitBody {
+        client: body.client,
+        holder: watcher.verifying_key().to_bytes(),
+        place: Some(Place { bytes: 1 << 40, daily: 1 << 36, term: 1_000 }),
+        provider: Some(serde_bytes::ByteBuf::from(body.provider.clone())),
+        suite: 1,
+        until: 2_000_000_000,
+        v: 1,
+    };
+    seed("net-permit", &codec::encode(&permit));
+    let permit = permit.sign(&client).unwrap();
+    seed("net-permit", permit.as_bytes());
+    seed("net-proposal", &body.clone().sign_by(permit, &watcher).unwrap().to_bytes());
+    let list = Revocations::new(body.client, [[1; 32], [2; 32]], 3);
+    seed("net-revocations", &codec::encode(&list));
+    seed("net-revocations", &list.sign(&client).unwrap());
     let answer = AnswerBody { version: 1, suite: 1, deal: signed.deal_id(), accepted_at: 5, push_until: 6 };
     seed("net-answer", &codec::encode(&answer));
     let receipt = ReceiptBody {

@@ -160,7 +160,7 @@ impl Default for ProviderLimits {
             grace_seconds: 7 * 86_400,
             records_max: 65_536,
             records_bytes_max: 1 << 30,
-            records_per_key_max: 16,
+            records_per_key_max: 256,
             sessions_max: 1024,
             sessions_per_peer_max: 16,
             streams_per_peer_max: 256,

@@ -17,7 +17,9 @@ use crate::deal::{
 use crate::error::ErrorCode;
 use crate::manifest::{MANIFEST_BYTES_MAX, SUITE_PUBLIC, SignedManifest};
 use crate::node::AGENT;
+use crate::permit::{Revocations, SignedPermit};
 use crate::record::RECORD_BYTES_MAX;
+use crate::record::RecordKind;
 use crate::settlement::SettlementError;
 use crate::term::{Grant, SignedClaim};
 use crate::wire::WIRE_VERSION;
@@ -200,7 +202,11 @@ async fn answer(
             let (by, bounds) = record_writer(inner, session).await?;
             let worker = inner.clone();
             let reply = blocking(move || {
+                let list = (key.kind == RecordKind::Revocations).then(|| Revocations::from_bytes(&value));
                 let kept = worker.store.records.put(worker.rules.as_ref(), &bounds, &key, value, by)?;
+                if let (None, Some(Ok(list))) = (&kept, list) {
+                    worker.sessions.revoke(&list);
+                }
                 Ok(Reply::Put { kept: kept.map(serde_bytes::ByteBuf::from) })
             })
             .await;
@@ -218,6 +224,36 @@ async fn answer(
         }
         Request::Release { deal } => release(inner, session, deal).await,
         Request::Tags {} => Ok(Reply::Tags(inner.config.tags.clone())),
+        Request::Permit { permit } => {
+            let permit = SignedPermit::from_bytes(&permit)
+                .map_err(|e| WireError::new(ErrorCode::Malformed, e.to_string()))?;
+            in_force(inner, session, &permit).await?;
+            session.permit(permit)?;
+            Ok(Reply::Ok {})
+        }
+    }
+}
+
+/// Whether a permit is for this provider and whoever asks, has not ended, and was not taken back.
+async fn in_force(
+    inner: &Arc<Inner>,
+    session: &ClientSession,
+    permit: &SignedPermit,
+) -> Result<(), WireError> {
+    let refuse = |text: &str| Err(WireError::new(ErrorCode::Unauthorized, text));
+    let may = permit.body();
+    if !session.has(&may.holder) {
+        return refuse("the permit's key was not proven");
+    }
+    if !permit.holds(&inner.node.peer_id().to_bytes(), inner.env.clock.unix_seconds()) {
+        return refuse("the permit is for another provider, or has ended");
+    }
+    let (worker, client) = (inner.clone(), may.client);
+    let list = blocking(move || worker.store.records.get(&Revocations::key(&client))).await?;
+    // What is kept was judged once: what does not verify any more is damage, and nobody's word.
+    match list.and_then(|bytes| Revocations::from_bytes(&bytes).ok()) {
+        Some(list) if list.names(&may.holder) => refuse("the permit was taken back"),
+        _ => Ok(()),
     }
 }
 
@@ -226,10 +262,12 @@ async fn record_writer(
     inner: &Inner,
     session: &ClientSession,
 ) -> Result<([u8; 32], RecordBounds), WireError> {
-    let Some(by) = session.keys().first().copied() else {
+    let Some(first) = session.keys().first().copied() else {
         return Err(WireError::new(ErrorCode::Unauthorized, "no key was proven"));
     };
-    let stranger = inner.store.deals_of(&session.keys(), None, 1).is_empty();
+    let served = |client: &[u8; 32]| !inner.store.deals_of(&[*client], None, 1).is_empty();
+    let served = session.clients().into_iter().find(served);
+    let (stranger, by) = (served.is_none(), served.unwrap_or(first));
     if stranger && !inner.allows(&session.peer).await {
         return Err(WireError::new(ErrorCode::NotAllowed, "not a client of this provider"));
     }
@@ -293,6 +331,9 @@ async fn propose(
     let proposal = SignedProposal::from_bytes(&proposal).map_err(malformed)?;
     let signed = SignedManifest::from_bytes(&manifest).map_err(malformed)?;
     let allowed = inner.allows(&session.peer).await;
+    if let Some(permit) = proposal.permit() {
+        in_force(inner, session, permit).await?;
+    }
     check_proposal(inner, session, &proposal, &signed, allowed)?;
     let admitted = inner.settlement.admit(&proposal).await;
     admitted.map_err(|e| match e {
@@ -327,7 +368,8 @@ fn check_proposal(
 ) -> Result<(), WireError> {
     let p = proposal.proposal();
     let refuse = |code, text: &str| Err(WireError::new(code, text));
-    if !session.has(&p.client) {
+    // A permit's holder was proven before.
+    if proposal.permit().is_none() && !session.has(&p.client) {
         return refuse(ErrorCode::Unauthorized, "the deal's key was not proven");
     }
     if p.provider != inner.node.peer_id().to_bytes() {

@@ -310,7 +310,7 @@ async fn push(
     deal: DealId,
     data: mpsc::Receiver<Option<Bytes>>,
 ) -> Result<Frame, WireError> {
-    inner.owned(session, &deal)?;
+    inner.permitted(session, &deal, true)?;
     let Ok(_permit) = inner.pushes.clone().try_acquire_owned() else {
         return Err(WireError::new(ErrorCode::Busy, "too many pushes"));
     };

@@ -373,9 +373,20 @@ impl Inner {
         entry.ok_or_else(|| WireError::new(ErrorCode::NotFound, "no such deal"))
     }
 
+    /// A deal that the session's own keys, or a permit, let it read; with `push`, let it fill.
+    fn permitted(&self, session: &ClientSession, deal: &DealId, push: bool) -> Result<Entry, WireError> {
+        let may = |entry: &Entry| {
+            let (peer, now) = (self.node.peer_id().to_bytes(), self.env.clock.unix_seconds());
+            let permit = session.permitted(&entry.client, &peer, now);
+            permit.is_some_and(|permit| !push || permit.body().place.is_some())
+        };
+        let entry = self.store.entry(deal).filter(|entry| session.has(&entry.client) || may(entry));
+        entry.ok_or_else(|| WireError::new(ErrorCode::NotFound, "no such deal"))
+    }
+
     /// The same, if its slot is stored.
     fn stored(&self, session: &ClientSession, deal: &DealId) -> Result<Entry, WireError> {
-        let entry = self.owned(session, deal)?;
+        let entry = self.permitted(session, deal, false)?;
         match entry.state {
             DealState::Stored => Ok(entry),
             DealState::Taken => Err(WireError::new(ErrorCode::NotStored, "the slot has not been stored")),

@@ -12,8 +12,9 @@ use super::config::ProviderLimits;
 use crate::deal::verify_key_signature;
 use crate::env::Env;
 use crate::error::ErrorCode;
+use crate::permit::{Revocations, SignedPermit};
 use crate::wire::life::Life;
-use crate::wire::limits::KEYS_MAX;
+use crate::wire::limits::{KEYS_MAX, PERMITS_MAX};
 use crate::wire::message::{Ticket, WireError, session_key_message};
 
 /// Where sessions are all taken, whoever has proven no key for so long makes room.
@@ -40,6 +41,8 @@ pub(super) struct ClientSession {
     pub(super) answering: Arc<Semaphore>,
     begun_ms: u64,
     keys: Mutex<Vec<[u8; 32]>>,
+    /// By client.
+    permits: Mutex<HashMap<[u8; 32], SignedPermit>>,
 }
 
 impl ClientSession {
@@ -62,6 +65,34 @@ impl ClientSession {
     /// Whether the key was proven.
     pub(super) fn has(&self, key: &[u8; 32]) -> bool {
         self.keys.lock().contains(key)
+    }
+
+    /// Remembers a permit that was judged good: one for each client.
+    pub(super) fn permit(&self, permit: SignedPermit) -> Result<(), WireError> {
+        let mut permits = self.permits.lock();
+        if !permits.contains_key(&permit.body().client) && permits.len() >= PERMITS_MAX {
+            return Err(WireError::new(ErrorCode::Busy, "too many permits in one session"));
+        }
+        permits.insert(permit.body().client, permit);
+        Ok(())
+    }
+
+    /// The permit for this client's deals, if there is one that has not ended.
+    pub(super) fn permitted(&self, client: &[u8; 32], provider: &[u8], now: u64) -> Option<SignedPermit> {
+        self.permits.lock().get(client).filter(|permit| permit.holds(provider, now)).cloned()
+    }
+
+    /// Forgets what was taken back.
+    fn revoke(&self, list: &Revocations) {
+        let mut permits = self.permits.lock();
+        permits.retain(|client, permit| *client != list.client || !list.names(&permit.body().holder));
+    }
+
+    /// The keys that were proven, and the clients that permits are of.
+    pub(super) fn clients(&self) -> Vec<[u8; 32]> {
+        let mut all = self.keys();
+        all.extend(self.permits.lock().keys());
+        all
     }
 
     /// All that were.
@@ -116,6 +147,7 @@ impl Sessions {
             answering: Arc::new(Semaphore::new(LONG_REPLIES_MAX)),
             begun_ms: now_ms,
             keys: Mutex::default(),
+            permits: Mutex::default(),
         });
         sessions.insert(session.ticket, session.clone());
         Ok(session)
@@ -130,6 +162,11 @@ impl Sessions {
     /// The session that a data stream of this peer wants to join.
     pub(super) fn find(&self, peer: &PeerId, ticket: &Ticket) -> Option<Arc<ClientSession>> {
         self.by_ticket.lock().get(ticket).filter(|s| s.peer == *peer && !s.ended.is_cancelled()).cloned()
+    }
+
+    /// Permits that were taken back count no more, in sessions under way as well.
+    pub(super) fn revoke(&self, list: &Revocations) {
+        self.by_ticket.lock().values().for_each(|session| session.revoke(list));
     }
 
     pub(super) fn count(&self) -> usize {

@@ -130,6 +130,12 @@ pub enum Request {
     },
     /// Where do you belong?
     Tags {},
+    /// I may do this in another's name.
+    Permit {
+        /// A signed permit.
+        #[serde(with = "serde_bytes")]
+        permit: Vec<u8>,
+    },
 }
 
 /// An audit's question.

@@ -35,6 +35,8 @@ pub mod limits {
     pub const READ_BYTES_MAX: u32 = 16 << 20;
     /// Keys proven in a session.
     pub const KEYS_MAX: usize = 16;
+    /// Permits in force in a session.
+    pub const PERMITS_MAX: usize = 64;
     /// Deals in one page of holdings.
     pub const HOLDINGS_MAX: u16 = 256;
     /// Characters of an agent string or an error text.

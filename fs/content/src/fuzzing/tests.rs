@@ -169,6 +169,23 @@ fn heads() {
     };
     let public = PlacementEntry::sign(public, &entry.chain_end(), KEYS.placement_signing()).unwrap();
     seed("content-placement", public.bytes());
+    let grant = crate::watch::tests::sample().encode().unwrap();
+    seed("content-watch-grant", &grant);
+    seed("content-watch-part", &crate::watch::part::sample());
+    seed("content-watch-part", &crate::watch::part::sample_body());
+    let watch = PlacementFacts {
+        action: PlacementAction::Watch,
+        piece: [8; 16],
+        raw_len: 0,
+        slot: STRIPE_ITSELF,
+        holder: Vec::new(),
+        slot_cid: Vec::new(),
+        deal: Vec::new(),
+        receipt: grant,
+        time: 1_800_000_000,
+    };
+    let watch = PlacementEntry::sign(watch, &entry.chain_end(), KEYS.placement_signing()).unwrap();
+    seed("content-placement", watch.bytes());
 }
 
 /// What nests without end must run out of patience before it runs out of stack.

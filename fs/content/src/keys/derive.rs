@@ -1,5 +1,6 @@
 //! One key for each purpose, derived from a generation's secret.
 
+use crate::watch::WatchKeys;
 use ed25519_dalek::SigningKey;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -20,6 +21,7 @@ pub(super) mod contexts {
     pub const PLACEMENT_SIGNING: &str = "holdfast 2026 placement signing v1";
     pub const MASK: &str = "holdfast 2026 slot mask v1";
     pub const PROVIDER_AUTH: &str = "holdfast 2026 provider auth v1";
+    pub const WATCH: &str = "holdfast 2026 watch v1";
 }
 
 /// A 32-byte secret: wiped when dropped, never printed.
@@ -169,6 +171,7 @@ pub struct DriveKeys {
     head_signing: SigningKey,
     placement_signing: SigningKey,
     provider_auth: ProviderAuthKey,
+    watch: WatchKeys,
 }
 
 impl DriveKeys {
@@ -189,6 +192,7 @@ impl DriveKeys {
             head_signing: signer(contexts::HEAD_SIGNING),
             placement_signing: signer(contexts::PLACEMENT_SIGNING),
             provider_auth: ProviderAuthKey(key(contexts::PROVIDER_AUTH)),
+            watch: WatchKeys::new(key(contexts::WATCH)),
         }
     }
 
@@ -211,6 +215,11 @@ impl DriveKeys {
     /// Signs placement entries.
     pub fn placement_signing(&self) -> &SigningKey {
         &self.placement_signing
+    }
+
+    /// Makes the keys of repair capabilities.
+    pub fn watch(&self) -> &WatchKeys {
+        &self.watch
     }
 
     /// The key by which one provider knows this drive (`peer_id` in binary). Providers that compare notes cannot tell

@@ -177,6 +177,31 @@ fn public_pieces_are_declared_by_the_owner_and_withdrawn_again() {
 }
 
 #[test]
+fn capabilities_are_declared_by_the_owner_and_changed_by_a_later_word() {
+    let (owner, friend) = (owner(), SigningKey::from_bytes(&[7; 32]));
+    let mut note = crate::watch::tests::sample();
+    let declared = |receipt: Vec<u8>| {
+        let (holder, slot_cid, deal) = (Vec::new(), Vec::new(), Vec::new());
+        let slot = STRIPE_ITSELF;
+        PlacementFacts { holder, slot_cid, deal, slot, receipt, ..facts(5, PlacementAction::Watch) }
+    };
+    let keys = |key: &SigningKey| key.verifying_key().to_bytes();
+    let mut log = Log::new(keys(&owner), vec![keys(&friend)]);
+    let first = declared(note.encode().unwrap());
+    let of_friend = PlacementEntry::sign(first.clone(), &ChainEnd::default(), &friend).unwrap();
+    assert_eq!(log.merge(of_friend), Err(LogError::NotOwner));
+    assert!(PlacementEntry::sign(declared(b"no note".to_vec()), &ChainEnd::default(), &owner).is_err());
+    let first = PlacementEntry::sign(first, &ChainEnd::default(), &owner).unwrap();
+    note.revoked = Some(9);
+    let second = declared(note.encode().unwrap());
+    let second = PlacementEntry::sign(second, &first.chain_end(), &owner).unwrap();
+    log.merge(first).unwrap();
+    log.merge(second.clone()).unwrap();
+    assert_eq!(log.watches().collect::<Vec<_>>(), [&second]);
+    assert_eq!((log.public().count(), log.stripes().count(), log.placed().count()), (0, 0, 0));
+}
+
+#[test]
 fn contradicting_entries_are_refused() {
     let owner = owner();
     let sign = |facts| PlacementEntry::sign(facts, &ChainEnd::default(), &owner);
@@ -187,7 +212,7 @@ fn contradicting_entries_are_refused() {
     let mut body = sign(facts(1, PlacementAction::Add)).unwrap().body().clone();
     body.version = 2;
     assert!(body.check().is_err());
-    body.version = 4;
+    body.version = 5;
     let bytes = dagcbor::encode(WHAT, &body).unwrap();
     assert!(matches!(PlacementBody::decode(&bytes), Err(FormatError::Newer { .. })));
 }

@@ -9,6 +9,7 @@
 mod ballast;
 mod disk;
 mod incoming;
+mod permitted;
 pub(crate) mod records;
 pub(crate) mod row;
 mod stored;
@@ -29,6 +30,7 @@ use super::config::{ProviderConfig, TREE_PERMILLE_DEFAULT};
 use crate::codec;
 use crate::deal::{DealId, SignedProposal};
 use crate::error::{ErrorCode, NetError};
+use crate::permit::Place;
 use crate::wire::message::WireError;
 
 use ballast::Ballast;
@@ -72,6 +74,9 @@ pub(super) struct Entry {
     /// Its blocks may be given to anybody.
     public: bool,
     push_until: u64,
+    accepted_at: u64,
+    /// Who made it in the client's name.
+    by: Option<[u8; 32]>,
     gone: Option<u64>,
     /// Its first row is being written: not to be seen by anybody yet.
     reserving: bool,
@@ -335,7 +340,7 @@ impl Store {
             entry_of(&row).map_err(|e| WireError::new(ErrorCode::Malformed, e.to_string()))?;
         entry.push_until = push_until;
         entry.reserving = true;
-        self.set_aside(config, id, entry)?;
+        self.set_aside(config, id, entry, proposal.permit().and_then(|permit| permit.body().place))?;
         let written = self.prepare_incoming(&id, proposal.proposal().raw_len).and_then(|()| {
             self.steps.edge("take.row.before")?;
             self.write_row(&id, &row)?;
@@ -357,7 +362,13 @@ impl Store {
     }
 
     /// Checks every bound and enters the deal, in one step: two deals cannot take the same last byte.
-    fn set_aside(&self, config: &ProviderConfig, id: DealId, entry: Entry) -> Outcome<()> {
+    fn set_aside(
+        &self,
+        config: &ProviderConfig,
+        id: DealId,
+        entry: Entry,
+        place: Option<Place>,
+    ) -> Outcome<()> {
         let room = self.room(config);
         let mut index = self.index.lock();
         if index.deals.contains_key(&id) {
@@ -368,8 +379,12 @@ impl Store {
             return Err(WireError::new(ErrorCode::NoSpace, "too many deals"));
         }
         let of_key = index.by_client.get(&entry.client).into_iter().flatten();
+        let of_key: Vec<&Entry> = of_key.filter_map(|id| index.deals.get(id)).collect();
+        if let Some(place) = place {
+            permitted::check(&entry, &of_key, &place)?;
+        }
         let (mut bytes, mut pending) = (0u64, 0usize);
-        for other in of_key.filter_map(|id| index.deals.get(id)) {
+        for other in of_key {
             match other.state {
                 DealState::Released => continue,
                 DealState::Taken => pending += 1,
@@ -482,6 +497,8 @@ fn entry_of(row: &DealRow) -> Result<(DealId, Entry), codec::CodecError> {
         end: p.end,
         public: crate::manifest::SignedManifest::is_public(&row.manifest),
         push_until: answer.body().push_until,
+        accepted_at: answer.body().accepted_at,
+        by: proposal.permit().map(|permit| permit.body().holder),
         gone: row.gone,
         reserving: false,
         receiving: false,

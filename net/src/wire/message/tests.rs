@@ -23,6 +23,7 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Release { deal: DealId([3; 32]) },
         Request::Tags {},
         Request::Claim { claim: vec![7; 9], head: Some(serde_bytes::ByteArray::new([8; 32])) },
+        Request::Permit { permit: vec![7; 40] },
     ]
 }
 
