@@ -24,13 +24,16 @@ use crate::identity::verify_by_peer;
 use crate::manifest::SignedManifest;
 use crate::node::Node;
 use crate::permit::SignedPermit;
-use crate::record::{RECORD_BYTES_MAX, RecordKey};
+use crate::record::RecordKey;
 use crate::tags::Tags;
 use crate::wire::limits::HOLDINGS_MAX;
 use crate::wire::message::{
     self, AUDIT_BODY_BYTES_MAX, AuditBody, AuditRequest, DataRequest, HoldingWire, Lane as LaneKind,
     ProviderInfo, Reply, Request,
 };
+
+/// Dials of one attempt to connect, where the connection goes away again at once.
+const DIALS_MAX: u32 = 3;
 
 /// Who waits for a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -481,9 +484,7 @@ impl Session {
             if self.inner.silent.swap(false, Ordering::Relaxed) {
                 self.inner.node.disconnect(self.inner.peer).await?;
             }
-            self.inner.node.dial(self.inner.peer, &addrs, timeout).await?;
-            self.inner.whereabouts.stood_at(self.inner.node.dialled_at(self.inner.peer).await?);
-            let link = Link::open(&self.inner.node, &self.inner.env, self.inner.peer).await?;
+            let link = self.dial_and_open(&addrs, timeout).await?;
             let keys = self.inner.keys.lock().clone();
             for key in &keys {
                 link.authenticate(key).await?;
@@ -493,6 +494,22 @@ impl Session {
             Ok(Arc::new(link))
         };
         tokio::time::timeout(timeout, connecting).await.map_err(|_| NetError::Timeout(timeout))?
+    }
+
+    /// A connection that stood when it was asked for may close before a stream is opened on it: its peer restarts.
+    async fn dial_and_open(&self, addrs: &[Multiaddr], timeout: Duration) -> Result<Link, NetError> {
+        let (node, peer) = (&self.inner.node, self.inner.peer);
+        let mut dials = 1;
+        loop {
+            node.dial(peer, addrs, timeout).await?;
+            self.inner.whereabouts.stood_at(node.dialled_at(peer).await?);
+            match Link::open(node, &self.inner.env, peer).await {
+                Err(NetError::Disconnected(_)) if dials < DIALS_MAX && !node.is_connected(peer).await? => {
+                    dials += 1;
+                }
+                result => return result,
+            }
+        }
     }
 
     fn check_backoff(&self) -> Result<(), NetError> {
