@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
-use holdfast_content::watch::part;
+use holdfast_content::watch::{CapabilityId, part};
 use holdfast_net::{RecordKey, RecordKind};
 
 use super::log::SlotName;
-use super::picture::{Deal, Wanted};
-use super::watcher::{Answers, Heard, INTENT, Watcher};
+use super::picture::Wanted;
+use super::watcher::{Answers, INTENT, Watcher};
 use crate::drive::ledger::Peer;
 use crate::drive::peers::peer_short;
 
@@ -16,24 +16,31 @@ use crate::drive::peers::peer_short;
 const AT_ONCE: usize = 16;
 
 impl Watcher {
-    /// Says what it is about to do, and hears what the fellows are: gives those that are this watcher's to place.
+    /// Says what it is about to do, and hears what the fellows are: gives those that are this watcher's to place. `judged` is
+    /// how far each fellow's log was known when the slots were found lost.
     pub(super) async fn claim(
         &mut self,
         chosen: &[(Wanted, Peer)],
+        judged: &BTreeMap<CapabilityId, u64>,
         answers: &BTreeMap<Peer, Answers>,
     ) -> anyhow::Result<BTreeSet<SlotName>> {
         let intents: Vec<SlotName> = chosen.iter().map(|(wanted, _)| wanted.slot).collect();
-        let fellows = self.fellows();
-        if intents.is_empty() || fellows.is_empty() {
-            self.intents = intents.clone();
-            return Ok(intents.into_iter().collect());
+        if intents.is_empty() {
+            if !std::mem::take(&mut self.intents).is_empty() {
+                self.say(answers.keys(), None).await?;
+            }
+            return Ok(BTreeSet::new());
         }
         if intents != self.intents {
             self.intents = intents.clone();
-            self.say(answers.keys(), None).await?;
+            if let Err(error) = self.say(answers.keys(), None).await {
+                // It was not said: the next look says it again.
+                self.intents.clear();
+                return Err(error);
+            }
         }
         // From here on only what is read after it was said counts.
-        for fellow in &fellows {
+        for fellow in &self.fellows() {
             let key = RecordKey::new(RecordKind::WatchLog, part::name(&fellow.log, 0));
             let peers: Vec<Peer> = answers.keys().cloned().collect();
             let values = futures::stream::iter(&peers)
@@ -47,18 +54,15 @@ impl Watcher {
         let mut mine: BTreeSet<SlotName> = intents.iter().copied().collect();
         let mut yielded = false;
         for (id, heard) in &self.fellows {
-            let placed = heard
-                .log
-                .entries()
-                .iter()
-                .map(|entry| SlotName { piece: entry.body().piece, slot: entry.body().slot });
             // What it has placed meanwhile is judged at the next look.
-            let entries: BTreeSet<SlotName> = placed.filter(|slot| self.is_news(heard, slot)).collect();
+            let known = judged.get(id).copied().unwrap_or(0);
+            let since = heard.log.entries().iter().filter(|entry| entry.body().number >= known);
+            let placed: BTreeSet<SlotName> =
+                since.map(|entry| SlotName { piece: entry.body().piece, slot: entry.body().slot }).collect();
             let live = heard.since.elapsed() < INTENT;
-            for slot in intents
-                .iter()
-                .filter(|slot| (live && heard.head.intents.contains(slot)) || entries.contains(slot))
-            {
+            let theirs =
+                |slot: &&SlotName| (live && heard.head.intents.contains(slot)) || placed.contains(slot);
+            for slot in intents.iter().filter(theirs) {
                 mine.remove(slot);
                 if *id < self.capability.id {
                     self.intents.retain(|intent| intent != slot);
@@ -70,19 +74,6 @@ impl Watcher {
             self.say(answers.keys(), None).await?;
         }
         Ok(mine)
-    }
-
-    /// Whether a fellow's word on a slot came after this watcher judged it: its holder is not known to be lost.
-    fn is_news(&self, heard: &Heard, slot: &SlotName) -> bool {
-        heard.log.entries().iter().any(|entry| {
-            let body = entry.body();
-            let deal = Deal::try_from(body.deal.as_slice()).unwrap_or_default();
-            let same = body.piece == slot.piece && body.slot == slot.slot;
-            let judged = self.proven.contains_key(&deal)
-                || self.state.faults.iter().any(|fault| fault.deal == deal)
-                || self.state.silent.iter().any(|silence| silence.peer == body.holder);
-            same && !judged
-        })
     }
 
     /// Leaves the log with everybody who answers: its head, and the parts with entries from `from` on.

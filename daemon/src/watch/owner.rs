@@ -80,6 +80,11 @@ impl Watched {
         open_slots(row).any(|slot| pending.contains_key(&SlotName { piece: *id, slot }))
     }
 
+    /// Every watcher has to be told of the others anew: nobody has what it needs.
+    pub fn outdated(&self) {
+        self.seen.lock().values_mut().for_each(|seen| seen.with = 0);
+    }
+
     /// What is known of one watcher changed.
     pub fn note(&self, id: CapabilityId, change: impl FnOnce(&mut WatchSeen)) {
         change(self.seen.lock().entry(id).or_default());
@@ -141,6 +146,7 @@ fn grant(engine: &Engine, asked: GrantRequest) -> anyhow::Result<WatchGrantedRep
     engine.env.rng.fill(&mut id);
     engine.ledger.set_grant(id, &note, |note, chain| entry(engine, id, note, chain))?;
     engine.peers.set_watched();
+    engine.watched.outdated();
     let providers = engine.ledger.providers().into_iter().filter(|(_, row)| row.answers());
     let known = providers.map(|(peer, row)| Known { peer: ByteBuf::from(peer), addrs: row.addrs });
     let new = New {
@@ -160,6 +166,13 @@ fn grant(engine: &Engine, asked: GrantRequest) -> anyhow::Result<WatchGrantedRep
         until: note.until,
         file: data_encoding::HEXLOWER.encode(&file),
     })
+}
+
+/// The capabilities that may do anything now.
+pub fn lasting(engine: &Engine) -> Vec<CapabilityId> {
+    let now = engine.now();
+    let lasts = |row: &GrantRow| row.said().is_some_and(|note| note.lasts(now));
+    engine.ledger.grants().into_iter().filter(|(_, row)| lasts(row)).map(|(id, _)| id).collect()
 }
 
 /// The signed entry that says what a capability is.
@@ -235,6 +248,7 @@ fn revoke(engine: &Engine, which: &str) -> anyhow::Result<WatchesReport> {
         let mut note = note.clone();
         note.revoked = Some(row.taken.length);
         engine.ledger.set_grant(*id, &note, |note, chain| entry(engine, *id, note, chain))?;
+        engine.watched.outdated();
     }
     Ok(list(engine))
 }

@@ -24,6 +24,8 @@ pub struct Seen {
     pub silent: BTreeMap<Peer, u64>,
     /// Providers that answered at this look.
     pub answered: BTreeSet<Peer>,
+    /// Providers that ever did.
+    pub met: BTreeSet<Peer>,
     /// Deals whose slot was proven to this watcher.
     pub proven: BTreeSet<Deal>,
     /// Deals whose slot is known to be gone, and why.
@@ -138,7 +140,7 @@ impl<'a> Picture<'a> {
         if let Some(seconds) = seen.silent.get(&keeper.peer).filter(|_| !seen.answered.contains(&keeper.peer))
         {
             // Hearsay of somebody whom this watcher never reached holds nothing up.
-            let unheard = keeper.hearsay && !seen.proven.contains(&keeper.deal);
+            let unheard = keeper.hearsay && !seen.met.contains(&keeper.peer);
             return match others_answer && (*seconds >= head.silent_seconds || unheard) {
                 true => Health::Lost(format!("silent for {seconds} s")),
                 false => Health::Doubt,
@@ -324,7 +326,9 @@ mod tests {
         seen.proven.remove(&[20; 32]);
         seen.answered.remove(&peer(20));
         seen.silent.insert(peer(20), 0);
-        assert_eq!(picture.wanted(&seen).len(), 1, "a holder that nobody reaches holds nothing up");
+        assert_eq!(picture.wanted(&seen).len(), 1, "a holder that was never reached holds nothing up");
+        seen.met.insert(peer(20));
+        assert_eq!(picture.wanted(&seen), [], "one that was reached before has its time");
         // A slot that is well stays where it is, whatever a rogue fellow says; other bytes are passed over.
         let more = [fellow_says(&bundle, 0, 21, 0), fellow_says(&bundle, 3, 22, 9)];
         let picture = Picture::new(&bundle, [], &more);

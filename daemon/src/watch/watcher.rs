@@ -81,6 +81,8 @@ pub struct Watcher {
     /// Deals that a provider said it does not know, once.
     pub(super) missed: BTreeSet<Deal>,
     tags: BTreeMap<Peer, Tags>,
+    /// Providers that ever answered in this run.
+    pub(super) met: BTreeSet<Peer>,
     refused: BTreeMap<Peer, Instant>,
     pub(super) carried: BTreeSet<Peer>,
     /// Why the owner's permits count no more.
@@ -118,6 +120,7 @@ impl Watcher {
             proven: BTreeMap::new(),
             missed: BTreeSet::new(),
             tags: BTreeMap::new(),
+            met: BTreeSet::new(),
             refused: BTreeMap::new(),
             carried: BTreeSet::new(),
             ended: None,
@@ -207,6 +210,7 @@ impl Watcher {
     /// Who answered once is asked again after a restart; who was there before is not written down twice.
     fn remember_places(&mut self, answers: &BTreeMap<Peer, Answers>) {
         for (peer, answer) in answers {
+            self.met.insert(peer.clone());
             if let Some(tags) = &answer.tags {
                 self.tags.insert(peer.clone(), tags.clone());
             }
@@ -243,6 +247,7 @@ impl Watcher {
         Seen {
             silent: self.state.silences(),
             answered: answers.keys().cloned().collect(),
+            met: self.met.clone(),
             proven: self.proven.keys().copied().collect(),
             faults: self.state.faults.iter().map(|fault| (fault.deal, fault.why.clone())).collect(),
             tags,
@@ -259,6 +264,8 @@ impl Watcher {
         report.bundle_at = Some(bundle.head.time);
         self.challenge(&bundle, answers).await?;
         let seen = self.seen(answers);
+        let judged: BTreeMap<CapabilityId, u64> =
+            self.fellows.iter().map(|(id, heard)| (*id, heard.log.end().length)).collect();
         let wanted = {
             let picture = self.picture(&bundle);
             for (_, keeper) in picture.all() {
@@ -273,7 +280,7 @@ impl Watcher {
             return Ok(report);
         }
         let chosen = self.choose(&bundle, &wanted, &seen, &mut report);
-        let mine = self.claim(&chosen, answers).await?;
+        let mine = self.claim(&chosen, &judged, answers).await?;
         let peers: Vec<Peer> = answers.keys().cloned().collect();
         for (wanted, peer) in chosen.iter().filter(|(wanted, _)| mine.contains(&wanted.slot)).take(PLACED_MAX)
         {
@@ -296,8 +303,10 @@ impl Watcher {
                 }
             }
         }
-        if !self.intents.is_empty() || !report.repaired.is_empty() {
-            self.intents.retain(|intent| !mine.contains(intent));
+        // What was placed, or could not be, is no intent any more; what a fellow is at stays one.
+        let before = self.intents.len();
+        self.intents.retain(|intent| !mine.contains(intent));
+        if self.intents.len() < before {
             self.say(peers.iter(), None).await?;
         }
         report.moved_today_bytes = self.state.moved_bytes();

@@ -34,7 +34,7 @@ use crate::watch::bundle::Bundle;
 use crate::watch::capability::Known;
 use crate::watch::log::SlotName;
 use crate::watch::logs::{Logs, hearsay};
-use crate::watch::owner::compose;
+use crate::watch::owner::{compose, lasting};
 use crate::worker::{Context, Detail, Next, Worker};
 
 mod asking;
@@ -63,6 +63,8 @@ struct Offer {
     with: BTreeSet<Peer>,
     composed: Instant,
     version: u64,
+    /// The watchers that it tells of: two that do not know each other place twice.
+    lasting: Vec<CapabilityId>,
 }
 
 /// An entry of a watcher's that is neither adopted nor dismissed.
@@ -124,18 +126,21 @@ impl WatchWorker {
         let engine = self.engine.clone();
         let version = *engine.ledger.watch().borrow();
         let pause = |offer: &Offer| if offer.values.len() > 1 { COMPOSE_LARGE } else { COMPOSE };
-        let stale = self
-            .offers
-            .get(&id)
-            .is_none_or(|offer| offer.version != version && offer.composed.elapsed() >= pause(offer));
+        let now = lasting(&engine);
+        let stale = self.offers.get(&id).is_none_or(|offer| {
+            let due = offer.version != version && offer.composed.elapsed() >= pause(offer);
+            due || offer.lasting != now
+        });
         if stale {
             let (given, said) = (row.clone(), note.clone());
             let content = engine.blocking(move |e| compose(e, &id, &given, &said)).await??;
             match self.offers.get_mut(&id).filter(|offer| offer.content == content) {
-                Some(same) => (same.version, same.composed) = (version, Instant::now()),
+                Some(same) => {
+                    (same.version, same.composed, same.lasting) = (version, Instant::now(), now);
+                }
                 None => {
                     let number = self.offers.get(&id).map_or(0, |offer| offer.number + 1).max(engine.now());
-                    self.renew(id, content, number, version)?;
+                    self.renew(id, content, number, (version, now))?;
                 }
             }
         }
@@ -171,18 +176,26 @@ impl WatchWorker {
                     }
                 }
             }
-            let (with, left_out) = (offer.with.len() as u64, offer.left_out as u64);
+            let current = offer.lasting == lasting(&engine);
+            let with = if current { offer.with.len() as u64 } else { 0 };
+            let left_out = offer.left_out as u64;
             engine.watched.note(id, |seen| (seen.with, seen.left_out) = (with, left_out));
             if higher > 0 {
                 // Of an earlier life of this drive, whose clock was ahead.
-                let (content, version) = (offer.content.clone(), offer.version);
+                let (content, version) = (offer.content.clone(), (offer.version, offer.lasting.clone()));
                 self.renew(id, content, higher.saturating_add(1), version)?;
             }
         }
         Ok(())
     }
 
-    fn renew(&mut self, id: CapabilityId, content: Bundle, number: u64, version: u64) -> anyhow::Result<()> {
+    fn renew(
+        &mut self,
+        id: CapabilityId,
+        content: Bundle,
+        number: u64,
+        of: (u64, Vec<CapabilityId>),
+    ) -> anyhow::Result<()> {
         let mut bundle = Bundle { number, ..content.clone() };
         bundle.head.time = self.engine.now();
         let (parts, left_out) = bundle.parts()?;
@@ -190,8 +203,9 @@ impl WatchWorker {
         let (author, open) = (keys.bundle(&id), WatcherKeys::from_secret(&keys.secret(&id)).open);
         let write = |(plain, n): (&Vec<u8>, u16)| part::write(&author, n, number, &open, plain);
         let values = parts.iter().zip(0u16..).map(write).collect::<Result<Vec<_>, _>>()?;
-        let (with, composed) = (BTreeSet::new(), Instant::now());
-        self.offers.insert(id, Offer { content, number, values, left_out, with, composed, version });
+        let (with, composed, (version, lasting)) = (BTreeSet::new(), Instant::now(), of);
+        let offer = Offer { content, number, values, left_out, with, composed, version, lasting };
+        self.offers.insert(id, offer);
         Ok(())
     }
 
