@@ -124,13 +124,17 @@ pub fn two_at_once(ctx: &Context) -> Result<()> {
     ensure!(terms.0 != terms.1 && terms.0.min(terms.1) > 1, "terms {terms:?}");
     let (lower, higher) = if terms.0 < terms.1 { (left, right) } else { (right, left) };
 
-    // Before either has published anything, the one that was outvoted finds out by what it writes.
-    std::fs::write(lower.mountpoint.join("lower"), b"of the lower term")?;
+    // The one that was outvoted finds out with its next head, which may be its first.
+    let written = std::fs::write(lower.mountpoint.join("lower"), b"of the lower term");
     wait_until("the lower one being read-only", NOTICED, || Ok(lower.status()?["state"] == "read_only"))
         .with_context(|| format!("{}\n{}", lower.status_text(), lower.daemon_log()))?;
-    let kept = conflict(ctx, &lower)?;
-    let snapshot = lower.mountpoint.join(".snapshots").join(kept);
-    ensure!(std::fs::read(snapshot.join("lower"))? == b"of the lower term", "what was written is lost");
+    match written.map_err(|e| e.raw_os_error()) {
+        Ok(()) => {
+            let snapshot = lower.mountpoint.join(".snapshots").join(conflict(ctx, &lower)?);
+            ensure!(std::fs::read(snapshot.join("lower"))? == b"of the lower term", "a write is lost");
+        }
+        Err(error) => ensure!(error == Some(libc::EROFS), "a write before it knew gave {error:?}"),
+    }
     lower.unmount()?;
 
     std::fs::write(higher.mountpoint.join("higher"), b"of the higher term")?;
