@@ -440,11 +440,11 @@ async fn records_keep_the_highest_over_restarts() {
     assert_eq!(session.get_record(&keyring).await.unwrap(), None);
     assert!(session.put_record(&RecordKey::new(RecordKind::Head, vec![]), &record(1, "")).await.is_err());
     // A quota for each key.
-    for n in 0..30u8 {
+    for n in 0..=255u8 {
         let other = RecordKey::new(RecordKind::Head, [n; 16]);
         match session.put_record(&other, &record(1, "")).await {
-            Ok(_) => assert!(n < 15),
-            Err(e) => assert!(n >= 15 && e.code() == Some(ErrorCode::Quota)),
+            Ok(_) => assert!(n < 255),
+            Err(e) => assert!(n == 255 && e.code() == Some(ErrorCode::Quota)),
         }
     }
     // An audit countersigns the head.

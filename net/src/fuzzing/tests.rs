@@ -106,7 +106,8 @@ fn deals() {
     seed("net-permit", &codec::encode(&permit));
     let permit = permit.sign(&client).unwrap();
     seed("net-permit", permit.as_bytes());
-    seed("net-proposal", &body.clone().sign_by(permit, &watcher).unwrap().to_bytes());
+    let free = DealProposal { price: vec![], ..body.clone() };
+    seed("net-proposal", &free.sign_by(permit, &watcher).unwrap().to_bytes());
     let list = Revocations::new(body.client, [[1; 32], [2; 32]], 3);
     seed("net-revocations", &codec::encode(&list));
     seed("net-revocations", &list.sign(&client).unwrap());

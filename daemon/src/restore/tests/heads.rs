@@ -103,13 +103,13 @@ async fn a_head_that_cannot_be_read_is_not_taken_for_none() {
     let late = Keeper::start(true, &[]).await;
     let [newer, noise] = [Keeper::start(false, &[]).await, Keeper::start(false, &[]).await];
     let mut of_tomorrow = true_head(7, &[&late, &newer, &noise]);
-    of_tomorrow[0] = 2;
+    of_tomorrow[0] = 3;
     newer.keep(&head_name(), &of_tomorrow).await;
     noise.keep(&head_name(), &[1, 0, 3, 7, 7]).await;
     let why = |found: anyhow::Result<Newest>| found.err().unwrap().downcast::<NotFound>().unwrap();
     assert_eq!(why(newest_by(&[&empty]).await), NotFound::NothingPlaced);
     assert!(matches!(why(newest_by(&[&empty, &noise]).await), NotFound::Damaged { what: "head", .. }));
-    let tomorrow = NotFound::Newer { what: "head", version: 2 };
+    let tomorrow = NotFound::Newer { what: "head", version: 3 };
     assert_eq!(why(newest_by(&[&noise, &newer]).await), tomorrow);
     // What can be read is an older state; whether it is enough is still counted.
     late.keep(&head_name(), &true_head(6, &[&late, &newer, &noise])).await;
