@@ -61,6 +61,8 @@ pub struct Behind {
 pub struct Internet {
     ctx: Context,
     hosts: u32,
+    /// The namespace of the bridge, which would end when this process enters a host's.
+    _inet: std::fs::File,
 }
 
 fn sh(line: &str) -> Result<String> {
@@ -73,7 +75,8 @@ impl Internet {
         sh(
             "ip link add name inet type bridge mcast_snooping 0; ip addr add 45.0.0.1/16 dev inet; ip link set inet up",
         )?;
-        Ok(Internet { ctx: ctx.clone(), hosts: 0 })
+        let inet = std::fs::File::open("/proc/self/ns/net")?;
+        Ok(Internet { ctx: ctx.clone(), hosts: 0, _inet: inet })
     }
 
     fn namespace(&mut self) -> Result<Host> {
