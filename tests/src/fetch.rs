@@ -23,8 +23,10 @@ use libp2p::multiaddr::Protocol;
 use parking_lot::Mutex;
 
 const STALL: Duration = Duration::from_secs(60);
-/// The head's value as providers keep it: version, length of the record, record, sealed body.
-const HEAD_VERSION: u8 = 1;
+/// The head's value as providers keep it: version, and record, standing (each after its length), signature, sealed body.
+const HEAD_VERSION: u8 = 2;
+/// By the writer; the standing and it are for who decides between heads.
+const SIGNATURE_BYTES: usize = 64;
 
 /// What was fetched.
 #[derive(Clone, Debug)]
@@ -93,10 +95,16 @@ fn parse(address: &str) -> Result<(PeerId, Multiaddr)> {
 }
 
 fn open_head(value: &[u8], head_key: &[u8; 32], keys: &DriveKeys) -> Result<HeadBody> {
-    let (&[version, a, b], rest) = value.split_first_chunk::<3>().context("the head is cut short")?;
-    ensure!(version == HEAD_VERSION, "a head of version {version}");
-    let (record, sealed) =
-        rest.split_at_checked(u16::from_be_bytes([a, b]).into()).context("the head is cut short")?;
+    fn counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+        let (len, rest) = bytes.split_first_chunk::<2>()?;
+        rest.split_at_checked(u16::from_be_bytes(*len).into())
+    }
+    let (version, rest) = value.split_first().context("an empty head")?;
+    ensure!(*version == HEAD_VERSION, "a head of version {version}");
+    let cut = "the head is cut short";
+    let (record, rest) = counted(rest).context(cut)?;
+    let (_standing, rest) = counted(rest).context(cut)?;
+    let (_signature, sealed) = rest.split_at_checked(SIGNATURE_BYTES).context(cut)?;
     let record = HeadRecord::verify(record, head_key, 0)?;
     ensure!(record.names(sealed), "the record names another body");
     Ok(HeadBody::open(sealed, keys)?)
