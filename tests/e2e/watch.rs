@@ -166,6 +166,11 @@ pub fn owner_is_away(ctx: &Context) -> Result<()> {
     drive.mount()?;
     let added = drive.command_with(&["provider", "add", &network.addresses[3]])?;
     ensure!(added.status.success(), "provider add: {}", added.stderr);
+    // While it was away nobody could name other anchors: which of them will not come back is for the owner to say.
+    for lost in [1, 2, 3] {
+        let removed = drive.command_with(&["provider", "remove", &network.peer(lost)?])?;
+        ensure!(removed.status.success(), "provider remove: {}", removed.stderr);
+    }
     let start = Instant::now();
     wait_until("the owner taking over what was placed", REPAIR, || {
         let status = drive.status()?;
