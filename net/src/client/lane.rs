@@ -73,8 +73,8 @@ impl Drop for Lane {
 }
 
 impl Lane {
-    /// Takes over a stream whose first exchange is done.
-    pub(super) fn start<S>(stream: S, inflight: u16, counters: Arc<Counters>) -> Lane
+    /// Takes over a stream whose first exchange is done; it ends with the way that it was opened on.
+    pub(super) fn start<S>(stream: S, way: CancellationToken, inflight: u16, counters: Arc<Counters>) -> Lane
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -93,6 +93,7 @@ impl Lane {
             let write = io::write_all(&mut writer, &mut outgoing, &counters);
             let error = tokio::select! {
                 () = stop.cancelled() => NetError::Disconnected("closed".into()),
+                () = way.cancelled() => way_ended(),
                 error = read => error,
                 result = write => match result {
                     Ok(()) => NetError::Disconnected("closed".into()),
@@ -235,6 +236,11 @@ impl Drop for Submitted<'_> {
             let _ = self.lane.frames.try_send(Outgoing { frame, _held: () });
         }
     }
+}
+
+/// The connection under a stream is gone or going.
+pub(super) fn way_ended() -> NetError {
+    NetError::Disconnected("the connection ended".into())
 }
 
 async fn read_loop<R: AsyncRead + Unpin>(

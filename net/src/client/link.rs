@@ -11,11 +11,12 @@ use ed25519_dalek::{Signer, SigningKey};
 use libp2p::{PeerId, Stream, StreamProtocol};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
-use super::lane::{Lane, first_exchange};
+use super::lane::{Lane, first_exchange, way_ended};
 use crate::codec;
 use crate::env::Env;
-use crate::error::NetError;
+use crate::error::{ErrorCode, NetError};
 use crate::node::{AGENT, Node};
 use crate::wire::life::{Counts, Life, Living};
 use crate::wire::limits::{HELLO_TIMEOUT, INFLIGHT_MAX, RANGES_MAX, READ_BYTES_MAX};
@@ -54,7 +55,8 @@ impl Link {
     /// Says hello over an existing connection.
     pub(super) async fn open(node: &Node, env: &Env, peer: PeerId) -> Result<Link, NetError> {
         let hello = codec::encode(&Request::Hello { agent: AGENT.into(), v: WIRE_VERSION });
-        let (stream, payload) = begin(node, env, peer, CONTROL_PROTOCOL, &hello, || true).await?;
+        let Begun { stream, way, payload } =
+            begin(node, env, peer, CONTROL_PROTOCOL, &hello, || true).await?;
         let Reply::Hello { inflight, nonce, ranges, read, ticket, v, .. } = message::decode(&payload)? else {
             return Err(NetError::Protocol("something else than hello".into()));
         };
@@ -74,7 +76,7 @@ impl Link {
             env: env.clone(),
             peer,
             life,
-            control: Lane::start(control, limits.inflight, node.counters()),
+            control: Lane::start(control, way, limits.inflight, node.counters()),
             nonce,
             ticket,
             limits,
@@ -194,13 +196,17 @@ impl Link {
         }
         let attach = codec::encode(&DataRequest::Attach { lane: kind, ticket: self.ticket });
         let lasts = || self.is_open();
-        let (stream, payload) =
-            begin(&self.node, &self.env, self.peer, DATA_PROTOCOL, &attach, lasts).await?;
+        let begun = begin(&self.node, &self.env, self.peer, DATA_PROTOCOL, &attach, lasts).await;
+        if begun.as_ref().is_err_and(|e| e.code() == Some(ErrorCode::Unauthorized)) {
+            // The provider has ended the session, and its word of that went another way or is still to come.
+            self.control.close();
+        }
+        let Begun { stream, way, payload } = begun?;
         match message::decode(&payload)? {
             Reply::Ok {} => {
                 let counts = if kind == LaneKind::Push { Counts::Both } else { Counts::Reads };
                 let stream = Living::new(stream, self.life.clone(), counts);
-                Ok(Lane::start(stream, self.limits.inflight, self.node.counters()))
+                Ok(Lane::start(stream, way, self.limits.inflight, self.node.counters()))
             }
             _ => Err(unexpected("attach")),
         }
@@ -213,6 +219,14 @@ const OPEN_TRIES: u32 = 5;
 /// The first pause between two tries; it doubles.
 const OPEN_PAUSE: Duration = Duration::from_millis(20);
 
+/// A stream after its first exchange.
+struct Begun {
+    stream: Stream,
+    /// What it was opened on.
+    way: CancellationToken,
+    payload: Bytes,
+}
+
 /// Opens a stream and makes its first exchange, several times if it is cut off before the answer, while `wanted`.
 async fn begin(
     node: &Node,
@@ -221,21 +235,27 @@ async fn begin(
     protocol: StreamProtocol,
     request: &[u8],
     wanted: impl Fn() -> bool,
-) -> Result<(Stream, Bytes), NetError> {
+) -> Result<Begun, NetError> {
     let counters = node.counters();
     let mut attempt = 0;
     loop {
+        let way = node.way(peer);
         let once = async {
             let mut stream = open_stream(node, peer, protocol.clone()).await?;
             let payload = first_exchange(&mut stream, request, HELLO_TIMEOUT, &counters).await?;
             Ok::<_, NetError>((stream, payload))
         };
-        match once.await {
+        let once = tokio::select! {
+            once = once => once,
+            () = way.cancelled() => Err(way_ended()),
+        };
+        match once {
+            Ok((stream, payload)) => return Ok(Begun { stream, way, payload }),
             Err(NetError::Disconnected(_)) if attempt + 1 < OPEN_TRIES && wanted() => {
                 tokio::time::sleep(open_pause(attempt, env.random())).await;
                 attempt += 1;
             }
-            result => return result,
+            Err(error) => return Err(error),
         }
     }
 }

@@ -205,6 +205,8 @@ struct Shared {
     incoming: Mutex<HashMap<StreamProtocol, IncomingStreams>>,
     listeners: Mutex<Vec<Multiaddr>>,
     counters: Arc<Counters>,
+    /// Ended when a connection to the peer ends; see [`Node::way`].
+    ways: Mutex<HashMap<PeerId, CancellationToken>>,
     stop: CancellationToken,
     stopped: CancellationToken,
 }
@@ -263,6 +265,7 @@ impl Node {
             incoming: Mutex::new(incoming),
             listeners: Mutex::new(bound),
             counters: Arc::default(),
+            ways: Mutex::default(),
             stop: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
@@ -276,6 +279,7 @@ impl Node {
             nat: nat::Nat::default(),
             ends: HashMap::new(),
             closing: HashSet::new(),
+            spare: HashSet::new(),
             shared: Arc::downgrade(&shared),
             stop: shared.stop.clone(),
             _stopped: shared.stopped.clone().drop_guard(),
@@ -399,6 +403,13 @@ impl Node {
     /// Opens and accepts raw streams; for this crate's protocols use the client and the provider.
     pub fn streams(&self) -> libp2p_stream::Control {
         self.shared.control.clone()
+    }
+
+    /// The way to a peer, for who opens a stream: it ends when a connection to the peer ends or is being closed. The streams of
+    /// one that this node closes itself are not woken, so whoever waits on a stream waits for this as well, and asks again
+    /// over the connection that is left.
+    pub(crate) fn way(&self, peer: PeerId) -> CancellationToken {
+        self.shared.ways.lock().entry(peer).or_default().clone()
     }
 
     /// The streams that peers open under a protocol; once, and only on a node that listens.

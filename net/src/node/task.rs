@@ -40,6 +40,8 @@ pub(super) struct Task {
     pub(super) ends: HashMap<ConnectionId, (PeerId, ConnectedPoint)>,
     /// Of these, those that were closed and are not gone: to a peer that is, that may take a quarter of an hour.
     pub(super) closing: HashSet<ConnectionId>,
+    /// Of the closing ones, those that stood beside another from their first moment: nothing goes over them.
+    pub(super) spare: HashSet<ConnectionId>,
     pub(super) shared: Weak<Shared>,
     pub(super) stop: CancellationToken,
     pub(super) _stopped: tokio_util::sync::DropGuard,
@@ -175,8 +177,19 @@ impl Task {
         let closing = self.swarm.close_connection(id);
         if closing {
             self.closing.insert(id);
+            if let Some((peer, _)) = self.ends.get(&id) {
+                self.end_way(*peer);
+            }
         }
         closing
+    }
+
+    fn end_way(&self, peer: PeerId) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let way = shared.ways.lock().remove(&peer);
+        if let Some(way) = way {
+            way.cancel();
+        }
     }
 
     fn block(&mut self, blocked: PeerSet) -> usize {
@@ -204,13 +217,20 @@ impl Task {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.ends.insert(connection_id, (peer_id, endpoint));
-                if self.dialing.established(&peer_id, connection_id) {
-                    self.close(connection_id);
+                if self.dialing.established(&peer_id, connection_id)
+                    && self.swarm.close_connection(connection_id)
+                {
+                    self.closing.insert(connection_id);
+                    self.spare.insert(connection_id);
                 }
             }
-            SwarmEvent::ConnectionClosed { connection_id, .. } => {
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
                 self.ends.remove(&connection_id);
                 self.closing.remove(&connection_id);
+                // Also of one that was being closed: something may have been asked over it since.
+                if !self.spare.remove(&connection_id) {
+                    self.end_way(peer_id);
+                }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), connection_id, error } => {
                 self.dialing.failed(&mut self.swarm, &peer, connection_id, &error);
