@@ -210,5 +210,5 @@ async fn looking_ends_where_nobody_answers() {
     // Moments later it is not asked again.
     let start = Instant::now();
     assert!(lost.locate(peer).await.unwrap().is_empty());
-    assert!(start.elapsed() < Duration::from_millis(100));
+    assert!(start.elapsed() < Duration::from_secs(1));
 }
