@@ -1,7 +1,7 @@
 //! Whole drives with real programs: what the product promises, shown from outside.
 //!
 //! A runner of our own: each test is a process with a folder, a time limit and, as root, a network of its own; what a
-//! test leaves running is ended by its number. Tests that mostly wait run two at a time, after the others, each one's
+//! test leaves running is ended by its number. Tests that mostly wait run three at a time, after the others, each one's
 //! output in one piece. Output is for a person who watches; the last line is `N passed, N failed, N skipped`.
 //!
 //! ```text
@@ -26,6 +26,7 @@ mod public;
 mod quota;
 mod reference;
 mod retention;
+mod rogue;
 mod roundtrip;
 mod small;
 mod snapshots;
@@ -82,7 +83,7 @@ const fn waiting(test: Test) -> Test {
 }
 
 /// Tests that wait, at a time.
-const LANES: usize = 2;
+const LANES: usize = 3;
 
 /// They wait for providers that are gone; `drive::claim::tests` has the same in one process.
 const fn only_full(test: Test) -> Test {
@@ -101,7 +102,8 @@ const NATS: &[Needs] = &[Needs::Fuse, Needs::Root, Needs::Program("nft"), Needs:
 const CLOCK: &[Needs] = &[Needs::Fuse, Needs::Prepared(lasting::can_move_the_clock)];
 const TOOLS: &[Needs] = &[Needs::Fuse, Needs::Program("git"), Needs::Program("restic")];
 
-/// In the order in which they run, those that wait after the others: the quick ones that say most come first.
+/// In the order in which they run, those that wait after the others: the quick ones that say most come first, and of those
+/// that wait the longest, so that nothing waits for it at the end.
 const TESTS: &[Test] = &[
     test("the_power_cut_disk_itself", FUSE, 120, itself::power_cut_disk),
     test("a_home_of_the_first_format_is_mounted", FIRST_FORMAT, 180, machine::first_format),
@@ -120,6 +122,7 @@ const TESTS: &[Test] = &[
     test("a_power_cut_loses_nothing_that_was_synced", FUSE, 600, crash::power_cut),
     test("a_lying_fsync_is_noticed", FUSE, 300, crash::lying_fsync),
     test("a_full_disk_is_lived_through", ROOT, 300, full::full_disk),
+    waiting(test("through_two_nats_by_relays_and_holes", NATS, 900, nat::through_two_nats)),
     waiting(test("a_drive_and_its_providers_say_how_they_stand", FUSE, 180, standing::told)),
     test("a_prover_that_cannot_is_refused", PROVER, 300, proving::refused),
     test("what_is_no_proof_is_refused", PROVER, 600, verifying::no_proof),
@@ -132,13 +135,18 @@ const TESTS: &[Test] = &[
     waiting(test("silent_and_lying_providers_cost_bounded_time", FUSE, 600, providers::gone_bad)),
     waiting(test("providers_that_move_are_found_again", FUSE, 600, moving::found_again)),
     waiting(test("a_drive_is_found_on_the_local_network", MACHINES, 300, moving::found_nearby)),
-    waiting(test("through_two_nats_by_relays_and_holes", NATS, 900, nat::through_two_nats)),
     waiting(test("copies_become_stripes_and_are_repaired", FUSE, 600, stripes::become_cheaper)),
     waiting(test("deals_are_renewed_in_time", CLOCK, 400, lasting::deals_are_renewed)),
     waiting(test("a_spoiled_piece_is_healed_and_never_coded", FUSE, 400, lasting::a_spoiled_piece_is_healed)),
     waiting(test("a_stripe_without_providers_becomes_copies_again", FUSE, 400, stripes::become_copies_again)),
     waiting(test("watchers_repair_while_the_owner_is_away", FUSE, 400, watch::owner_is_away)),
     waiting(test("a_capability_that_was_taken_back_does_nothing", FUSE, 200, watch::taken_back)),
+    waiting(test(
+        "a_rogue_watcher_reads_nothing_and_moves_nothing",
+        FUSE,
+        300,
+        rogue::reads_and_moves_nothing,
+    )),
     waiting(test("words_lead_to_what_watchers_placed", FUSE, 300, watch::words_are_enough)),
     test("a_quota_smaller_than_the_data", FUSE, 900, quota::smaller_than_the_data),
     test("what_is_pinned_stays_here", FUSE, 300, quota::pinned),

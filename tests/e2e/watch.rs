@@ -58,7 +58,7 @@ impl Watcher {
     }
 }
 
-fn granted(ctx: &Context, drive: &Drive, name: &str, more: &[&str]) -> Result<PathBuf> {
+pub(crate) fn granted(ctx: &Context, drive: &Drive, name: &str, more: &[&str]) -> Result<PathBuf> {
     // The name of its folder is that of the file with `.watch` behind it.
     let path = ctx.dir.join(name);
     let file = path.display().to_string();
@@ -68,14 +68,14 @@ fn granted(ctx: &Context, drive: &Drive, name: &str, more: &[&str]) -> Result<Pa
     Ok(path)
 }
 
-fn watches(drive: &Drive) -> Result<Vec<Value>> {
+pub(crate) fn watches(drive: &Drive) -> Result<Vec<Value>> {
     let done = drive.command_with(&["watch", "list", "--json"])?;
     let report: Value = serde_json::from_str(&done.stdout)?;
     Ok(report["watches"].as_array().cloned().unwrap_or_default())
 }
 
 /// Slots that these providers keep.
-fn kept(network: &Network, providers: &[usize]) -> Result<usize> {
+pub(crate) fn kept(network: &Network, providers: &[usize]) -> Result<usize> {
     let mut slots = 0;
     for number in providers {
         slots += std::fs::read_dir(network.folder(*number).join("slots"))?.count();
