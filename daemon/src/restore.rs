@@ -26,6 +26,7 @@ use holdfast_content::tree::{NodeSource, Physical, PhysicalRef, SourceError};
 use holdfast_net::client::{Client, ClientConfig};
 use holdfast_net::manifest::{Code, ManifestPiece};
 use holdfast_net::node::{Node, NodeConfig};
+use holdfast_net::tags::Tags;
 use holdfast_net::{DhtKey, Env, Finder, PeerAddrs, PeerId, RecordKey, SignedManifest, identity};
 use serde_bytes::ByteBuf;
 
@@ -423,7 +424,8 @@ async fn ask(client: &Client, peers: &[ProviderAddr], key: &RecordKey, at: Where
 pub fn providers(body: &HeadBody) -> Vec<ProviderAddr> {
     let named = body.providers.iter().filter_map(|p| {
         let peer = PeerId::from_bytes(&p.peer).ok()?;
-        Some(ProviderAddr { peer_id: peer.to_string(), addrs: p.addresses.clone(), tags: None })
+        let tags = Some(Tags::from_map(&p.tags)).filter(|tags| !tags.is_empty());
+        Some(ProviderAddr { peer_id: peer.to_string(), addrs: p.addresses.clone(), tags })
     });
     named.collect()
 }
@@ -521,7 +523,8 @@ fn import(mut log: Log, body: &HeadBody, owner: [u8; 32], now: u64, copies: u16)
         found.pieces.entry(piece.id).or_insert_with(|| PieceRow::new(piece.len, 0));
     }
     for p in &body.providers {
-        let row = ProviderRow { addrs: p.addresses.clone(), ..ProviderRow::new(now) };
+        let tagged = Tags::from_map(&p.tags);
+        let row = ProviderRow { addrs: p.addresses.clone(), tagged, ..ProviderRow::new(now) };
         found.providers.insert(ByteBuf::into_vec(p.peer.clone()), row);
     }
     found.chain = log.chain_end(&owner);

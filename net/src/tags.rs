@@ -2,6 +2,8 @@
 //!
 //! What has the same tag is taken to fail together. Nobody proves a tag; whoever lies can only seem to fail with others.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The longest tag, in bytes.
@@ -35,6 +37,18 @@ impl Tags {
         })
     }
 
+    /// The tags by their kinds.
+    pub fn to_map(&self) -> BTreeMap<String, String> {
+        self.each().map(|(kind, tag)| (kind.to_owned(), tag.to_owned())).collect()
+    }
+
+    /// The same from a map. A kind that this version does not know is left out, and so are all where one is not valid.
+    pub fn from_map(map: &BTreeMap<String, String>) -> Tags {
+        let of = |kind: &str| map.get(kind).cloned();
+        let tags = Tags { operator: of("operator"), network: of("network"), place: of("place") };
+        if tags.is_valid() { tags } else { Tags::default() }
+    }
+
     /// The tags that are there, with their kinds.
     pub fn each(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let all = [("operator", &self.operator), ("network", &self.network), ("place", &self.place)];
@@ -53,5 +67,12 @@ mod tests {
         for bad in ["", "a\nb", &"x".repeat(65)] {
             assert!(!tags(bad).is_valid());
         }
+        let all = Tags { network: Some("n".to_owned()), place: Some("oslo".to_owned()), ..tags("a") };
+        assert_eq!(Tags::from_map(&all.to_map()), all);
+        let mut map = all.to_map();
+        map.insert("planet".to_owned(), "earth".to_owned());
+        assert_eq!(Tags::from_map(&map), all, "a kind of a later version");
+        map.insert("place".to_owned(), "a\nb".to_owned());
+        assert_eq!(Tags::from_map(&map), Tags::default());
     }
 }

@@ -158,15 +158,18 @@ fn named(ledger: &Ledger, anchors: Option<&Anchors>) -> Vec<ProviderAddresses> {
         let mut addresses = row.addrs;
         addresses.retain(|address| address.len() <= ADDRESS_BYTES_MAX);
         addresses.truncate(ADDRESSES_MAX);
-        let bytes =
-            |addresses: &[String]| addresses.iter().map(|a| a.len() + 4).sum::<usize>() + peer.len() + 32;
+        let tags = row.tagged.to_map();
+        let tag_bytes: usize = tags.iter().map(|(kind, tag)| kind.len() + tag.len() + 4).sum();
+        let bytes = |addresses: &[String]| {
+            addresses.iter().map(|a| a.len() + 4).sum::<usize>() + tag_bytes + peer.len() + 32
+        };
         // Where it is tight one address has to do.
         if bytes(&addresses) > room {
             addresses.truncate(1);
         }
         let Some(left) = room.checked_sub(bytes(&addresses)) else { continue };
         room = left;
-        named.push(ProviderAddresses { peer: ByteBuf::from(peer), addresses });
+        named.push(ProviderAddresses { peer: ByteBuf::from(peer), addresses, tags });
     }
     named
 }

@@ -172,7 +172,11 @@ async fn a_head_that_names_no_anchors_is_followed_by_a_term() {
     let mut body = empty_head();
     body.providers = all
         .iter()
-        .map(|k| ProviderAddresses { peer: ByteBuf::from(peer(k)), addresses: k.address().addrs })
+        .map(|k| ProviderAddresses {
+            peer: ByteBuf::from(peer(k)),
+            addresses: k.address().addrs,
+            tags: Default::default(),
+        })
         .collect();
     let sealed = body.seal(&keys()).unwrap();
     let old = |sequence| {

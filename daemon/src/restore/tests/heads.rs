@@ -13,6 +13,11 @@ fn root() -> RootKey {
     Mnemonic::from_entropy([1; 32]).root_key()
 }
 
+/// What the owner said of every provider.
+fn tags() -> Tags {
+    Tags { operator: Some("acme".to_owned()), ..Tags::default() }
+}
+
 /// A head that names these providers, signed by `signer`.
 fn head(sequence: u64, named: &[&Keeper], signer: &SigningKey) -> Vec<u8> {
     let mut body = Chain::new().head(0);
@@ -22,7 +27,7 @@ fn head(sequence: u64, named: &[&Keeper], signer: &SigningKey) -> Vec<u8> {
         .map(|k| {
             let address = k.address();
             let peer = ByteBuf::from(k.node.peer_id().to_bytes());
-            ProviderAddresses { peer, addresses: address.addrs }
+            ProviderAddresses { peer, addresses: address.addrs, tags: tags().to_map() }
         })
         .collect();
     let sealed = body.seal(&keys()).unwrap();
@@ -168,7 +173,8 @@ async fn the_words_and_any_one_peer_of_the_dht_lead_to_the_drive() {
         match find(&root, search, ProgressSink::none()).await {
             Ok(found) => {
                 assert_eq!(found.peers, [keeper.address()]);
-                assert_eq!(found.providers, [keeper.address()]);
+                let tagged = ProviderAddr { tags: Some(tags()), ..keeper.address() };
+                assert_eq!(found.providers, [tagged]);
                 assert_eq!(found.recovered.keyring, keyring);
                 last = None;
                 break;

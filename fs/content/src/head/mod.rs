@@ -39,6 +39,10 @@ pub const PROVIDERS_MAX: usize = 256;
 pub const ADDRESSES_MAX: usize = 16;
 /// Length of an address or a peer id.
 pub const ADDRESS_BYTES_MAX: usize = 256;
+/// Tags of one provider, one of a kind.
+const TAGS_MAX: usize = 8;
+/// Length of a tag or of its kind.
+const TAG_BYTES_MAX: usize = 64;
 /// Authors of placement chains.
 const CHAINS_MAX: usize = 256;
 
@@ -50,6 +54,10 @@ pub struct ProviderAddresses {
     pub peer: ByteBuf,
     /// Multiaddresses in text.
     pub addresses: Vec<String>,
+    /// Where the owner says that it belongs (operator, network, place), so that a restored drive spreads as the lost one did;
+    /// absent where nothing was said. Programs before this field refuse a head that has it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// What a drive is now.
@@ -213,12 +221,14 @@ impl HeadBody {
             provider.peer.len() <= ADDRESS_BYTES_MAX
                 && provider.addresses.len() <= ADDRESSES_MAX
                 && provider.addresses.iter().all(|address| address.len() <= ADDRESS_BYTES_MAX)
+                && provider.tags.len() <= TAGS_MAX
+                && provider.tags.iter().flat_map(|(kind, tag)| [kind, tag]).all(|s| s.len() <= TAG_BYTES_MAX)
         };
         if self.tail.len() > TAIL_ENTRIES_MAX {
             return Err(FormatError::malformed(WHAT, "too many placement entries: a checkpoint is due"));
         }
         if self.providers.len() > PROVIDERS_MAX || !self.providers.iter().all(provider_fits) {
-            return Err(FormatError::malformed(WHAT, "too many or too long addresses of providers"));
+            return Err(FormatError::malformed(WHAT, "too many or too long addresses or tags of providers"));
         }
         if self.checkpoint_chains.len() > CHAINS_MAX {
             return Err(FormatError::malformed(WHAT, "too many chains"));

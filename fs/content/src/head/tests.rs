@@ -45,6 +45,7 @@ pub(crate) fn body() -> HeadBody {
         providers: vec![ProviderAddresses {
             peer: ByteBuf::from(vec![1; 38]),
             addresses: vec!["/ip4/127.0.0.1/tcp/4001".to_owned()],
+            tags: BTreeMap::new(),
         }],
         keyring: [6; 32],
     }
@@ -68,6 +69,14 @@ fn bodies_open_under_their_generation_only() {
         changed[at] ^= 1;
         assert!(HeadBody::open(&changed, &keys()).is_err(), "byte {at}");
     }
+    let tagged = |operator: &str| {
+        let mut tagged = body();
+        tagged.providers[0].tags.insert("operator".to_owned(), operator.to_owned());
+        tagged
+    };
+    let with_tags = tagged("acme").seal(&keys()).unwrap();
+    assert_eq!(HeadBody::open(with_tags.bytes(), &keys()).unwrap(), tagged("acme"));
+    assert!(tagged(&"x".repeat(65)).seal(&keys()).is_err());
     let mut long = body();
     long.tail = vec![long.tail[0].clone(); TAIL_ENTRIES_MAX + 1];
     assert!(long.seal(&keys()).is_err());
