@@ -197,10 +197,14 @@ impl Link {
         let attach = codec::encode(&DataRequest::Attach { lane: kind, ticket: self.ticket });
         let lasts = || self.is_open();
         let begun = begin(&self.node, &self.env, self.peer, DATA_PROTOCOL, &attach, lasts).await;
-        if begun.as_ref().is_err_and(|e| e.code() == Some(ErrorCode::Unauthorized)) {
+        let begun = begun.map_err(|error| match error.code() {
             // The provider has ended the session, and its word of that went another way or is still to come.
-            self.control.close();
-        }
+            Some(ErrorCode::Unauthorized) => {
+                self.control.close();
+                NetError::Disconnected("the provider has ended the session".into())
+            }
+            _ => error,
+        });
         let Begun { stream, way, payload } = begun?;
         match message::decode(&payload)? {
             Reply::Ok {} => {

@@ -34,6 +34,8 @@ use crate::wire::message::{
 
 /// Dials of one attempt to connect, where the connection goes away again at once.
 const DIALS_MAX: u32 = 3;
+/// Links that one request is asked over, where each ends under it: while a direct way is found, connections come and go.
+const LINKS_MAX: u32 = 3;
 
 /// Who waits for a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -424,7 +426,7 @@ impl Session {
         Fut: Future<Output = Result<T, NetError>>,
     {
         let deadline = Instant::now() + timeout;
-        for again in [true, false] {
+        for links in 1..=LINKS_MAX {
             let link = self.link(deadline, timeout).await?;
             link.asked();
             match tokio::time::timeout_at(deadline, run(link.clone())).await {
@@ -434,7 +436,7 @@ impl Session {
                     }
                     return Err(NetError::Timeout(timeout));
                 }
-                Ok(Err(NetError::Disconnected(_))) if again => {}
+                Ok(Err(NetError::Disconnected(_))) if links < LINKS_MAX => {}
                 // No stream of a peer that is mad is of use any more.
                 Ok(Err(e @ NetError::Protocol(_))) => {
                     link.close();
@@ -484,16 +486,26 @@ impl Session {
             if self.inner.silent.swap(false, Ordering::Relaxed) {
                 self.inner.node.disconnect(self.inner.peer).await?;
             }
-            let link = self.dial_and_open(&addrs, timeout).await?;
-            let keys = self.inner.keys.lock().clone();
-            for key in &keys {
-                link.authenticate(key).await?;
+            for links in 1..=LINKS_MAX {
+                let link = self.dial_and_open(&addrs, timeout).await?;
+                match self.introduce(&link).await {
+                    Err(NetError::Disconnected(_)) if links < LINKS_MAX => {}
+                    introduced => return introduced.map(|()| Arc::new(link)),
+                }
             }
-            let permits = self.inner.permits.lock().clone();
-            link.present_again(&permits).await?;
-            Ok(Arc::new(link))
+            Err(NetError::Closed)
         };
         tokio::time::timeout(timeout, connecting).await.map_err(|_| NetError::Timeout(timeout))?
+    }
+
+    /// Proves the keys and shows the permits of this session.
+    async fn introduce(&self, link: &Link) -> Result<(), NetError> {
+        let keys = self.inner.keys.lock().clone();
+        for key in &keys {
+            link.authenticate(key).await?;
+        }
+        let permits = self.inner.permits.lock().clone();
+        link.present_again(&permits).await
     }
 
     /// A connection that stood when it was asked for may close before a stream is opened on it: its peer restarts.

@@ -10,7 +10,7 @@
 //! Promises: what this node does for others as a relay is bounded; a relay that dies is replaced; no way through a relay is
 //! used longer than a direct one can be had. Refuses to help while nobody has reached this node itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use libp2p::core::transport::ListenerId;
@@ -24,6 +24,8 @@ const RELAYS_WANTED: usize = 2;
 const KNOWN_MAX: usize = 64;
 /// One that failed is not asked again for so long.
 const AGAIN: Duration = Duration::from_secs(60);
+/// One that listened and ended is asked again after this: as a rule it was this node's own line that broke, and with it all of them.
+const AGAIN_AFTER_WORK: Duration = Duration::from_secs(2);
 /// From the start until others are asked to dial back.
 const BOOT_DELAY: Duration = Duration::from_secs(3);
 /// How often they are, until the answer is the same three times; and then.
@@ -74,7 +76,10 @@ pub(super) struct Nat {
     known: HashMap<PeerId, Multiaddr>,
     /// Listeners through relays.
     used: HashMap<ListenerId, PeerId>,
-    failed: HashMap<PeerId, Instant>,
+    /// Of these relays, those that listen.
+    listening: HashSet<PeerId>,
+    /// Relays that rest, and until when.
+    resting: HashMap<PeerId, Instant>,
 }
 
 impl Nat {
@@ -90,7 +95,10 @@ impl Nat {
             autonat::NatStatus::Unknown => return Vec::new(),
         };
         match self.reachable {
-            Reachable::Directly => self.used.drain().map(|(listener, _)| listener).collect(),
+            Reachable::Directly => {
+                self.listening.clear();
+                self.used.drain().map(|(listener, _)| listener).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -107,8 +115,7 @@ impl Nat {
         if self.reachable != Reachable::Relayed || self.used.len() >= RELAYS_WANTED {
             return None;
         }
-        let rested =
-            |relay: &PeerId| self.failed.get(relay).is_none_or(|at| now.duration_since(*at) >= AGAIN);
+        let rested = |relay: &PeerId| self.resting.get(relay).is_none_or(|until| now >= *until);
         let free = |relay: &PeerId| !self.used.values().any(|used| used == relay);
         // In the order of their names: whoever is asked is not up to chance.
         let (relay, at) =
@@ -122,23 +129,29 @@ impl Nat {
             Some(listener) => {
                 self.used.insert(listener, relay);
             }
-            None => self.has_failed(relay, now),
+            None => self.rests(relay, AGAIN, now),
         }
+    }
+
+    /// A relay listens for this node now.
+    pub(super) fn listens(&mut self, relay: PeerId) {
+        self.listening.insert(relay);
     }
 
     /// A listener has ended; whether it was through a relay.
     pub(super) fn ended(&mut self, listener: ListenerId, now: Instant) -> bool {
         let Some(relay) = self.used.remove(&listener) else { return false };
         tracing::info!(%relay, "a relay listens for this node no longer");
-        self.has_failed(relay, now);
+        let worked = self.listening.remove(&relay);
+        self.rests(relay, if worked { AGAIN_AFTER_WORK } else { AGAIN }, now);
         true
     }
 
-    fn has_failed(&mut self, relay: PeerId, now: Instant) {
-        if self.failed.len() >= KNOWN_MAX {
-            self.failed.retain(|_, at| now.duration_since(*at) < AGAIN);
+    fn rests(&mut self, relay: PeerId, time: Duration, now: Instant) {
+        if self.resting.len() >= KNOWN_MAX {
+            self.resting.retain(|_, until| now < *until);
         }
-        self.failed.insert(relay, now);
+        self.resting.insert(relay, now + time);
     }
 }
 
@@ -172,7 +185,17 @@ mod tests {
         nat.asked(third, None, now);
         assert_eq!(nat.wanted(now), None, "both rest");
         let now = now + AGAIN;
-        assert!(nat.wanted(now).is_some());
+        let (relay, _) = nat.wanted(now).unwrap();
+        let listener = ListenerId::next();
+        nat.asked(relay, Some(listener), now);
+        nat.listens(relay);
+        assert_eq!(nat.wanted(now), None, "two listen");
+        // The line broke: one that has worked is asked again soon.
+        assert!(nat.ended(listener, now));
+        assert_ne!(nat.wanted(now).unwrap().0, relay);
+        nat.asked(nat.wanted(now).unwrap().0, None, now);
+        assert_eq!(nat.wanted(now), None);
+        assert_eq!(nat.wanted(now + AGAIN_AFTER_WORK).unwrap().0, relay);
         let rest = nat.found(&autonat::NatStatus::Public(at));
         assert_eq!((rest, nat.wanted(now)), (vec![listeners[1].0], None));
     }

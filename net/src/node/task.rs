@@ -261,7 +261,10 @@ impl Task {
             }
             SwarmEvent::Behaviour(BehaviourEvent::Relayed(
                 relay::client::Event::ReservationReqAccepted { relay_peer_id, renewal: false, .. },
-            )) => tracing::info!(relay = %relay_peer_id, "a relay listens for this node"),
+            )) => {
+                self.nat.listens(relay_peer_id);
+                tracing::info!(relay = %relay_peer_id, "a relay listens for this node");
+            }
             SwarmEvent::Behaviour(BehaviourEvent::Dcutr(dcutr::Event { remote_peer_id, result })) => {
                 match result {
                     Ok(_) => self.close_relayed(&remote_peer_id),
