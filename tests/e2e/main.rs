@@ -27,6 +27,7 @@ mod quota;
 mod reference;
 mod retention;
 mod roundtrip;
+mod share;
 mod small;
 mod snapshots;
 mod standing;
@@ -140,6 +141,8 @@ const TESTS: &[Test] = &[
     waiting(test("watchers_repair_while_the_owner_is_away", FUSE, 400, watch::owner_is_away)),
     waiting(test("a_capability_that_was_taken_back_does_nothing", FUSE, 200, watch::taken_back)),
     waiting(test("words_lead_to_what_watchers_placed", FUSE, 300, watch::words_are_enough)),
+    waiting(test("a_private_link_leads_to_what_was_shared", FUSE, 400, share::leads_to_what_was_shared)),
+    waiting(test("words_bring_private_links_back", FUSE, 300, share::words_bring_them_back)),
     test("a_quota_smaller_than_the_data", FUSE, 900, quota::smaller_than_the_data),
     test("what_is_pinned_stays_here", FUSE, 300, quota::pinned),
     test("snapshots_show_what_was_and_give_it_back", FUSE, 300, snapshots::past_and_back),
