@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     control::{
-        Client, ClientError, ErrorKind, ProgressLine, Request, ShareReport, ShareRequest, SharesReport,
+        Client, ProgressLine, Request, ShareReport, ShareRequest, SharesReport,
         SyncReport,
     },
     home::Home,
@@ -27,8 +27,6 @@ use crate::{
 /// How long providers are waited for before the link is shown.
 const KEPT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(250);
-/// Where something is written meanwhile, it is waited for again.
-const TRIES: usize = 5;
 
 fn call<T: DeserializeOwned>(home: &Home, what: ShareRequest) -> Result<T, Failure> {
     Ok(Client::new(&home.socket_path()).call(&Request::Share { what }, |_| {})?)
@@ -39,23 +37,14 @@ pub fn share(cli: &Cli, args: &ShareArgs) -> Outcome {
     let target = target(&home, &args.path)?;
     let seconds = args.seconds.unwrap_or(args.days.saturating_mul(24 * 3600));
     let mut progress = Progress::new(cli.json);
-    let mut tries = 0;
-    let mut report: ShareReport = loop {
-        tries += 1;
-        // What a link shows, others have to have.
-        let sync = Request::Sync { wait: true, timeout_seconds: args.timeout };
-        let synced: SyncReport = Client::new(&home.socket_path()).call(&sync, |line| progress.show(line))?;
-        if !synced.placed {
-            return Err(Failure::new(Exit::NotSafe, "what was written is not with the providers yet")
-                .hint("It goes on in the background; try again later."));
-        }
-        let make = ShareRequest::Make { target: target.clone(), seconds };
-        match Client::new(&home.socket_path()).call(&Request::Share { what: make }, |_| {}) {
-            // Something was written between the two.
-            Err(ClientError::Refused(error)) if error.kind == ErrorKind::Unavailable && tries < TRIES => {}
-            made => break made?,
-        }
-    };
+    // What a link shows, others have to have.
+    let sync = Request::Sync { wait: true, timeout_seconds: args.timeout };
+    let synced: SyncReport = Client::new(&home.socket_path()).call(&sync, |line| progress.show(line))?;
+    if !synced.placed {
+        return Err(Failure::new(Exit::NotSafe, "what was written is not with the providers yet")
+            .hint("It goes on in the background; try again later."));
+    }
+    let mut report: ShareReport = call(&home, ShareRequest::Make { target, seconds })?;
     let started = Instant::now();
     let (left_out, link) = (report.left_out, report.link.clone());
     while !report.is_kept() && started.elapsed() < KEPT {

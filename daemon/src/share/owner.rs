@@ -72,17 +72,16 @@ fn make(engine: &Engine, ino: u64, path: &str, seconds: u64) -> anyhow::Result<S
     let Some(lane) = (0..LANES).find(|lane| !used.contains(lane)) else {
         return refuse(ErrorKind::Invalid, format!("{LANES} links are in force: end one first"));
     };
-    let commit = engine.drive.latest_commit()?;
-    let published = engine.head.published_sequence();
-    let Some(commit) = commit.filter(|commit| published.is_some_and(|p| p >= commit.sequence)) else {
-        return refuse(ErrorKind::Unavailable, "something was written meanwhile: try again");
+    // Whoever asks has waited until what it shall show is in this one.
+    let Some(commit) = engine.head.published_sequence() else {
+        return refuse(ErrorKind::Unavailable, "nothing was published yet");
     };
     let mut id = [0; 16];
     engine.env.rng.fill(&mut id);
     // Until its blocks are listed, no look drops the commit that has them.
     let holding = format!("{HOLDING}{}", data_encoding::HEXLOWER.encode(&id));
-    engine.drive.name_snapshot(&holding, commit.sequence)?;
-    let made = shared(engine, commit.sequence, ino, path).and_then(|(loaded, left_out)| {
+    engine.drive.name_snapshot(&holding, commit)?;
+    let made = shared(engine, commit, ino, path).and_then(|(loaded, left_out)| {
         let (bytes, entries) = (loaded.index.bytes(), loaded.index.entries.len() as u64);
         let until = now.saturating_add(seconds);
         let note = ShareNote::new(path, now, until, lane, bytes, entries)?;

@@ -172,8 +172,9 @@ impl ShareWorker {
         }
         let chosen = keepers(&engine, &id);
         let Some(offer) = self.offers.get(&id) else { return Ok(()) };
-        let missing: Vec<Peer> =
-            chosen.iter().map(|(peer, _)| peer.clone()).filter(|peer| !offer.with.contains(peer)).collect();
+        // Who is silent keeps nobody waiting: it is given what there is when it is back.
+        let missing = chosen.iter().filter(|(peer, row)| row.answers() && !offer.with.contains(peer));
+        let missing: Vec<Peer> = missing.map(|(peer, _)| peer.clone()).collect();
         let author = self.author(note).verifying_key().to_bytes();
         let given = self.give_all(missing, &author, offer).await;
         let mut higher = 0;
@@ -348,14 +349,11 @@ impl ShareWorker {
         let engine = self.engine.clone();
         engine.blocking(move |e| e.shared.forget(&id)).await?;
         let told = self.told.entry(id).or_default().clone();
-        let peers: Vec<Peer> = keepers(&engine, &id)
-            .into_iter()
-            .map(|(peer, _)| peer)
-            .filter(|peer| !told.contains(peer))
-            .collect();
+        let mut peers = keepers(&engine, &id);
+        peers.retain(|(peer, row)| row.answers() && !told.contains(peer));
         let (author, key) = (self.author(note), self.open_key(&id));
         let public = author.verifying_key().to_bytes();
-        for peer in peers {
+        for (peer, _) in peers {
             let ended = async {
                 let Some((number, plain)) = self.part(&peer, &public, 0, &key).await? else {
                     // Never there, or already another link's.

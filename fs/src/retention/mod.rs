@@ -4,7 +4,7 @@
 //! rows of condemned pieces. Promises: a piece is condemned only when nothing that any kept commit, the published head, the present namespace or an open
 //! file reaches lies in it; between being condemned and being forgotten there is a grace period. Refuses to judge pieces of which this home has no rows (a
 //! restored drive keeps what it found), and never forgets what was not condemned.
-//! What private links show stays as well, whatever commit it was of.
+//! What private links show stays as well, whatever commit it was of; while that is not known nothing is condemned.
 //!
 //!     rule ─► commit rows go ─► mark from what is kept ─► condemn: its blocks' rows go, a row says when ─► grace ─► forget: its row, its file, its copies
 //!                                                     └─► compact: what lives in a mostly dead piece is written anew, a commit says where
