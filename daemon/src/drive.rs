@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::control::{DriveState, RestoredReport};
 use crate::retrieve::NetRetriever;
+use crate::share::Shared;
 use crate::watch::Watched;
 use crate::worker::Supervisor;
 
@@ -109,6 +110,8 @@ pub struct Engine {
     pub rooms: stuck::Rooms,
     /// What watchers did, and are given.
     pub watched: Watched,
+    /// What private links show.
+    pub shared: Shared,
     place: Mutex<Place>,
 }
 
@@ -147,6 +150,7 @@ impl Engine {
     pub fn new(parts: Parts) -> Self {
         let started_at = parts.env.clock.unix_seconds();
         let watched = !parts.ledger.grants().is_empty();
+        let shared = Shared::new(&parts.home);
         if watched {
             parts.peers.set_watched();
         }
@@ -178,6 +182,7 @@ impl Engine {
             clocks: clock::Clocks::default(),
             rooms: stuck::Rooms::default(),
             watched: Watched::new(watched),
+            shared,
             place: Mutex::default(),
         }
     }

@@ -22,6 +22,7 @@ use crate::home::{Config, ProviderAddr, passphrase};
 use crate::link::Link;
 use crate::process::ProcessRecord;
 use crate::records::{DriveRecords, HeadValue, head_key, keyring_key};
+use crate::share::link::PrivateLink;
 use crate::watch::bundle::Bundle;
 
 /// A decoder: its name, and what takes any bytes.
@@ -46,6 +47,9 @@ const OWN: &[Decoder] = &[
     ("daemon-watch-bundle", watch_bundle),
     ("daemon-watch-log", crate::watch::log::decode_any),
     ("daemon-watch-state", |bytes| drop(crate::watch::state::State::decode(bytes))),
+    ("daemon-ledger-share", |bytes| drop(ledger::decode_share(b"row", bytes))),
+    ("daemon-share-object", crate::share::object::decode_any),
+    ("daemon-private-link", private_link),
     ("daemon-published", |bytes| drop(serde_ipld_dagcbor::from_slice::<Published>(bytes))),
     ("daemon-head-value", head_value),
     ("daemon-secrets", secrets),
@@ -130,6 +134,12 @@ fn address(bytes: &[u8]) {
 fn link(bytes: &[u8]) {
     if let Ok(link) = text(bytes).parse::<Link>() {
         assert_eq!(link.to_string().parse::<Link>().as_ref(), Ok(&link), "another link comes back");
+    }
+}
+
+fn private_link(bytes: &[u8]) {
+    if let Ok(link) = text(bytes).parse::<PrivateLink>() {
+        assert_eq!(link.to_string().parse::<PrivateLink>().as_ref(), Ok(&link), "another link comes back");
     }
 }
 

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 
 use crate::control::{
     ControlError, ControlHandler, ErrorKind, KeepRequest, ProgressLine, ProgressSink, ProvidersReport,
-    PublicRequest, RemoteReport, SealReport, StatusReport, SyncReport, UnmountReport, VerifyReport,
-    WatchRequest,
+    PublicRequest, RemoteReport, SealReport, ShareRequest, StatusReport, SyncReport, UnmountReport,
+    VerifyReport, WatchRequest,
 };
 use crate::doctor::DriveFacts;
 use crate::drive::Engine;
@@ -302,6 +302,10 @@ impl ControlHandler for Handler {
 
     async fn watch(&self, what: WatchRequest) -> Answer<serde_json::Value> {
         crate::watch::owner::answer(&self.engine, what).await
+    }
+
+    async fn share(&self, what: ShareRequest) -> Answer<serde_json::Value> {
+        crate::share::owner::answer(&self.engine, what).await
     }
 
     async fn provider_list(&self) -> Answer<ProvidersReport> {

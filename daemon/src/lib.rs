@@ -50,6 +50,7 @@ pub mod restore;
 pub mod retrieve;
 pub mod run;
 pub mod sealing;
+pub mod share;
 pub mod status;
 pub mod watch;
 pub mod wiring;

@@ -1,4 +1,4 @@
-//! Links to public data, as people pass them on.
+//! Links to public data, as people pass them on; private ones are `crate::share::link`.
 //!
 //! ```text
 //! holdfast://pub/CID[/path][?at=MULTIADDR&at=...]       who has it: addresses of providers, each ending in /p2p/...
@@ -15,6 +15,7 @@ use cid::Cid;
 use holdfast_content::plain::add::check_name;
 
 use crate::home::ProviderAddr;
+use crate::share::link::{PrivateLink, PrivateLinkError};
 
 /// No link is longer.
 pub const LINK_BYTES_MAX: usize = 16 << 10;
@@ -32,6 +33,33 @@ pub struct Link {
     pub path: Vec<String>,
     /// Who has it.
     pub at: Vec<ProviderAddr>,
+}
+
+/// A public link or a private one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnyLink {
+    Public(Link),
+    Private(PrivateLink),
+}
+
+/// Why text is neither.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AnyLinkError {
+    #[error(transparent)]
+    Public(#[from] LinkError),
+    #[error(transparent)]
+    Private(#[from] PrivateLinkError),
+}
+
+impl FromStr for AnyLink {
+    type Err = AnyLinkError;
+
+    fn from_str(text: &str) -> Result<AnyLink, AnyLinkError> {
+        Ok(match text.trim().starts_with(crate::share::link::SCHEME) {
+            true => AnyLink::Private(text.parse()?),
+            false => AnyLink::Public(text.parse()?),
+        })
+    }
 }
 
 /// Why text is no link.
@@ -98,7 +126,7 @@ impl fmt::Display for Link {
 }
 
 /// Percent-encodes all but letters, digits, `-._~` and what is in `also`.
-fn encode(text: &str, also: &str) -> String {
+pub(crate) fn encode(text: &str, also: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         let c = char::from(byte);

@@ -213,7 +213,7 @@ pub struct DriveRecords;
 
 impl RecordRules for DriveRecords {
     fn judge(&self, key: &RecordKey, new: &[u8], kept: Option<&[u8]>) -> RecordVerdict {
-        if matches!(key.kind, RecordKind::WatchBundle | RecordKind::WatchLog) {
+        if matches!(key.kind, RecordKind::WatchBundle | RecordKind::WatchLog | RecordKind::Share) {
             return judge_part(&key.name, new, kept);
         }
         let Ok(name) = <[u8; 32]>::try_from(key.name.as_slice()) else {
@@ -224,7 +224,9 @@ impl RecordRules for DriveRecords {
             RecordKind::Head => judge_head(&name, new, kept),
             RecordKind::Claim => RecordVerdict::Invalid("terms are claimed, not put".into()),
             RecordKind::Revocations => judge_revocations(&name, new, kept),
-            RecordKind::WatchBundle | RecordKind::WatchLog => judge_part(&key.name, new, kept),
+            RecordKind::WatchBundle | RecordKind::WatchLog | RecordKind::Share => {
+                judge_part(&key.name, new, kept)
+            }
         }
     }
 
@@ -248,7 +250,7 @@ fn judge_keyring(drive: &DriveName, new: &[u8], kept: Option<&[u8]>) -> RecordVe
     }
 }
 
-/// What owner and watchers leave for each other: signed by whom the name says, and the higher number wins.
+/// What owner and watchers leave for each other, and the owner for who has a link: signed by whom the name says, and the higher number wins.
 fn judge_part(name: &[u8], new: &[u8], kept: Option<&[u8]>) -> RecordVerdict {
     let new = match Part::verify(name, new) {
         Ok(part) => part,

@@ -32,7 +32,7 @@ use serde_bytes::ByteBuf;
 
 use crate::control::ProgressSink;
 use crate::drive::ledger::{
-    GrantRow, Holder, Imported, PieceId, PieceRow, ProviderRow, StripePiece, StripeRow,
+    GrantRow, Holder, Imported, PieceId, PieceRow, ProviderRow, ShareRow, StripePiece, StripeRow,
 };
 use crate::home::{Policy, ProviderAddr, Recovered, SURVIVE_LOSSES_MAX};
 use crate::records::{HeadValue, head_key, keyring_key};
@@ -489,6 +489,9 @@ fn import(mut log: Log, body: &HeadBody, owner: [u8; 32], now: u64, copies: u16)
         let said = entry.body();
         let row = PieceRow::public(said.raw_len, copies, said.receipt.to_vec());
         found.pieces.insert(said.piece, row);
+    }
+    for entry in log.shares() {
+        found.shares.insert(entry.body().piece, ShareRow::new(entry.body().receipt.to_vec()));
     }
     for entry in log.watches() {
         found.grants.insert(entry.body().piece, GrantRow::new(entry.body().receipt.to_vec()));

@@ -5,7 +5,7 @@
 //! the deadline holds whatever the network does. A slot of a stripe that is out of reach is decoded from the others (`decode`).
 //! Refuses to retry beyond the deadline: the reader decides.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,23 @@ const HEDGE_MAX: Duration = Duration::from_millis(2000);
 /// Ranges asked in one request; the provider's own limit is higher.
 const RANGES_MAX: usize = 64;
 
+/// From where the seeds of slots are had.
+pub enum Seeds {
+    /// They follow from the drive's mask key.
+    Key([u8; 32]),
+    /// These were given, and no others: of what a private link shows.
+    Given(HashMap<(PieceId, u16), mask::SlotSeed>),
+}
+
+impl Seeds {
+    fn of(&self, piece: PieceId, slot: u16) -> Option<mask::SlotSeed> {
+        match self {
+            Seeds::Key(key) => Some(slots::seed(key, piece, slot)),
+            Seeds::Given(seeds) => seeds.get(&(piece, slot)).cloned(),
+        }
+    }
+}
+
 /// Slots that gave bytes which do not match, or were refused for good; the audit worker asks them next.
 pub type Suspicions = Mutex<HashSet<(PieceId, u16)>>;
 
@@ -51,7 +68,7 @@ pub struct Sources {
 /// The `Retriever` of a mounted drive. Made before the drive is open, joined with its sources after.
 pub struct NetRetriever {
     runtime: Handle,
-    mask_key: [u8; 32],
+    seeds: Seeds,
     sources: ArcSwapOption<Sources>,
     /// See [`Suspicions`].
     pub suspicions: Suspicions,
@@ -59,8 +76,8 @@ pub struct NetRetriever {
 
 impl NetRetriever {
     /// Answers `NotFound` until it is joined.
-    pub fn new(runtime: Handle, mask_key: [u8; 32]) -> Self {
-        Self { runtime, mask_key, sources: ArcSwapOption::empty(), suspicions: Mutex::default() }
+    pub fn new(runtime: Handle, seeds: Seeds) -> Self {
+        Self { runtime, seeds, sources: ArcSwapOption::empty(), suspicions: Mutex::default() }
     }
 
     /// From now on it asks these.
@@ -210,7 +227,7 @@ impl NetRetriever {
                 return false;
             }
         };
-        let seed = slots::seed(&self.mask_key, answer.piece, answer.slot);
+        let Some(seed) = self.seeds.of(answer.piece, answer.slot) else { return false };
         let mut clean = true;
         for ((n, want), masked) in answer.wants.into_iter().zip(parts) {
             match unmask(&seed, &want, masked) {

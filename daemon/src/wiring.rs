@@ -43,6 +43,10 @@ impl DurabilitySource for EngineDurability {
         self.0.upgrade()?.head.published_sequence()
     }
 
+    fn shared_blocks(&self) -> Option<Vec<[u8; 32]>> {
+        crate::share::owner::blocks(&*self.0.upgrade()?)
+    }
+
     fn sent_bytes(&self) -> u64 {
         self.0.upgrade().map_or(0, |engine| engine.sent_bytes.load(Ordering::Relaxed))
     }

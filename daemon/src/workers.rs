@@ -7,6 +7,7 @@
 //!                        ▲                                               pin: brings back what shall stay
 //!                        └──────stripe rows── stripe: makes stripes of copies    public: drops what is public and placed
 //!
+//! share: renews what private links lead to
 //! watch: takes over what watchers placed while this machine was off, before anything is placed anew; leaves them what they need
 //! ```
 //!
@@ -21,5 +22,6 @@ pub mod publish;
 pub mod repair;
 pub mod retain;
 pub mod seal;
+pub mod share;
 pub mod stripe;
 pub mod watch;

@@ -14,7 +14,7 @@ use crate::deal::{
 };
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest, SignedManifest};
 use crate::peer_set::PeerSet;
-use crate::permit::{PERMIT_BYTES_MAX, PermitBody, REVOCATIONS_BYTES_MAX, Revocations, SignedPermit};
+use crate::permit::{PERMIT_RANGES_BYTES_MAX, PermitBody, REVOCATIONS_BYTES_MAX, Revocations, SignedPermit};
 use crate::provider::store::{records, row::DealRow};
 use crate::record::RecordKey;
 use crate::term::{SignedClaim, Standing};
@@ -91,8 +91,16 @@ fn permit(bytes: &[u8]) {
     if let Ok(permit) = SignedPermit::from_bytes(bytes) {
         assert_eq!(permit.as_bytes(), bytes, "two encodings of one permit");
     }
-    if let Ok(body) = codec::decode::<PermitBody>(bytes, PERMIT_BYTES_MAX) {
-        let _ = body.validate();
+    if let Ok(body) = codec::decode::<PermitBody>(bytes, PERMIT_RANGES_BYTES_MAX) {
+        let named = body.deals.iter().flatten();
+        let reads = named.map(|deal| (deal.deal, deal.ranges.first().copied().unwrap_or_default()));
+        let reads: Vec<_> = reads.collect();
+        if body.validate().is_ok() {
+            for (deal, (from, len)) in reads {
+                let len = u32::try_from(len).unwrap_or(u32::MAX);
+                assert!(body.reaches(&deal, from, len), "a permit that does not reach what it names");
+            }
+        }
     }
 }
 

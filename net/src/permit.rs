@@ -3,7 +3,8 @@
 //! ```text
 //! permit       by the client key   "holdfast permit v1\0" | b       who may (holder), with whom, until when:
 //!                                                                   read and audit the client's deals, and, where `place`
-//!                                                                   says how much, make deals in its name and push to them
+//!                                                                   says how much, make deals in its name and push to them;
+//!                                                                   of version 2: read these ranges of these deals, no more
 //! revocations  by the client key   "holdfast revocations v1\0" | b  holders whose permits count no more
 //! ```
 //!
@@ -18,12 +19,16 @@ use crate::codec::{self, CodecError, check_version};
 use crate::deal::{message, verify_key_signature};
 use crate::record::{RecordKey, RecordKind};
 
-/// The version written here.
+/// Permits for all deals of a client, and lists of revocations.
 pub const PERMIT_VERSION: u8 = 1;
+/// Permits for ranges of some deals: a program that knows none of them says so.
+pub const PERMIT_VERSION_RANGES: u8 = 2;
 /// Ed25519, BLAKE3.
 pub const PERMIT_SUITE: u8 = 1;
 /// The longest permit.
 pub const PERMIT_BYTES_MAX: usize = 1024;
+/// The longest permit for ranges.
+pub const PERMIT_RANGES_BYTES_MAX: usize = 64 << 10;
 /// Holders in one list.
 pub const REVOKED_MAX: usize = 256;
 /// The longest list.
@@ -44,6 +49,40 @@ pub struct Place {
     pub term: u64,
 }
 
+/// What of a deal's slot may be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PermitDeal {
+    /// The deal.
+    #[serde(rename = "d")]
+    pub deal: ByteArray<32>,
+    /// First byte and length of each range, ascending, with something between any two.
+    #[serde(rename = "r")]
+    pub ranges: Vec<(u64, u64)>,
+}
+
+impl PermitDeal {
+    fn is_sound(&self) -> bool {
+        let mut free = 0;
+        let mut ranges = self.ranges.iter();
+        let fits = ranges.all(|(from, len)| {
+            let apart = *from >= free && *len > 0;
+            // Of two that touch one is to be made.
+            free = from.checked_add(*len).and_then(|end| end.checked_add(1)).unwrap_or(u64::MAX);
+            apart && free < u64::MAX
+        });
+        fits && !self.ranges.is_empty()
+    }
+
+    /// Whether a range lies within one of these.
+    fn covers(&self, offset: u64, len: u32) -> bool {
+        let after = self.ranges.partition_point(|(from, _)| *from <= offset);
+        let within = after.checked_sub(1).and_then(|n| self.ranges.get(n));
+        let end = offset.checked_add(len.into());
+        within.zip(end).is_some_and(|((from, len), end)| end <= from.saturating_add(*len))
+    }
+}
+
 /// What a permit says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +90,9 @@ pub struct PermitBody {
     /// Whose deals it is about: it signs.
     #[serde(with = "serde_bytes")]
     pub client: [u8; 32],
+    /// These alone may be read, and nothing else be done; absent: all of the client's. In the order of their ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deals: Option<Vec<PermitDeal>>,
     /// Who may.
     #[serde(with = "serde_bytes")]
     pub holder: [u8; 32],
@@ -62,7 +104,7 @@ pub struct PermitBody {
     pub suite: u8,
     /// Unix seconds, by the provider's clock.
     pub until: u64,
-    /// [`PERMIT_VERSION`].
+    /// [`PERMIT_VERSION`], or [`PERMIT_VERSION_RANGES`] where deals are named.
     pub v: u8,
 }
 
@@ -84,9 +126,18 @@ pub struct SignedPermit {
 
 impl PermitBody {
     pub(crate) fn validate(&self) -> Result<(), CodecError> {
-        check_version(self.v, PERMIT_VERSION)?;
+        check_version(self.v, PERMIT_VERSION_RANGES)?;
         if self.suite != PERMIT_SUITE {
             return Err(CodecError::UnknownSuite(self.suite));
+        }
+        if self.deals.is_some() != (self.v == PERMIT_VERSION_RANGES) {
+            return Err(CodecError::Inconsistent("a permit's version"));
+        }
+        if let Some(deals) = &self.deals {
+            let sorted = deals.is_sorted_by(|a, b| a.deal < b.deal);
+            if self.place.is_some() || !sorted || !deals.iter().all(PermitDeal::is_sound) {
+                return Err(CodecError::Inconsistent("the deals that a permit is for"));
+            }
         }
         if self.client == self.holder {
             return Err(CodecError::Inconsistent("a permit for the client itself"));
@@ -108,16 +159,41 @@ impl PermitBody {
         let body = codec::encode(&self);
         let signature = key.sign(&message(PERMIT_DOMAIN, &body)).to_bytes();
         let bytes = codec::encode(&Envelope { body, signature });
+        self.check_len(bytes.len())?;
         Ok(SignedPermit { body: self, bytes })
+    }
+}
+
+impl PermitBody {
+    fn check_len(&self, len: usize) -> Result<(), CodecError> {
+        let max = if self.deals.is_some() { PERMIT_RANGES_BYTES_MAX } else { PERMIT_BYTES_MAX };
+        if len > max { Err(CodecError::TooLong { len, max }) } else { Ok(()) }
+    }
+
+    /// Of a deal, if this permit is for some alone and for this one among them.
+    fn of_deal(&self, deal: &[u8; 32]) -> Option<&PermitDeal> {
+        let deals = self.deals.as_ref()?;
+        deals.binary_search_by(|named| (*named.deal).cmp(deal)).ok().and_then(|n| deals.get(n))
+    }
+
+    /// Whether it is for some deals alone, and for this one among them.
+    pub fn names(&self, deal: &[u8; 32]) -> bool {
+        self.of_deal(deal).is_some()
+    }
+
+    /// Whether this range of this deal's slot may be read by it.
+    pub fn reaches(&self, deal: &[u8; 32], offset: u64, len: u32) -> bool {
+        self.of_deal(deal).is_some_and(|named| named.covers(offset, len))
     }
 }
 
 impl SignedPermit {
     /// Decodes and verifies.
     pub fn from_bytes(bytes: &[u8]) -> Result<SignedPermit, CodecError> {
-        let envelope: Envelope = codec::decode(bytes, PERMIT_BYTES_MAX)?;
-        let body: PermitBody = codec::decode(&envelope.body, PERMIT_BYTES_MAX)?;
+        let envelope: Envelope = codec::decode(bytes, PERMIT_RANGES_BYTES_MAX)?;
+        let body: PermitBody = codec::decode(&envelope.body, PERMIT_RANGES_BYTES_MAX)?;
         body.validate()?;
+        body.check_len(bytes.len())?;
         let signed = message(PERMIT_DOMAIN, &envelope.body);
         verify_key_signature(&body.client, &signed, &envelope.signature, "permit")?;
         Ok(SignedPermit { body, bytes: bytes.to_vec() })
@@ -217,6 +293,7 @@ mod tests {
         let public = |seed| signing_key(seed).verifying_key().to_bytes();
         PermitBody {
             client: public(1),
+            deals: None,
             holder: public(2),
             place: Some(Place { bytes: 9, daily: 5, term: 100 }),
             provider: None,
@@ -243,8 +320,51 @@ mod tests {
         assert!(one.holds(&peer, 0) && !one.holds(b"another", 0));
         let nobody = PermitBody { provider: Some(ByteBuf::from(vec![1])), ..permit() };
         assert!(nobody.sign(&signing_key(1)).is_err());
-        let newer = PermitBody { v: 2, ..permit() };
-        assert_eq!(newer.sign(&signing_key(1)), Err(CodecError::Newer { found: 2, known: 1 }));
+        let newer = PermitBody { v: 3, ..permit() };
+        assert_eq!(newer.sign(&signing_key(1)), Err(CodecError::Newer { found: 3, known: 2 }));
+    }
+
+    #[test]
+    fn ranges_reach_no_further_than_they_say() {
+        let deal = |n: u8, ranges: &[(u64, u64)]| PermitDeal {
+            deal: ByteArray::new([n; 32]),
+            ranges: ranges.to_vec(),
+        };
+        let of = |deals: Vec<PermitDeal>| PermitBody {
+            deals: Some(deals),
+            place: None,
+            v: PERMIT_VERSION_RANGES,
+            ..permit()
+        };
+        let some = of(vec![deal(1, &[(0, 10), (20, 5)]), deal(3, &[(7, 1)])]);
+        let signed = some.sign(&signing_key(1)).unwrap();
+        assert_eq!(SignedPermit::from_bytes(signed.as_bytes()).unwrap(), signed);
+        let reads = |n: u8, offset, len| signed.body().reaches(&[n; 32], offset, len);
+        assert!(reads(1, 0, 10) && reads(1, 9, 1) && reads(1, 20, 5) && reads(3, 7, 1));
+        for (n, offset, len) in
+            [(1, 0, 11), (1, 9, 2), (1, 10, 1), (1, 19, 2), (1, 24, 2), (3, 6, 1), (2, 7, 1)]
+        {
+            assert!(!reads(n, offset, len), "{n}: {len} bytes at {offset}");
+        }
+        assert!(!reads(1, u64::MAX, 2) && signed.body().names(&[3; 32]) && !signed.body().names(&[2; 32]));
+        let whole = permit().sign(&signing_key(1)).unwrap();
+        assert!(!whole.body().names(&[1; 32]), "a permit for all deals is for no ranges");
+        let refused = [
+            of(vec![deal(3, &[(7, 1)]), deal(1, &[(0, 1)])]),
+            of(vec![deal(1, &[(0, 1)]), deal(1, &[(7, 1)])]),
+            of(vec![deal(1, &[])]),
+            of(vec![deal(1, &[(0, 0)])]),
+            of(vec![deal(1, &[(0, 5), (5, 5)])]),
+            of(vec![deal(1, &[(9, 5), (2, 1)])]),
+            of(vec![deal(1, &[(u64::MAX, 1)])]),
+            PermitBody { place: permit().place, ..of(vec![deal(1, &[(0, 1)])]) },
+            PermitBody { v: PERMIT_VERSION, ..of(vec![deal(1, &[(0, 1)])]) },
+            PermitBody { deals: None, ..of(Vec::new()) },
+            of((0..4_000).map(|_| deal(1, &[(0, 1)])).collect()),
+        ];
+        for (n, body) in refused.into_iter().enumerate() {
+            assert!(body.sign(&signing_key(1)).is_err(), "{n}");
+        }
     }
 
     #[test]

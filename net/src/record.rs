@@ -29,6 +29,8 @@ pub enum RecordKind {
     WatchLog,
     /// Whose permits a client has taken back ([`crate::permit::Revocations`]), under the client's key.
     Revocations,
+    /// What a private link leads to: a part of it, under the key that the link names and the part's number.
+    Share,
 }
 
 impl From<RecordKind> for u8 {
@@ -40,6 +42,7 @@ impl From<RecordKind> for u8 {
             RecordKind::WatchBundle => 4,
             RecordKind::WatchLog => 5,
             RecordKind::Revocations => 6,
+            RecordKind::Share => 7,
         }
     }
 }
@@ -55,6 +58,7 @@ impl TryFrom<u8> for RecordKind {
             4 => Ok(RecordKind::WatchBundle),
             5 => Ok(RecordKind::WatchLog),
             6 => Ok(RecordKind::Revocations),
+            7 => Ok(RecordKind::Share),
             _ => Err(CodecError::Inconsistent("an unknown kind of record")),
         }
     }

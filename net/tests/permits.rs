@@ -8,11 +8,13 @@ use std::sync::Arc;
 use common::{Running, SOON, Slot, client, key, session};
 use holdfast_net::client::{Priority, PutOutcome};
 use holdfast_net::env::{Clock as _, SystemClock};
-use holdfast_net::permit::{PERMIT_SUITE, PERMIT_VERSION, PermitBody, Place, Revocations};
+use holdfast_net::permit::{
+    PERMIT_SUITE, PERMIT_VERSION, PERMIT_VERSION_RANGES, PermitBody, PermitDeal, Place, Revocations,
+};
 use holdfast_net::{
     ByteRange, DealProposal, ErrorCode, NetError, PeerId, Session, SignedPermit, SignedProposal, SigningKey,
 };
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteArray, ByteBuf};
 
 const OWNER: u8 = 1;
 const WATCHER: u8 = 2;
@@ -25,6 +27,7 @@ fn public(seed: u8) -> [u8; 32] {
 fn body(place: Option<Place>) -> PermitBody {
     PermitBody {
         client: public(OWNER),
+        deals: None,
         holder: public(WATCHER),
         place,
         provider: None,
@@ -208,4 +211,52 @@ async fn what_was_taken_back_counts_no_more_in_sessions_under_way_as_well() {
     let own = slot(7, running.peer());
     own.store(&watcher).await;
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_permit_for_ranges_reads_these_and_does_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(dir.path()).await;
+    let net = client().await;
+    let owner = session(&net, &running, &key(OWNER)).await;
+    let (named, other) = (slot_of(OWNER, 5, running.peer()), slot_of(OWNER, 6, running.peer()));
+    named.store(&owner).await;
+    other.store(&owner).await;
+    let deal = named.proposal.deal_id();
+    let ranges = vec![(100, 50), (LEN as u64 - 10, 10)];
+    let some = |deal: [u8; 32], ranges: Vec<(u64, u64)>| PermitBody {
+        deals: Some(vec![PermitDeal { deal: ByteArray::new(deal), ranges }]),
+        v: PERMIT_VERSION_RANGES,
+        ..body(None)
+    };
+
+    let strangers = client().await;
+    let reader = session(&strangers, &running, &key(WATCHER)).await;
+    reader.present(some(deal.0, ranges).sign(&key(OWNER)).unwrap()).await.unwrap();
+    let read = async |slot: &Slot, ranges: &[(u64, u32)]| {
+        let ranges: Vec<ByteRange> = ranges.iter().map(|(from, len)| ByteRange::new(*from, *len)).collect();
+        reader.read(slot.proposal.deal_id(), &ranges, Priority::Interactive, SOON).await
+    };
+    let bytes = read(&named, &[(100, 50), (LEN as u64 - 10, 10)]).await.unwrap();
+    assert_eq!((&bytes[0], &bytes[1]), (&named.bytes.slice(100..150), &named.bytes.slice(LEN - 10..)));
+    for outside in [(99, 2), (149, 2), (0, 1), (100, 51)] {
+        assert_eq!(code(read(&named, &[(100, 50), outside]).await), ErrorCode::Unauthorized, "{outside:?}");
+    }
+    assert_eq!(code(read(&other, &[(100, 50)]).await), ErrorCode::NotFound, "a deal that it does not name");
+    assert_eq!(code(reader.audit(deal, &named.audit(), SOON).await), ErrorCode::NotFound);
+    assert_eq!(code(reader.receipt(&named.proposal).await), ErrorCode::NotFound);
+    assert_eq!(code(reader.release(deal).await), ErrorCode::NotFound);
+    reader.present(some([7; 32], vec![(0, 10)]).sign(&key(OWNER)).unwrap()).await.unwrap();
+    assert_eq!(code(read(&named, &[(100, 50)]).await), ErrorCode::NotFound, "a newer permit takes its place");
+    // Taken back.
+    reader.present(some(deal.0, vec![(0, 10)]).sign(&key(OWNER)).unwrap()).await.unwrap();
+    read(&named, &[(0, 10)]).await.unwrap();
+    let list = Revocations::new(public(OWNER), [public(WATCHER)], 1).sign(&key(OWNER)).unwrap();
+    owner.put_record(&Revocations::key(&public(OWNER)), &list).await.unwrap();
+    assert_eq!(code(read(&named, &[(0, 10)]).await), ErrorCode::NotFound);
+    running.stop().await;
+}
+
+fn slot_of(owner: u8, seed: u8, provider: PeerId) -> Slot {
+    Slot::new(LEN, seed, &key(owner), provider)
 }

@@ -28,6 +28,7 @@ mod reference;
 mod retention;
 mod rogue;
 mod roundtrip;
+mod share;
 mod small;
 mod snapshots;
 mod standing;
@@ -148,6 +149,8 @@ const TESTS: &[Test] = &[
         rogue::reads_and_moves_nothing,
     )),
     waiting(test("words_lead_to_what_watchers_placed", FUSE, 300, watch::words_are_enough)),
+    waiting(test("a_private_link_leads_to_what_was_shared", FUSE, 400, share::leads_to_what_was_shared)),
+    waiting(test("words_bring_private_links_back", FUSE, 300, share::words_bring_them_back)),
     test("a_quota_smaller_than_the_data", FUSE, 900, quota::smaller_than_the_data),
     test("what_is_pinned_stays_here", FUSE, 300, quota::pinned),
     test("snapshots_show_what_was_and_give_it_back", FUSE, 300, snapshots::past_and_back),

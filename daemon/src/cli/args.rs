@@ -14,8 +14,10 @@ pub use proofs::*;
 pub use provide::*;
 
 mod plain;
+mod share;
 mod watch;
 
+pub use share::*;
 pub use watch::*;
 
 pub use plain::{ExportArgs, GetArgs, ImportArgs, PublishArgs, ServeArgs, Switch, UnpublishArgs};
@@ -81,7 +83,13 @@ pub enum Command {
     Unpublish(UnpublishArgs),
     /// List what is published
     Published,
-    /// Fetch what is public, from anywhere: every block is checked. Needs no drive
+    /// Let whoever gets a link read a file or folder, as it is now: the link has the key in it
+    Share(ShareArgs),
+    /// List what is shared by links, and the links
+    Shares,
+    /// End a link; who has read what it shows may keep it
+    Unshare(UnshareArgs),
+    /// Fetch what a link leads to, public or private, on any machine: every block is checked. Needs no drive
     Get(GetArgs),
     /// Write a file or folder to a CAR file, as IPFS programs read it: not encrypted, under the CID that `ipfs add` gives it
     Export(ExportArgs),

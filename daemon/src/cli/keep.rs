@@ -25,7 +25,7 @@ pub(super) fn call<T: DeserializeOwned>(home: &Home, what: KeepRequest) -> Resul
 }
 
 /// What stands at `path`, which must be on the mounted drive.
-fn target(home: &Home, path: &Path) -> Result<Target, Failure> {
+pub(super) fn target(home: &Home, path: &Path) -> Result<Target, Failure> {
     let found = |path: &Path| {
         std::fs::symlink_metadata(path)
             .map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", path.display())))

@@ -21,6 +21,7 @@ mod provider;
 mod public;
 mod restore;
 mod running;
+mod share;
 mod undelete;
 mod watch;
 
@@ -61,6 +62,9 @@ pub fn main() -> i32 {
         Command::Unpublish(args) => public::unpublish(&cli, args),
         Command::Published => public::published(&cli),
         Command::Get(args) => public::get(&cli, args),
+        Command::Share(args) => share::share(&cli, args),
+        Command::Shares => share::shares(&cli),
+        Command::Unshare(args) => share::unshare(&cli, args),
         Command::Export(args) => plain::export(&cli, args),
         Command::Import(args) => plain::import(&cli, args),
         Command::Watch(args) => watch::run(&cli, args),

@@ -18,6 +18,7 @@ use crate::{
     control::{Client, ProgressLine, PublicRequest, PublicationReport, PublicationsReport, Request},
     get::{GetError, SourcesFailed, get as fetch},
     home::Home,
+    link::AnyLink,
     plain::{
         TreeError,
         add::{AddOptions, add_path},
@@ -106,16 +107,17 @@ pub fn published(cli: &Cli) -> Outcome {
 }
 
 pub fn get(cli: &Cli, args: &GetArgs) -> Outcome {
+    let link = match &args.link {
+        AnyLink::Public(link) => link,
+        AnyLink::Private(link) => return super::share::get(cli, link, args),
+    };
+    let out = args.destination();
+    let out =
+        out.ok_or_else(|| Failure::new(Exit::Usage, "where to write it is not said: DEST, or --out PATH"))?;
     let mut progress = Progress::new(cli.json);
     let runtime = runtime()?;
-    let report = fetch(
-        &runtime,
-        &args.link,
-        &args.peers,
-        &args.gateways,
-        &args.out,
-        &mut telling(&mut progress, "fetching"),
-    )?;
+    let report =
+        fetch(&runtime, link, &args.peers, &args.gateways, out, &mut telling(&mut progress, "fetching"))?;
     drop(progress);
     print(cli.json, &report, &report.render())
 }

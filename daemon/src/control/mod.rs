@@ -22,6 +22,7 @@ mod public;
 pub mod render;
 pub mod report;
 mod server;
+mod share;
 mod short;
 mod watch;
 
@@ -34,6 +35,7 @@ pub use provider::*;
 pub use public::*;
 pub use report::*;
 pub use server::{Answers, ControlHandler, ProgressSink, Server};
+pub use share::*;
 pub use watch::*;
 
 #[cfg(test)]

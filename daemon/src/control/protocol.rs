@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{PublicRequest, WatchRequest};
+use super::{PublicRequest, ShareRequest, WatchRequest};
 use crate::home::ProviderAddr;
 
 /// A request line is at most this long.
@@ -44,6 +44,10 @@ pub enum Request {
     /// What is published. Answer: as each says.
     Public {
         what: PublicRequest,
+    },
+    /// What is shared by private links. Answer: as each says.
+    Share {
+        what: ShareRequest,
     },
     /// Who may repair with this machine off. Answer: as each says.
     Watch {

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     ControlError, ErrorKind, KeepRequest, ProgressLine, ProvidersReport, PublicRequest, Request, SealReport,
-    StatusReport, SyncReport, UnmountReport, VerifyReport, WatchRequest,
+    ShareRequest, StatusReport, SyncReport, UnmountReport, VerifyReport, WatchRequest,
     protocol::{REQUEST_BYTES_MAX, Response},
 };
 use crate::doctor::DriveFacts;
@@ -53,6 +53,8 @@ pub trait ControlHandler: Send + Sync + 'static {
     async fn public(&self, what: PublicRequest) -> Answer<serde_json::Value>;
     /// The answer has the shape that the request names.
     async fn watch(&self, what: WatchRequest) -> Answer<serde_json::Value>;
+    /// The answer has the shape that the request names.
+    async fn share(&self, what: ShareRequest) -> Answer<serde_json::Value>;
     async fn provider_list(&self) -> Answer<ProvidersReport>;
     async fn provider_add(&self, provider: ProviderAddr) -> Answer<ProvidersReport>;
     async fn provider_remove(&self, peer_id: String) -> Answer<ProvidersReport>;
@@ -226,6 +228,7 @@ impl<T: ControlHandler> Answers for T {
                 .await
                 .unwrap_or_else(|error| Err(ControlError::internal(error))),
             Request::Watch { what } => handler.watch(what).await,
+            Request::Share { what } => handler.share(what).await,
             Request::ProviderList {} => value(handler.provider_list().await),
             Request::ProviderAdd { provider } => value(handler.provider_add(provider).await),
             Request::ProviderRemove { peer_id } => value(handler.provider_remove(peer_id).await),

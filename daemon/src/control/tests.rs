@@ -74,6 +74,9 @@ impl ControlHandler for Fake {
     async fn public(&self, _: PublicRequest) -> Answer<serde_json::Value> {
         Err(ControlError::internal("no"))
     }
+    async fn share(&self, _: ShareRequest) -> Answer<serde_json::Value> {
+        Err(ControlError::internal("no"))
+    }
     async fn watch(&self, _: WatchRequest) -> Answer<serde_json::Value> {
         Err(ControlError::internal("no"))
     }

@@ -17,6 +17,7 @@
 //!   chain                  ChainEnd      what the next entry follows
 //!   rel/<deal id, 32>      Release       a copy that is to be given up, once a published head says so
 //!   watch/<capability, 16> GrantRow      who may repair with the owner away
+//!   share/<link, 16>       ShareRow      what private links show, or showed
 //!   note/<name>            bytes         the head as it was published (head.rs)
 //! ```
 
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use holdfast_content::placement::ChainEnd;
+use holdfast_content::share::ShareId;
 use holdfast_content::watch::CapabilityId;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -37,6 +39,7 @@ mod memory;
 mod public;
 mod release;
 mod rows;
+mod shares;
 mod stripes;
 mod survival;
 #[cfg(test)]
@@ -50,6 +53,8 @@ pub use release::Release;
 pub use rows::{
     Holder, Intent, Lost, PieceRow, ProviderRow, ProviderState, PublicRow, SlotRow, StripePiece, StripeRow,
 };
+pub use shares::ShareRow;
+pub(crate) use shares::decode_share;
 pub use stripes::{Said, Sign};
 pub use survival::Form;
 
@@ -117,6 +122,7 @@ struct State {
     /// Pieces that went since the start: who listed the drive's pieces before does not bring them back.
     given_up: BTreeSet<PieceId>,
     grants: BTreeMap<CapabilityId, GrantRow>,
+    shares: BTreeMap<ShareId, ShareRow>,
     /// By piece or stripe.
     hearsay: HashMap<PieceId, Vec<(u16, Holder)>>,
 }
@@ -231,6 +237,11 @@ impl Ledger {
             let id = k.get(grants::WATCH.len()..).and_then(|s| CapabilityId::try_from(s).ok());
             let id = id.ok_or_else(|| LedgerError::BadRow("capability key".into(), "length".into()))?;
             state.grants.insert(id, decode_grant(&k, &v)?);
+        }
+        for (k, v) in rows.scan(shares::SHARE)? {
+            let id = k.get(shares::SHARE.len()..).and_then(|s| ShareId::try_from(s).ok());
+            let id = id.ok_or_else(|| LedgerError::BadRow("link key".into(), "length".into()))?;
+            state.shares.insert(id, decode_share(&k, &v)?);
         }
         if let Some((k, v)) = rows.scan(CHAIN)?.first() {
             state.chain = decode(k, v)?;
@@ -494,7 +505,8 @@ impl Ledger {
         let pieces = found.pieces.iter().map(|(id, row)| (key(PIECE, id), Some(encode(row))));
         let providers = found.providers.iter().map(|(p, row)| (key(PROVIDER, p), Some(encode(row))));
         let grants = found.grants.iter().map(|(id, row)| (key(grants::WATCH, id), Some(encode(row))));
-        let mut rows: Vec<LogRow> = log.chain(pieces).chain(providers).chain(grants).collect();
+        let shares = found.shares.iter().map(|(id, row)| (key(shares::SHARE, id), Some(encode(row))));
+        let mut rows: Vec<LogRow> = log.chain(pieces).chain(providers).chain(grants).chain(shares).collect();
         rows.push((CHAIN.to_vec(), Some(encode(&found.chain))));
         self.rows.commit(rows)?;
         let mut state = self.state.write();
@@ -503,6 +515,7 @@ impl Ledger {
         }
         state.providers.extend(found.providers);
         state.grants.extend(found.grants);
+        state.shares.extend(found.shares);
         state.chain = found.chain;
         drop(state);
         self.bump();
@@ -552,6 +565,8 @@ pub struct Imported {
     pub providers: BTreeMap<Peer, ProviderRow>,
     /// The capabilities.
     pub grants: BTreeMap<CapabilityId, GrantRow>,
+    /// The private links.
+    pub shares: BTreeMap<ShareId, ShareRow>,
     /// What the next entry follows.
     pub chain: ChainEnd,
 }

@@ -1,6 +1,7 @@
 //! The drive's sessions with its providers, and what was measured of each.
 //!
-//! Owns one shared session for each provider, authenticated with the key that the drive made for that provider.
+//! Owns one shared session for each provider, authenticated with the key that the drive made for that provider; or with that of a
+//! private link, whose permits are shown then.
 //! Promises: a provider that fails is asked later than the others within seconds; one good answer brings it back; one that is
 //! found at another address than it was is told of, once, when a connection has stood there.
 //! Refuses to decide whether a provider is lost: the ledger and the audit worker do.
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use data_encoding::HEXLOWER;
 use holdfast_content::keys::DriveKeys;
 use holdfast_net::client::{Client, Session};
-use holdfast_net::{Multiaddr, NetError, PeerAddrs, PeerId};
+use holdfast_net::{Multiaddr, NetError, PeerAddrs, PeerId, SignedPermit, SigningKey};
 use parking_lot::Mutex;
 
 use super::ledger::{Ledger, Peer};
@@ -51,10 +52,18 @@ struct Link {
     last_ok: Option<Instant>,
 }
 
+/// As who providers are asked.
+enum Whose {
+    /// The drive's owner: a key for each provider.
+    Drive(Arc<DriveKeys>),
+    /// Somebody who has a private link: one key, and what it may read.
+    Link { holder: SigningKey, permits: HashMap<Peer, Vec<SignedPermit>> },
+}
+
 /// Every provider's session.
 pub struct Peers {
     client: Client,
-    keys: Arc<DriveKeys>,
+    whose: Whose,
     links: Mutex<HashMap<Peer, Link>>,
     /// Watchers may place slots of this drive: their deals are under a key of their own.
     watched: AtomicBool,
@@ -63,7 +72,16 @@ pub struct Peers {
 impl Peers {
     /// Nothing is dialled yet.
     pub fn new(client: Client, keys: Arc<DriveKeys>) -> Self {
-        Self { client, keys, links: Mutex::new(HashMap::new()), watched: AtomicBool::new(false) }
+        Self::of(client, Whose::Drive(keys))
+    }
+
+    /// For whoever has a private link.
+    pub fn of_link(client: Client, holder: SigningKey, permits: HashMap<Peer, Vec<SignedPermit>>) -> Self {
+        Self::of(client, Whose::Link { holder, permits })
+    }
+
+    fn of(client: Client, whose: Whose) -> Self {
+        Self { client, whose, links: Mutex::new(HashMap::new()), watched: AtomicBool::new(false) }
     }
 
     /// The node's client, for connections beside the shared ones.
@@ -72,8 +90,11 @@ impl Peers {
     }
 
     /// The key that this drive shows to that provider and to nobody else.
-    pub fn key_for(&self, peer: &Peer) -> holdfast_net::SigningKey {
-        self.keys.provider_auth(peer)
+    pub fn key_for(&self, peer: &Peer) -> SigningKey {
+        match &self.whose {
+            Whose::Drive(keys) => keys.provider_auth(peer),
+            Whose::Link { holder, .. } => holder.clone(),
+        }
     }
 
     /// The shared session, proven once; it reconnects and proves itself again by itself.
@@ -111,10 +132,18 @@ impl Peers {
 
     async fn prove(&self, session: &Session, peer: &Peer) -> Result<(), NetError> {
         session.authenticate(self.key_for(peer)).await?;
-        if self.watched.load(Ordering::Relaxed) {
-            session.authenticate(self.keys.watch().client()).await?;
+        match &self.whose {
+            Whose::Drive(keys) if self.watched.load(Ordering::Relaxed) => {
+                session.authenticate(keys.watch().client()).await
+            }
+            Whose::Drive(_) => Ok(()),
+            Whose::Link { permits, .. } => {
+                for permit in permits.get(peer).into_iter().flatten() {
+                    session.present(permit.clone()).await?;
+                }
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// From now on sessions prove the key of watchers' deals as well.

@@ -37,7 +37,7 @@ use crate::handler::{Handler, ProviderList, UnmountRequest};
 use crate::home::{CONFIG_VERSION, Home, ProviderAddr, Unlocked};
 use crate::metrics::{self, Endpoint, Page};
 use crate::restore::{self, Newest};
-use crate::retrieve::{NetRetriever, Sources};
+use crate::retrieve::{NetRetriever, Seeds, Sources};
 use crate::run::RunOptions;
 use crate::watch::logs::Logs;
 use crate::wiring::{JobRows, durability_of};
@@ -152,6 +152,7 @@ fn start_workers(engine: &Arc<Engine>, keyring: Vec<u8>, list: Arc<dyn ProviderL
     s.spawn(workers::stripe::StripeWorker::new(engine.clone()));
     s.spawn(workers::retain::RetainWorker::new(engine.clone()));
     s.spawn(workers::public::PublicWorker::new(engine.clone()));
+    s.spawn(workers::share::ShareWorker::new(engine.clone()));
 }
 
 /// Until something ends the mount. Answers the one who asked for it, if somebody did.
@@ -287,8 +288,8 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
     let finder = finder(home, &env);
     let client = Client::with_finder(node, env.clone(), ClientConfig::default(), finder);
     let peers = Arc::new(Peers::new(client, keys.clone()));
-    let mask_key = *keys.mask.as_bytes();
-    let retriever = Arc::new(NetRetriever::new(tokio::runtime::Handle::current(), mask_key));
+    let seeds = Seeds::Key(*keys.mask.as_bytes());
+    let retriever = Arc::new(NetRetriever::new(tokio::runtime::Handle::current(), seeds));
     let options = drive_options(home, unlocked, &policy);
     let place = (home.path().to_owned(), unlocked.store_keys());
 

@@ -72,6 +72,16 @@ fn watches() {
     seed("daemon-watch-state", &state::tests::sample().encode().unwrap());
 }
 
+fn shares() {
+    use crate::share::{link, object};
+    let note =
+        holdfast_content::share::ShareNote::new("/a/b", 1_800_000_000, 1_900_000_000, 3, 9, 2).unwrap();
+    seed("daemon-ledger-share", &cbor(&crate::drive::ledger::ShareRow::new(note.encode().unwrap())));
+    seed("daemon-share-object", &object::tests::sample(b"index").parts().unwrap()[0]);
+    seed("daemon-share-object", &object::ended().unwrap());
+    seed("daemon-private-link", link::tests::sample().to_string().as_bytes());
+}
+
 #[test]
 fn valid_values_are_seeds() {
     let peer = "12D3KooWGzJ3FZnGPJGLjjZ7Xc9oRkQhRhNq5xnYVvaAPkjCBxUM";
@@ -105,6 +115,7 @@ fn valid_values_are_seeds() {
         },
         Request::ProviderRemove { peer_id: peer.into() },
         Request::Public { what: PublicRequest::List {} },
+        Request::Share { what: crate::control::ShareRequest::End { which: "/a".into() } },
         Request::Watch { what: crate::control::WatchRequest::Revoke { which: "attic".into() } },
         Request::Public {
             what: PublicRequest::Publish {
@@ -165,6 +176,7 @@ fn valid_values_are_seeds() {
     .unwrap();
     seed("daemon-ledger-watch", &cbor(&crate::drive::ledger::GrantRow::new(note.encode().unwrap())));
     watches();
+    shares();
     let stripe = PieceRow::striped(StripeRow { parity: 2, pieces, entry: 9 }, vec![vec![1; 40]; 5]).unwrap();
     seed("daemon-ledger-piece", &cbor(&stripe));
     let root: cid::Cid = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH".parse().unwrap();

@@ -17,7 +17,7 @@
 
 mod config;
 mod error;
-mod files;
+pub(crate) mod files;
 mod keys;
 mod lock;
 pub mod mountpoint;

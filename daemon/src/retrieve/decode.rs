@@ -17,7 +17,6 @@ use holdfast_net::{ByteRange, DealId, NetError, mask};
 
 use super::{HEDGE_MAX, HEDGE_MIN, NetRetriever, Sources, is_suspicious, net_priority};
 use crate::drive::ledger::{Holder, PieceId, PieceRow};
-use crate::drive::slots;
 
 /// Choices of `k` sources that are tried for one block.
 const CHOICES_MAX: usize = 64;
@@ -158,8 +157,9 @@ impl NetRetriever {
             Ok(result) => result,
             Err(_) => Err(NetError::Timeout(until.saturating_duration_since(started))),
         };
-        let seed = slots::seed(&self.mask_key, at.stripe, slot);
-        let ranges = parts.and_then(|parts| fill(&seed, &asked, ranges, parts));
+        let seed = self.seeds.of(at.stripe, slot);
+        let seed = seed.ok_or_else(|| NetError::Invalid("a slot whose seed is not known".into()));
+        let ranges = parts.and_then(|parts| fill(&seed?, &asked, ranges, parts));
         Said { slot, holder, ranges, took: started.elapsed() }
     }
 
@@ -276,6 +276,7 @@ fn choices(n: usize, k: usize) -> impl Iterator<Item = Vec<usize>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::drive::slots;
     use holdfast_content::block::{CODEC_RAW, cid_of};
 
     #[test]

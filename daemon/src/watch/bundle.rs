@@ -183,7 +183,7 @@ impl Piece {
         self.shards.iter().map(|shard| ManifestPiece { id: shard.id, raw_len: shard.len }).collect()
     }
 
-    fn is_sound(&self, providers: usize) -> bool {
+    pub(crate) fn is_sound(&self, providers: usize) -> bool {
         let shape = self.shards.is_empty()
             || self.shape().is_some_and(|shape| {
                 shape.shard_len() == self.len && usize::from(shape.slots()) == self.slots.len()

@@ -269,6 +269,7 @@ pub fn compose(
         |client: &SigningKey, provider: Option<&Peer>, place: Option<Place>| -> anyhow::Result<ByteBuf> {
             let body = PermitBody {
                 client: client.verifying_key().to_bytes(),
+                deals: None,
                 holder,
                 place,
                 provider: provider.map(|peer| ByteBuf::from(peer.clone())),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bundles       composed anew when placements changed, left with every provider of the drive
-//! revocations   likewise, under every key of the drive's deals, until each provider has them
+//! revocations   likewise, under every key of the drive's deals, until each provider has them; of private links as well
 //! logs          read at the start, before anything is repaired, and now and then: each entry is adopted, dismissed, or waits
 //! ```
 //!
@@ -90,7 +90,7 @@ pub struct WatchWorker {
     list: Arc<dyn ProviderList>,
     offers: HashMap<CapabilityId, Offer>,
     /// The list of revocations that was last left, and with whom.
-    revoked: (usize, BTreeSet<Peer>),
+    revoked: (u64, BTreeSet<Peer>),
     open: BTreeMap<CapabilityId, BTreeMap<u64, Open>>,
     places: HashMap<Peer, Known>,
     next_look: Option<Instant>,
@@ -214,14 +214,18 @@ impl WatchWorker {
         let engine = self.engine.clone();
         let keys = engine.keys.watch();
         let revoked = grants.iter().filter(|(_, row)| row.said().is_some_and(|note| note.revoked.is_some()));
-        let holders: Vec<[u8; 32]> = revoked
+        let mut holders: Vec<[u8; 32]> = revoked
             .map(|(id, _)| WatcherKeys::from_secret(&keys.secret(id)).holder.verifying_key().to_bytes())
             .collect();
+        // A client has one list: private links that were taken back stand in it, too.
+        let (links, ever) = crate::share::owner::taken_back(&engine);
+        let number = holders.len() as u64 + ever;
+        holders.extend(links);
         if holders.is_empty() {
             return Ok(());
         }
-        if self.revoked.0 != holders.len() {
-            self.revoked = (holders.len(), BTreeSet::new());
+        if self.revoked.0 != number {
+            self.revoked = (number, BTreeSet::new());
         }
         for peer in self.providers() {
             if self.revoked.1.contains(&peer) {
@@ -230,7 +234,7 @@ impl WatchWorker {
             let mut records = Vec::new();
             for client in [engine.peers.key_for(&peer), keys.client()] {
                 let public = client.verifying_key().to_bytes();
-                let list = Revocations::new(public, holders.iter().copied(), holders.len() as u64);
+                let list = Revocations::new(public, holders.iter().copied(), number);
                 records.push((Revocations::key(&public), list.sign(&client)?));
             }
             match give(&engine, &peer, records).await {
@@ -525,6 +529,9 @@ impl Worker for WatchWorker {
         let grants = engine.ledger.grants();
         if grants.is_empty() || engine.read_only().is_some() {
             engine.watched.set_looked();
+            if engine.read_only().is_none() {
+                self.take_back(&grants).await?;
+            }
             return Ok(Next::Idle);
         }
         let asked = self.providers();

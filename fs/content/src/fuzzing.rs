@@ -47,6 +47,12 @@ pub const DECODERS: &[(&str, fn(&[u8]))] = &[
         }
     }),
     ("content-watch-part", crate::watch::part::decode_any),
+    ("content-share-note", |bytes| {
+        if let Ok(note) = crate::share::ShareNote::decode(bytes) {
+            assert!(note.encode().is_ok_and(|again| again == bytes), "two encodings of one link");
+        }
+    }),
+    ("content-share-index", share_index),
     ("content-head-record", head_record),
     ("content-head-body", head_body),
     ("content-time", time),
@@ -60,6 +66,14 @@ static KEYS: LazyLock<DriveKeys> =
 
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+fn share_index(bytes: &[u8]) {
+    let Ok(index) = crate::share::index::ShareIndex::decode(bytes) else { return };
+    assert!(index.encode().is_ok_and(|again| again == bytes), "two encodings of one index");
+    for chunk in index.chunks() {
+        assert!(index.place(chunk).is_some() && chunk.codec().is_some(), "a chunk that lies nowhere");
+    }
 }
 
 fn words(bytes: &[u8]) {

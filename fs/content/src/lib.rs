@@ -47,6 +47,7 @@ pub mod plain;
 pub mod publication;
 pub mod retrieve;
 pub mod rng;
+pub mod share;
 pub mod tree;
 pub mod unixfs;
 mod varint;

@@ -26,6 +26,8 @@ const VERSION_STRIPE: u64 = 2;
 const VERSION_PUBLIC: u64 = 3;
 /// Repair capabilities; likewise.
 const VERSION_WATCH: u64 = 4;
+/// Private links; likewise.
+const VERSION_SHARE: u64 = 5;
 const SUITE: u64 = 1;
 const SIGNING_DOMAIN: &[u8] = b"holdfast-placement:";
 /// No entry is larger: a receipt with both signatures is a few hundred bytes.
@@ -34,7 +36,7 @@ pub const ENTRY_BYTES_MAX: usize = 8 << 10;
 const FIELD_BYTES_MAX: usize = 128;
 /// No receipt is longer.
 pub const RECEIPT_BYTES_MAX: usize = 4 << 10;
-/// The slot's number in an entry about a stripe, a public piece or a capability itself: no manifest has so many slots.
+/// The slot's number in an entry about a stripe, a public piece, a capability or a link itself: no manifest has so many slots.
 pub const STRIPE_ITSELF: u16 = u16::MAX;
 
 /// The checkpoint: keys from [`crate::keys::TreeDomain::Placement`].
@@ -60,6 +62,9 @@ pub enum PlacementAction {
     /// later entry says something else. Only the owner does.
     #[serde(rename = "watch")]
     Watch,
+    /// There is a private link of this id, and `receipt` is what the owner says of it ([`crate::share::ShareNote`]); likewise.
+    #[serde(rename = "share")]
+    Share,
 }
 
 /// What an entry says.
@@ -228,7 +233,7 @@ impl PlacementBody {
     /// Reads what is signed; `check` comes after the signature.
     pub(crate) fn decode(body: &[u8]) -> Result<Self, FormatError> {
         let found = dagcbor::peek_version(WHAT, body)?;
-        dagcbor::check_version(WHAT, found.version, VERSION_WATCH)?;
+        dagcbor::check_version(WHAT, found.version, VERSION_SHARE)?;
         dagcbor::check_version(WHAT, found.suite, SUITE)?;
         dagcbor::decode(WHAT, body, ENTRY_BYTES_MAX)
     }
@@ -256,6 +261,8 @@ impl PlacementBody {
             PlacementAction::Watch if !itself => {
                 Err(FormatError::malformed(WHAT, "a capability with a holder"))
             }
+            PlacementAction::Share if !itself => Err(FormatError::malformed(WHAT, "a link with a holder")),
+            PlacementAction::Share => crate::share::ShareNote::decode(&self.receipt).map(drop),
             PlacementAction::Watch => crate::watch::GrantNote::decode(&self.receipt).map(drop),
             PlacementAction::Public => crate::publication::PublicPiece::decode(&self.receipt).map(drop),
             PlacementAction::Add if self.slot == STRIPE_ITSELF => {
@@ -272,6 +279,7 @@ fn version_of(action: PlacementAction) -> u64 {
         PlacementAction::Stripe => VERSION_STRIPE,
         PlacementAction::Public => VERSION_PUBLIC,
         PlacementAction::Watch => VERSION_WATCH,
+        PlacementAction::Share => VERSION_SHARE,
     }
 }
 
@@ -286,7 +294,9 @@ pub enum LogError {
     #[error("the author may not place slots of this drive")]
     UnknownAuthor,
     /// Only the owner removes, and declares stripes and public pieces.
-    #[error("only the owner may remove a placement, or declare a stripe, a public piece or a capability")]
+    #[error(
+        "only the owner may remove a placement, or declare a stripe, a public piece, a capability or a link"
+    )]
     NotOwner,
     /// The author's entry before is missing: merge again when it is there.
     #[error("the author's chain is at {have}, the entry is number {found}")]
@@ -393,6 +403,11 @@ impl Log {
     /// The repair capabilities, as the owner's last words have them.
     pub fn watches(&self) -> impl Iterator<Item = &PlacementEntry> {
         self.in_force.values().filter(|entry| entry.body.action == PlacementAction::Watch)
+    }
+
+    /// The private links, likewise.
+    pub fn shares(&self) -> impl Iterator<Item = &PlacementEntry> {
+        self.in_force.values().filter(|entry| entry.body.action == PlacementAction::Share)
     }
 
     /// Every entry in force, removals that must be remembered included: what a checkpoint holds.

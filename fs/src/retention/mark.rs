@@ -64,6 +64,11 @@ impl Marks {
         Ok(())
     }
 
+    /// What private links show.
+    pub(super) fn shared(&mut self, digests: &[[u8; 32]]) {
+        digests.iter().for_each(|digest| self.block(digest));
+    }
+
     fn namespace(&mut self, inner: &Inner, root: &NodeRef) -> Result<(), DriveError> {
         let trees = &inner.parts.trees;
         let mut todo = vec![root.clone()];

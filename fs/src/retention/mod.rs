@@ -4,6 +4,7 @@
 //! rows of condemned pieces. Promises: a piece is condemned only when nothing that any kept commit, the published head, the present namespace or an open
 //! file reaches lies in it; between being condemned and being forgotten there is a grace period. Refuses to judge pieces of which this home has no rows (a
 //! restored drive keeps what it found), and never forgets what was not condemned.
+//! What private links show stays as well, whatever commit it was of; while that is not known nothing is condemned.
 //!
 //!     rule ─► commit rows go ─► mark from what is kept ─► condemn: its blocks' rows go, a row says when ─► grace ─► forget: its row, its file, its copies
 //!                                                     └─► compact: what lives in a mostly dead piece is written anew, a commit says where
@@ -83,7 +84,8 @@ impl Drive {
     /// Commits from the published one on stay, and those that are kept under a name. Without a published head nothing goes.
     pub fn prune(&self, rule: &RetentionRule, now: u64) -> Result<Pruned, DriveError> {
         let mut pruned = Pruned::default();
-        let Some(published) = self.inner.source().and_then(|source| source.published_sequence()) else {
+        let source = self.inner.source();
+        let Some(published) = source.as_ref().and_then(|source| source.published_sequence()) else {
             return Ok(pruned);
         };
         pruned.commits = self.drop_commits(rule, now, published)?;
@@ -93,6 +95,11 @@ impl Drive {
         let mut state = self.inner.hold_seals();
         self.follow_commits(published)?;
         marks.kept_commits(&self.inner)?;
+        // After the commits: what is being shared is held by its commit until it is listed here.
+        let Some(shared) = source.and_then(|source| source.shared_blocks()) else {
+            return Ok(pruned);
+        };
+        marks.shared(&shared);
         // In this order: who copies out of a deleted file before it is closed is seen by the second.
         marks.open_orphans(&self.inner)?;
         self.inner.parts.options.edges.hit("prune.orphans.after");

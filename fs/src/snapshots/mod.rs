@@ -11,6 +11,7 @@
 
 pub mod diff;
 pub mod label;
+pub mod shared;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

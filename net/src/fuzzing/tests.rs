@@ -5,9 +5,10 @@ use crate::deal::tests::{piece_cid, provider_key, signing_key};
 use crate::deal::{DealProposal, SignedAnswer};
 use crate::error::ErrorCode;
 use crate::manifest::{Manifest, ManifestPiece};
-use crate::permit::Place;
+use crate::permit::{PermitDeal, Place};
 use crate::record::RecordKind;
 use crate::wire::frame::{Frame, FrameKind};
+use serde_bytes::ByteArray;
 
 /// The first seeds of each decoder are valid values: they must still be among the committed ones, and still be accepted as
 /// what they are. `HOLDFAST_BLESS=1` adds what is missing.
@@ -96,6 +97,7 @@ fn deals() {
     let watcher = signing_key(5);
     let permit = PermitBody {
         client: body.client,
+        deals: None,
         holder: watcher.verifying_key().to_bytes(),
         place: Some(Place { bytes: 1 << 40, daily: 1 << 36, term: 1_000 }),
         provider: Some(serde_bytes::ByteBuf::from(body.provider.clone())),
@@ -104,6 +106,14 @@ fn deals() {
         v: 1,
     };
     seed("net-permit", &codec::encode(&permit));
+    let ranges = PermitBody {
+        deals: Some(vec![PermitDeal { deal: ByteArray::new([7; 32]), ranges: vec![(64, 4096), (9000, 1)] }]),
+        place: None,
+        v: 2,
+        ..permit.clone()
+    };
+    seed("net-permit", &codec::encode(&ranges));
+    seed("net-permit", ranges.sign(&client).unwrap().as_bytes());
     let permit = permit.sign(&client).unwrap();
     seed("net-permit", permit.as_bytes());
     let free = DealProposal { price: vec![], ..body.clone() };

@@ -40,11 +40,14 @@ pub(super) async fn run(inner: Arc<Inner>) {
 
 /// In a fixed order, so that the same is announced where it is too much.
 fn keys(inner: &Inner) -> Vec<DhtKey> {
-    let mut keys: Vec<DhtKey> = inner
-        .store
-        .records
+    let records = &inner.store.records;
+    // Of what a link leads to the first part is enough: its name ends with the part's number.
+    let shares =
+        records.of_kind(RecordKind::Share).into_iter().filter(|(key, _)| key.name.ends_with(&[0, 0]));
+    let mut keys: Vec<DhtKey> = records
         .of_kind(RecordKind::Keyring)
         .into_iter()
+        .chain(shares)
         .filter(|(_, by)| !inner.store.deals_of(&[*by], None, 1).is_empty())
         .map(|(key, _)| DhtKey::of_record(&key))
         .collect();

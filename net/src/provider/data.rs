@@ -221,7 +221,7 @@ async fn read(
     deal: DealId,
     ranges: Vec<ByteRange>,
 ) -> Result<Frame, WireError> {
-    let entry = inner.stored(session, &deal)?;
+    let entry = inner.readable(session, &deal, &ranges)?;
     check_ranges(&entry, &ranges)?;
     let worker = inner.clone();
     let file = Arc::new(blocking(move || worker.store.open_slot(&deal)).await?);

@@ -34,7 +34,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::deal::{DEAL_SUITE, DEAL_VERSION, DealId, ReceiptBody, SignedReceipt};
+use crate::deal::{ByteRange, DEAL_SUITE, DEAL_VERSION, DealId, ReceiptBody, SignedReceipt};
 use crate::env::Env;
 use crate::error::{ErrorCode, NetError};
 use crate::node::Node;
@@ -378,7 +378,9 @@ impl Inner {
         let may = |entry: &Entry| {
             let (peer, now) = (self.node.peer_id().to_bytes(), self.env.clock.unix_seconds());
             let permit = session.permitted(&entry.client, &peer, now);
-            permit.is_some_and(|permit| !push || permit.body().place.is_some())
+            permit.is_some_and(|permit| {
+                permit.body().deals.is_none() && (!push || permit.body().place.is_some())
+            })
         };
         let entry = self.store.entry(deal).filter(|entry| session.has(&entry.client) || may(entry));
         entry.ok_or_else(|| WireError::new(ErrorCode::NotFound, "no such deal"))
@@ -386,7 +388,31 @@ impl Inner {
 
     /// The same, if its slot is stored.
     fn stored(&self, session: &ClientSession, deal: &DealId) -> Result<Entry, WireError> {
-        let entry = self.permitted(session, deal, false)?;
+        Self::is_stored(self.permitted(session, deal, false)?)
+    }
+
+    /// A deal that may be read, if its slot is stored; by a permit for ranges no others than these. The ranges lie in the slot.
+    fn readable(
+        &self,
+        session: &ClientSession,
+        deal: &DealId,
+        ranges: &[ByteRange],
+    ) -> Result<Entry, WireError> {
+        let found = match self.stored(session, deal) {
+            Err(error) if error.code == ErrorCode::NotFound.number() => error,
+            other => return other,
+        };
+        let Some(entry) = self.store.entry(deal) else { return Err(found) };
+        let (peer, now) = (self.node.peer_id().to_bytes(), self.env.clock.unix_seconds());
+        let permit = session.permitted(&entry.client, &peer, now);
+        let Some(permit) = permit.filter(|permit| permit.body().names(&deal.0)) else { return Err(found) };
+        if !ranges.iter().all(|range| permit.body().reaches(&deal.0, range.offset, range.len)) {
+            return Err(WireError::new(ErrorCode::Unauthorized, "the permit does not reach there"));
+        }
+        Self::is_stored(entry)
+    }
+
+    fn is_stored(entry: Entry) -> Result<Entry, WireError> {
         match entry.state {
             DealState::Stored => Ok(entry),
             DealState::Taken => Err(WireError::new(ErrorCode::NotStored, "the slot has not been stored")),

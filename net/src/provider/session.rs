@@ -12,7 +12,7 @@ use super::config::ProviderLimits;
 use crate::deal::verify_key_signature;
 use crate::env::Env;
 use crate::error::ErrorCode;
-use crate::permit::{Revocations, SignedPermit};
+use crate::permit::{PERMIT_RANGES_BYTES_MAX, Revocations, SignedPermit};
 use crate::wire::life::Life;
 use crate::wire::limits::{KEYS_MAX, PERMITS_MAX};
 use crate::wire::message::{Ticket, WireError, session_key_message};
@@ -23,6 +23,8 @@ const STRANGER_MS: u64 = 10_000;
 /// Of one session, so that it takes many to use up what all share.
 const LONG_REQUESTS_MAX: usize = 8;
 const LONG_REPLIES_MAX: usize = 4;
+/// Bytes of all permits for ranges in one session: a drive and its watchers have one each.
+const RANGES_BYTES_MAX: usize = 2 * PERMIT_RANGES_BYTES_MAX;
 
 /// A client, from its hello to the end of its control stream.
 pub(super) struct ClientSession {
@@ -42,7 +44,7 @@ pub(super) struct ClientSession {
     begun_ms: u64,
     keys: Mutex<Vec<[u8; 32]>>,
     /// By client.
-    permits: Mutex<HashMap<[u8; 32], SignedPermit>>,
+    permits: Mutex<HashMap<[u8; 32], Arc<SignedPermit>>>,
 }
 
 impl ClientSession {
@@ -73,12 +75,27 @@ impl ClientSession {
         if !permits.contains_key(&permit.body().client) && permits.len() >= PERMITS_MAX {
             return Err(WireError::new(ErrorCode::Busy, "too many permits in one session"));
         }
-        permits.insert(permit.body().client, permit);
+        let long = |permit: &SignedPermit| match permit.body().deals {
+            Some(_) => permit.as_bytes().len(),
+            None => 0,
+        };
+        let others = permits.values().filter(|known| known.body().client != permit.body().client);
+        if long(&permit) > 0
+            && others.map(|known| long(known)).sum::<usize>() + long(&permit) > RANGES_BYTES_MAX
+        {
+            return Err(WireError::new(ErrorCode::Busy, "too long permits in one session"));
+        }
+        permits.insert(permit.body().client, Arc::new(permit));
         Ok(())
     }
 
     /// The permit for this client's deals, if there is one that has not ended.
-    pub(super) fn permitted(&self, client: &[u8; 32], provider: &[u8], now: u64) -> Option<SignedPermit> {
+    pub(super) fn permitted(
+        &self,
+        client: &[u8; 32],
+        provider: &[u8],
+        now: u64,
+    ) -> Option<Arc<SignedPermit>> {
         self.permits.lock().get(client).filter(|permit| permit.holds(provider, now)).cloned()
     }
 
@@ -88,10 +105,11 @@ impl ClientSession {
         permits.retain(|client, permit| *client != list.client || !list.names(&permit.body().holder));
     }
 
-    /// The keys that were proven, and the clients that permits are of.
+    /// The keys that were proven, and the clients that permits for all their deals are of.
     pub(super) fn clients(&self) -> Vec<[u8; 32]> {
         let mut all = self.keys();
-        all.extend(self.permits.lock().keys());
+        let permits = self.permits.lock();
+        all.extend(permits.values().filter(|p| p.body().deals.is_none()).map(|p| p.body().client));
         all
     }
 

@@ -1,11 +1,14 @@
 //! The arguments of commands about public data.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
 use holdfast_content::plain::Profile;
 
-use crate::{home::ProviderAddr, link::Link, provide::Change};
+use crate::{home::ProviderAddr, link::AnyLink, provide::Change};
 
 #[derive(Debug, Args)]
 pub struct ExportArgs {
@@ -90,15 +93,28 @@ fn parse_gateway(text: &str) -> Result<Change<SocketAddr>, String> {
 
 #[derive(Debug, Args)]
 pub struct GetArgs {
-    /// A link, as `holdfast publish` shows it; or a CID, ipfs://CID/path, /ipfs/CID/path
-    pub link: Link,
-    /// Where to write it: what is not there yet
+    /// A link, as `holdfast publish` or `holdfast share` shows it (in quotes); or a CID, ipfs://CID/path, /ipfs/CID/path
+    pub link: AnyLink,
+    /// Where to write it: what is not there yet [default, of a private link: its name, in the current folder]
+    #[arg(value_name = "DEST", conflicts_with = "out")]
+    pub dest: Option<PathBuf>,
+    /// The same
     #[arg(long, value_name = "PATH")]
-    pub out: PathBuf,
+    pub out: Option<PathBuf>,
     /// A provider, or any peer that speaks Bitswap, besides those in the link; may be given several times
     #[arg(long = "peer", value_name = "ADDRESS")]
     pub peers: Vec<ProviderAddr>,
     /// A trustless gateway: http://HOST:PORT; may be given several times
     #[arg(long = "gateway", value_name = "URL")]
     pub gateways: Vec<String>,
+    /// Whether to look for providers of a private link that moved on the local network (mDNS) as well
+    #[arg(long, env = "HOLDFAST_MDNS", value_name = "on|off", default_value = "on")]
+    pub mdns: Switch,
+}
+
+impl GetArgs {
+    /// Where it is to be written.
+    pub fn destination(&self) -> Option<&Path> {
+        self.dest.as_deref().or(self.out.as_deref())
+    }
 }

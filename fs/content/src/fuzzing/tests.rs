@@ -186,6 +186,22 @@ fn heads() {
     };
     let watch = PlacementEntry::sign(watch, &entry.chain_end(), KEYS.placement_signing()).unwrap();
     seed("content-placement", watch.bytes());
+    let note = crate::share::tests::sample().encode().unwrap();
+    seed("content-share-note", &note);
+    seed("content-share-index", &crate::share::index::tests::sample().encode().unwrap());
+    let share = PlacementFacts {
+        action: PlacementAction::Share,
+        piece: [9; 16],
+        raw_len: 0,
+        slot: STRIPE_ITSELF,
+        holder: Vec::new(),
+        slot_cid: Vec::new(),
+        deal: Vec::new(),
+        receipt: note,
+        time: 1_800_000_000,
+    };
+    let share = PlacementEntry::sign(share, &entry.chain_end(), KEYS.placement_signing()).unwrap();
+    seed("content-placement", share.bytes());
 }
 
 /// What nests without end must run out of patience before it runs out of stack.

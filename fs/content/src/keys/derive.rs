@@ -1,5 +1,6 @@
 //! One key for each purpose, derived from a generation's secret.
 
+use crate::share::ShareKeys;
 use crate::watch::WatchKeys;
 use ed25519_dalek::SigningKey;
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -22,6 +23,7 @@ pub(super) mod contexts {
     pub const MASK: &str = "holdfast 2026 slot mask v1";
     pub const PROVIDER_AUTH: &str = "holdfast 2026 provider auth v1";
     pub const WATCH: &str = "holdfast 2026 watch v1";
+    pub const SHARE: &str = "holdfast 2026 share v1";
 }
 
 /// A 32-byte secret: wiped when dropped, never printed.
@@ -172,6 +174,7 @@ pub struct DriveKeys {
     placement_signing: SigningKey,
     provider_auth: ProviderAuthKey,
     watch: WatchKeys,
+    share: ShareKeys,
 }
 
 impl DriveKeys {
@@ -193,6 +196,7 @@ impl DriveKeys {
             placement_signing: signer(contexts::PLACEMENT_SIGNING),
             provider_auth: ProviderAuthKey(key(contexts::PROVIDER_AUTH)),
             watch: WatchKeys::new(key(contexts::WATCH)),
+            share: ShareKeys::new(key(contexts::SHARE)),
         }
     }
 
@@ -220,6 +224,11 @@ impl DriveKeys {
     /// Makes the keys of repair capabilities.
     pub fn watch(&self) -> &WatchKeys {
         &self.watch
+    }
+
+    /// Makes the keys of private links.
+    pub fn share(&self) -> &ShareKeys {
+        &self.share
     }
 
     /// The key by which one provider knows this drive (`peer_id` in binary). Providers that compare notes cannot tell

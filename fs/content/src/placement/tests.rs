@@ -202,6 +202,33 @@ fn capabilities_are_declared_by_the_owner_and_changed_by_a_later_word() {
 }
 
 #[test]
+fn links_are_declared_by_the_owner_and_taken_back_by_a_later_word() {
+    let (owner, friend) = (owner(), SigningKey::from_bytes(&[7; 32]));
+    let mut note = crate::share::tests::sample();
+    let declared = |receipt: Vec<u8>| {
+        let (holder, slot_cid, deal) = (Vec::new(), Vec::new(), Vec::new());
+        let slot = STRIPE_ITSELF;
+        PlacementFacts { holder, slot_cid, deal, slot, receipt, ..facts(5, PlacementAction::Share) }
+    };
+    let keys = |key: &SigningKey| key.verifying_key().to_bytes();
+    let mut log = Log::new(keys(&owner), vec![keys(&friend)]);
+    let first = declared(note.encode().unwrap());
+    let of_friend = PlacementEntry::sign(first.clone(), &ChainEnd::default(), &friend).unwrap();
+    assert_eq!(log.merge(of_friend), Err(LogError::NotOwner));
+    assert!(PlacementEntry::sign(declared(b"no note".to_vec()), &ChainEnd::default(), &owner).is_err());
+    let held = PlacementFacts { holder: vec![1], ..first.clone() };
+    assert!(PlacementEntry::sign(held, &ChainEnd::default(), &owner).is_err());
+    let first = PlacementEntry::sign(first, &ChainEnd::default(), &owner).unwrap();
+    note.revoked = true;
+    let second = declared(note.encode().unwrap());
+    let second = PlacementEntry::sign(second, &first.chain_end(), &owner).unwrap();
+    log.merge(first).unwrap();
+    log.merge(second.clone()).unwrap();
+    assert_eq!(log.shares().collect::<Vec<_>>(), [&second]);
+    assert_eq!((log.watches().count(), log.public().count(), log.placed().count()), (0, 0, 0));
+}
+
+#[test]
 fn contradicting_entries_are_refused() {
     let owner = owner();
     let sign = |facts| PlacementEntry::sign(facts, &ChainEnd::default(), &owner);
@@ -212,7 +239,7 @@ fn contradicting_entries_are_refused() {
     let mut body = sign(facts(1, PlacementAction::Add)).unwrap().body().clone();
     body.version = 2;
     assert!(body.check().is_err());
-    body.version = 5;
+    body.version = 6;
     let bytes = dagcbor::encode(WHAT, &body).unwrap();
     assert!(matches!(PlacementBody::decode(&bytes), Err(FormatError::Newer { .. })));
 }
