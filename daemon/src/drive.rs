@@ -39,8 +39,9 @@ pub mod stripe_plan;
 pub mod stuck;
 pub mod takeover;
 pub mod term;
+pub mod threads;
 
-pub use run::{mount_options, run, verify_unmounted};
+pub use run::{begin, mount_options, run, start_workers, verify_unmounted};
 
 use events::Events;
 use head::HeadState;
@@ -48,6 +49,7 @@ use ledger::{Ledger, LedgerError};
 use peers::Peers;
 use policy::Policy;
 use term::TermState;
+use threads::Threads;
 
 /// A provider's row notes that it answers at least this often, in seconds.
 const LAST_OK_SECONDS: u64 = 600;
@@ -96,6 +98,8 @@ pub struct Engine {
     /// Set on a drive that was restored from its words.
     pub restored: Option<RestoredReport>,
     only_read: bool,
+    /// Where work that blocks is done.
+    pub threads: Threads,
     /// One seal at a time.
     pub sealing: tokio::sync::Mutex<()>,
     /// Bytes that providers took since the start: shows that the drive drains.
@@ -143,6 +147,7 @@ pub struct Parts {
     pub drive_key: [u8; 32],
     pub device: [u8; 16],
     pub restored: Option<RestoredReport>,
+    pub threads: Threads,
 }
 
 impl Engine {
@@ -164,6 +169,7 @@ impl Engine {
             term: parts.term,
             writer: parts.writer,
             only_read: parts.only_read,
+            threads: parts.threads,
             doubted: Mutex::default(),
             policy: parts.policy,
             events: Events::default(),
@@ -217,7 +223,7 @@ impl Engine {
         work: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Result<T, tokio::task::JoinError> {
         let engine = self.clone();
-        tokio::task::spawn_blocking(move || work(&engine)).await
+        self.threads.run(move || work(&engine)).await
     }
 
     /// Takes every finished piece into the ledger; the ones that are there already stay as they are.

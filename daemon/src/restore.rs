@@ -206,7 +206,7 @@ pub async fn find(root: &RootKey, search: Search<'_>, progress: ProgressSink) ->
         refused: newest.refused,
         peers: keepers,
     };
-    client.node().clone().shutdown().await;
+    client.shutdown().await;
     Ok(found)
 }
 

@@ -65,9 +65,24 @@ pub struct Sources {
     pub peers: Arc<Peers>,
 }
 
+/// What a fetch brings: one block, or why not, for each that is wanted.
+pub type Fetched = Vec<Result<Block, FetchError>>;
+
+/// Waits for a fetch on behalf of a thread that may block.
+pub trait Waits: Send + Sync {
+    /// What it brings; nothing where the deadline is sure to come first.
+    fn wait(&self, fetch: BoxFuture<'_, Fetched>) -> Option<Fetched>;
+}
+
+impl Waits for Handle {
+    fn wait(&self, fetch: BoxFuture<'_, Fetched>) -> Option<Fetched> {
+        Some(self.block_on(fetch))
+    }
+}
+
 /// The `Retriever` of a mounted drive. Made before the drive is open, joined with its sources after.
 pub struct NetRetriever {
-    runtime: Handle,
+    waits: Box<dyn Waits>,
     seeds: Seeds,
     sources: ArcSwapOption<Sources>,
     /// See [`Suspicions`].
@@ -75,9 +90,9 @@ pub struct NetRetriever {
 }
 
 impl NetRetriever {
-    /// Answers `NotFound` until it is joined.
-    pub fn new(runtime: Handle, seeds: Seeds) -> Self {
-        Self { runtime, seeds, sources: ArcSwapOption::empty(), suspicions: Mutex::default() }
+    /// Answers `NotFound` until it is joined. `waits`: a runtime's handle, whose threads run the fetch meanwhile.
+    pub fn new(waits: impl Waits + 'static, seeds: Seeds) -> Self {
+        Self { waits: Box::new(waits), seeds, sources: ArcSwapOption::empty(), suspicions: Mutex::default() }
     }
 
     /// From now on it asks these.
@@ -257,7 +272,8 @@ impl Retriever for NetRetriever {
         priority: Priority,
         deadline: Duration,
     ) -> Vec<Result<Block, FetchError>> {
-        self.runtime.block_on(self.fetch_async(wants, priority, deadline))
+        let fetched = self.waits.wait(Box::pin(self.fetch_async(wants, priority, deadline)));
+        fetched.unwrap_or_else(|| wants.iter().map(|_| Err(FetchError::Timeout)).collect())
     }
 }
 

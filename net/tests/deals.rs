@@ -185,7 +185,7 @@ async fn a_broken_push_goes_on_where_it_was() {
     session_one.propose(&slot.proposal, slot.manifest.as_bytes()).await.unwrap();
     let breaks = Arc::new(Breaks { bytes: slot.bytes.clone(), at: 5 << 20 });
     assert!(matches!(session_one.push(&slot.proposal, breaks, |_| {}).await, Err(NetError::Local(_))));
-    first.node().shutdown().await;
+    first.node().unwrap().shutdown().await;
 
     let second = client().await;
     let session_two = session(&second, &running, &key(1)).await;
@@ -356,12 +356,12 @@ async fn quotas_terms_and_prices_are_typed() {
     assert_eq!(propose(&Slot::new(1_000, 3, &key(1), peer)).await.unwrap_err(), ErrorCode::Busy);
     propose(&Slot::new(400_000, 4, &key(2), peer)).await.unwrap();
     assert_eq!(propose(&Slot::new(150_000, 5, &key(2), peer)).await.unwrap_err(), ErrorCode::NoSpace);
-    let elsewhere = Slot::new(1_000, 6, &key(2), client.node().peer_id());
+    let elsewhere = Slot::new(1_000, 6, &key(2), client.node().unwrap().peer_id());
     assert!(propose(&elsewhere).await.is_err());
     running.stop().await;
 
     limited.price = vec![1, 0];
-    let friends = holdfast_net::PeerSet::of_peers([client.node().peer_id()]);
+    let friends = holdfast_net::PeerSet::of_peers([client.node().unwrap().peer_id()]);
     limited.allow = holdfast_net::provider::Allow::Listed(Arc::new(friends));
     let other = tempfile::tempdir().unwrap();
     let running = Running::with(other.path(), 8, loopback(), limited, Arc::default()).await;

@@ -82,7 +82,7 @@ async fn everything_goes_over_quic_alone() {
         .unwrap();
     assert_eq!(read, slot.bytes.len());
     session.audit(slot.proposal.deal_id(), &slot.audit(), SOON).await.unwrap();
-    let at = client.node().dialled_at(running.peer()).await.unwrap().unwrap();
+    let at = client.node().unwrap().dialled_at(running.peer()).await.unwrap().unwrap();
     assert_eq!(way(&at), Some(Way::Quic));
     running.stop().await;
 }
@@ -96,7 +96,7 @@ async fn tcp_is_taken_where_it_answers_and_quic_where_it_does_not() {
     assert_eq!(addrs.iter().map(|addr| way(addr).unwrap()).collect::<Vec<_>>(), [Way::Quic, Way::Tcp]);
     let both = common::client().await;
     both.connect(running.peer(), addrs.clone()).await.unwrap().info().await.unwrap();
-    let at = both.node().dialled_at(running.peer()).await.unwrap().unwrap();
+    let at = both.node().unwrap().dialled_at(running.peer()).await.unwrap().unwrap();
     assert_eq!(way(&at), Some(Way::Tcp), "though it was named last");
 
     // A refused connection costs no head start; one that is swallowed costs that, and not the whole timeout.
@@ -112,7 +112,7 @@ async fn tcp_is_taken_where_it_answers_and_quic_where_it_does_not() {
             .await
             .unwrap();
         assert!(start.elapsed() < Duration::from_secs(5), "{dead}: {:?}", start.elapsed());
-        let at = client.node().dialled_at(running.peer()).await.unwrap().unwrap();
+        let at = client.node().unwrap().dialled_at(running.peer()).await.unwrap().unwrap();
         assert_eq!(way(&at), Some(Way::Quic));
     }
     running.stop().await;

@@ -143,7 +143,7 @@ async fn a_closing_provider_is_never_taken_for_none() {
         let running = Running::with(dir.path(), round, loopback(), config(), Arc::default()).await;
         let (peer, addr) = (running.peer(), running.addr());
         client.connect(peer, vec![addr]).await.unwrap().info().await.unwrap();
-        let mut streams = client.node().streams();
+        let mut streams = client.node().unwrap().streams();
         let knocking = tokio::spawn(async move {
             let mut held = Vec::new();
             loop {
@@ -205,8 +205,8 @@ async fn a_session_lives_while_its_data_streams_move() {
     hasty.limits.idle_seconds = 1;
     let running = Running::with(dir.path(), 7, loopback(), hasty, Arc::default()).await;
     let client = client().await;
-    client.node().dial(running.peer(), &[running.addr()], common::SOON).await.unwrap();
-    let mut streams = client.node().streams();
+    client.node().unwrap().dial(running.peer(), &[running.addr()], common::SOON).await.unwrap();
+    let mut streams = client.node().unwrap().streams();
     let mut control = streams.open_stream(running.peer(), CONTROL_PROTOCOL).await.unwrap();
     let hello = Request::Hello { agent: "test".into(), v: WIRE_VERSION };
     write_frame(&mut control, &frame_of(FrameKind::Request, 0, &hello)).await.unwrap();

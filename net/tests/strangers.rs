@@ -61,12 +61,12 @@ async fn misbehave(seed: u8, addr: Multiaddr, peer: holdfast_net::PeerId, stop: 
     let mut streams_made = 0;
     while !stop.load(Ordering::Relaxed) {
         let client = common::client().await;
-        let dialled = client.node().dial(peer, std::slice::from_ref(&addr), SOON).await;
+        let dialled = client.node().unwrap().dial(peer, std::slice::from_ref(&addr), SOON).await;
         if dialled.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         }
-        let mut control = client.node().streams();
+        let mut control = client.node().unwrap().streams();
         let mut held = Vec::new();
         for n in 0..40u8 {
             let protocol = if n % 2 == 0 { CONTROL_PROTOCOL } else { DATA_PROTOCOL };
@@ -96,7 +96,7 @@ async fn misbehave(seed: u8, addr: Multiaddr, peer: holdfast_net::PeerId, stop: 
             .await;
             held.push(stream);
         }
-        client.node().shutdown().await;
+        client.node().unwrap().shutdown().await;
     }
     streams_made
 }
@@ -188,7 +188,7 @@ async fn who_is_blocked_is_cut_off_and_kept_out() {
     let running = Running::start(dir.path()).await;
     let (good, bad) = (common::client().await, common::client().await);
     let (kept, cut) = (session(&good, &running, &key(1)).await, session(&bad, &running, &key(2)).await);
-    let closed = running.node.block(PeerSet::of_peers([bad.node().peer_id()])).await.unwrap();
+    let closed = running.node.block(PeerSet::of_peers([bad.node().unwrap().peer_id()])).await.unwrap();
     assert_eq!(closed, 1);
     kept.info().await.unwrap();
     let refused = cut.info().await.unwrap_err();
@@ -222,7 +222,7 @@ async fn deals_are_taken_of_those_who_are_listed_and_what_was_taken_is_served_on
 
     running.provider.set_allow(list("127.0.0.1"));
     propose(Slot::new(5_000, 2, &key(1), running.peer())).await.unwrap();
-    running.provider.set_allow(list(&client.node().peer_id().to_string()));
+    running.provider.set_allow(list(&client.node().unwrap().peer_id().to_string()));
     propose(Slot::new(5_000, 3, &key(1), running.peer())).await.unwrap();
     running.stop().await;
 }

@@ -122,7 +122,7 @@ pub async fn strangers(config: &Config) -> anyhow::Result<Vec<ProviderFacts>> {
             .buffered(AT_ONCE)
             .collect()
             .await;
-    client.node().clone().shutdown().await;
+    client.shutdown().await;
     let none = Tags::default();
     let tags: Vec<[&Tags; 2]> = asked
         .iter()

@@ -28,6 +28,7 @@ use super::ledger::{Hearsay, Imported, Ledger, MemoryRows, ProviderRow, Provider
 use super::peers::Peers;
 use super::policy::Policy;
 use super::term::{self, TermState};
+use super::threads::Threads;
 use super::{Engine, Parts, takeover};
 use crate::control::{
     self, ControlError, ControlHandler as _, ErrorKind, ProgressSink, RestoredReport, UnmountReport,
@@ -139,7 +140,8 @@ fn page(handler: Arc<Handler>) -> Page {
     })
 }
 
-fn start_workers(engine: &Arc<Engine>, keyring: Vec<u8>, list: Arc<dyn ProviderList>) {
+/// Starts every worker of a drive.
+pub fn start_workers(engine: &Arc<Engine>, keyring: Vec<u8>, list: Arc<dyn ProviderList>) {
     let s = &engine.supervisor;
     s.spawn(workers::watch::WatchWorker::new(engine.clone(), list));
     s.spawn(workers::seal::SealWorker::new(engine.clone()));
@@ -254,7 +256,7 @@ async fn close(engine: &Arc<Engine>) {
         Ok(Err(error)) => tracing::error!(%error, "closing the drive"),
         Err(error) => tracing::error!(%error, "closing the drive"),
     }
-    engine.peers.client().node().clone().shutdown().await;
+    engine.peers.client().shutdown().await;
 }
 
 fn drive_options(home: &Home, unlocked: &Unlocked, policy: &Policy) -> DriveOptions {
@@ -371,7 +373,13 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
         drive_key: *unlocked.drive().as_bytes(),
         device: unlocked.device(),
         restored,
+        threads: Threads::Others,
     };
+    begin(parts)
+}
+
+/// An engine of these parts, with what every start does before a worker runs.
+pub fn begin(parts: Parts) -> anyhow::Result<Arc<Engine>> {
     let engine = Arc::new(Engine::new(parts));
     engine.forgive_silence()?;
     engine.recall_read_only()?;

@@ -167,7 +167,7 @@ pub async fn get(
         Err(error) => return Err(error),
     };
     let (shared_at, until) = reader.at;
-    reader.client.node().clone().shutdown().await;
+    reader.client.shutdown().await;
     Ok(SharedReport { path: out, counted, shared_at, until, providers: reader.providers })
 }
 

@@ -70,12 +70,12 @@ impl Reach {
 
     /// This watcher as a peer: a provider that lists its clients lists it.
     pub fn peer_id(&self) -> PeerId {
-        self.client.node().peer_id()
+        self.client.peer_id()
     }
 
     /// The connections end.
     pub async fn shutdown(&self) {
-        self.client.node().clone().shutdown().await;
+        self.client.shutdown().await;
     }
 
     /// Where a provider may be, beside what is known of it.

@@ -109,7 +109,7 @@ impl StripeWorker {
         let (started, len) = (Instant::now(), shape.shard_len());
         let cids = {
             let engine = engine.clone();
-            unhurried(move || shards::make(&engine, id, &shape, &bytes)).await??
+            engine.clone().threads.unhurried(move || shards::make(&engine, id, &shape, &bytes)).await??
         };
         let (stripe, data, took) = (short_id(&id), pieces.len(), started.elapsed());
         tracing::info!(%stripe, data, parity, shard_bytes = len, ?took, "a stripe was coded");
@@ -331,19 +331,4 @@ pub(crate) fn sign(
     };
     let entry = PlacementEntry::sign(facts, chain, key)?;
     Ok((entry.bytes().to_vec(), entry.chain_end()))
-}
-
-/// Runs what takes long on a thread of its own that everybody else comes before. Not at idle priority: on a machine that is
-/// never idle it would never end.
-async fn unhurried<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
-    let (done, result) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new().name("stripe".to_owned()).spawn(move || {
-        // SAFETY: it takes and returns integers; 0 is the calling thread.
-        let lowered = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
-        if lowered != 0 {
-            tracing::debug!("the priority of coding could not be lowered");
-        }
-        let _ = done.send(work());
-    })?;
-    result.await.context("coding a stripe ended badly")
 }

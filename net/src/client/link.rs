@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use ed25519_dalek::{Signer, SigningKey};
 use libp2p::{PeerId, Stream, StreamProtocol};
@@ -13,8 +14,11 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::carrier::{PushTimes, Wire, WireLimits};
 use super::lane::{Lane, first_exchange, way_ended};
+use super::push;
 use crate::codec;
+use crate::deal::{PieceSource, SignedProposal};
 use crate::env::Env;
 use crate::error::{ErrorCode, NetError};
 use crate::node::{AGENT, Node};
@@ -27,14 +31,6 @@ use crate::wire::{CONTROL_PROTOCOL, DATA_PROTOCOL, WIRE_VERSION};
 /// sends.
 const PUSH_LANES_MAX: usize = 4;
 
-/// What the provider allows in this session.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LinkLimits {
-    pub(super) inflight: u16,
-    pub(super) ranges: usize,
-    pub(super) read_bytes: usize,
-}
-
 pub(super) struct Link {
     node: Node,
     env: Env,
@@ -43,7 +39,7 @@ pub(super) struct Link {
     control: Lane,
     nonce: [u8; 32],
     ticket: Ticket,
-    pub(super) limits: LinkLimits,
+    limits: WireLimits,
     interactive: tokio::sync::Mutex<Option<Arc<Lane>>>,
     bulk: tokio::sync::Mutex<Option<Arc<Lane>>>,
     push_idle: Mutex<Vec<Lane>>,
@@ -64,7 +60,7 @@ impl Link {
             return Err(NetError::UnsupportedProtocol(format!("version {WIRE_VERSION}, but {v}")));
         }
         // A peer's limits above ours gain nothing; of zero, nothing could be asked.
-        let limits = LinkLimits {
+        let limits = WireLimits {
             inflight: inflight.clamp(1, INFLIGHT_MAX),
             ranges: usize::from(ranges.clamp(1, RANGES_MAX)),
             read_bytes: read.clamp(1, READ_BYTES_MAX) as usize,
@@ -86,73 +82,6 @@ impl Link {
             push_permits: Arc::new(Semaphore::new(PUSH_LANES_MAX)),
             proven: Mutex::default(),
         })
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.control.is_open()
-    }
-
-    pub(super) fn close(&self) {
-        self.control.close();
-        self.push_idle.lock().clear();
-        for slot in [&self.interactive, &self.bulk] {
-            if let Ok(mut lane) = slot.try_lock() {
-                *lane = None;
-            }
-        }
-    }
-
-    /// An answer is waited for from now on.
-    pub(super) fn asked(&self) {
-        self.life.asked();
-    }
-
-    /// How long an answer has been waited for while nothing at all moved: nothing came on any lane, and of a push nothing
-    /// left. A push may be waiting for the provider's disk: while one is under way there is no telling.
-    pub(super) fn silent(&self) -> Duration {
-        match self.push_permits.available_permits() < PUSH_LANES_MAX {
-            true => Duration::ZERO,
-            false => self.life.unanswered(),
-        }
-    }
-
-    /// A control request.
-    pub(super) async fn call(&self, request: &Request) -> Result<Reply, NetError> {
-        let payload = self.control.call(codec::encode(request)).await?;
-        Ok(message::decode(&payload)?)
-    }
-
-    /// Proves a key, unless this link has proven it.
-    pub(super) async fn authenticate(&self, key: &SigningKey) -> Result<(), NetError> {
-        let public = key.verifying_key().to_bytes();
-        if self.proven.lock().contains(&public) {
-            return Ok(());
-        }
-        let (us, them) = (self.node.peer_id().to_bytes(), self.peer.to_bytes());
-        let signed = message::session_key_message(&us, &them, &self.nonce, &public);
-        let request = Request::Auth { key: public, sig: key.sign(&signed).to_bytes().to_vec() };
-        match self.call(&request).await? {
-            Reply::Ok {} => {
-                self.proven.lock().insert(public);
-                Ok(())
-            }
-            _ => Err(unexpected("auth")),
-        }
-    }
-
-    /// A read on the lane of its kind.
-    pub(super) async fn read(
-        &self,
-        kind: LaneKind,
-        request: &DataRequest,
-        want: usize,
-    ) -> Result<Bytes, NetError> {
-        let lane = self.read_lane(kind).await?;
-        let result = lane.read(codec::encode(request), want).await;
-        if let Err(NetError::Protocol(_)) = result {
-            lane.close();
-        }
-        result
     }
 
     async fn read_lane(&self, kind: LaneKind) -> Result<Arc<Lane>, NetError> {
@@ -214,6 +143,80 @@ impl Link {
             }
             _ => Err(unexpected("attach")),
         }
+    }
+}
+
+#[async_trait]
+impl Wire for Link {
+    fn limits(&self) -> WireLimits {
+        self.limits
+    }
+
+    fn is_open(&self) -> bool {
+        self.control.is_open()
+    }
+
+    fn close(&self) {
+        self.control.close();
+        self.push_idle.lock().clear();
+        for slot in [&self.interactive, &self.bulk] {
+            if let Ok(mut lane) = slot.try_lock() {
+                *lane = None;
+            }
+        }
+    }
+
+    fn asked(&self) {
+        self.life.asked();
+    }
+
+    // A push may be waiting for the provider's disk: while one is under way there is no telling.
+    fn silent(&self) -> Duration {
+        match self.push_permits.available_permits() < PUSH_LANES_MAX {
+            true => Duration::ZERO,
+            false => self.life.unanswered(),
+        }
+    }
+
+    async fn call(&self, request: &Request) -> Result<Reply, NetError> {
+        let payload = self.control.call(codec::encode(request)).await?;
+        Ok(message::decode(&payload)?)
+    }
+
+    async fn authenticate(&self, key: &SigningKey) -> Result<(), NetError> {
+        let public = key.verifying_key().to_bytes();
+        if self.proven.lock().contains(&public) {
+            return Ok(());
+        }
+        let (us, them) = (self.node.peer_id().to_bytes(), self.peer.to_bytes());
+        let signed = message::session_key_message(&us, &them, &self.nonce, &public);
+        let request = Request::Auth { key: public, sig: key.sign(&signed).to_bytes().to_vec() };
+        match self.call(&request).await? {
+            Reply::Ok {} => {
+                self.proven.lock().insert(public);
+                Ok(())
+            }
+            _ => Err(unexpected("auth")),
+        }
+    }
+
+    async fn read(&self, kind: LaneKind, request: &DataRequest, want: usize) -> Result<Bytes, NetError> {
+        let lane = self.read_lane(kind).await?;
+        let result = lane.read(codec::encode(request), want).await;
+        if let Err(NetError::Protocol(_)) = result {
+            lane.close();
+        }
+        result
+    }
+
+    async fn push(
+        &self,
+        proposal: &SignedProposal,
+        source: &Arc<dyn PieceSource>,
+        times: PushTimes,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<Vec<u8>, NetError> {
+        push::push_on(self, proposal, source, times, progress).await
     }
 }
 

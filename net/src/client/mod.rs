@@ -11,6 +11,7 @@
 //! Every call ends by its deadline. A link on which a call waited in vain for some seconds while nothing at all moved, on no
 //! stream, is given up with its connection; a slow answer beside a push costs nothing but the call.
 
+mod carrier;
 mod fetch;
 mod lane;
 mod link;
@@ -30,9 +31,10 @@ use parking_lot::Mutex;
 use crate::env::Env;
 use crate::error::NetError;
 use crate::finder::Finder;
-use crate::identity;
-use crate::node::{Node, NodeConfig};
+use crate::node::Node;
 
+use carrier::NodeCarrier;
+pub use carrier::{Carrier, PushTimes, Wire, WireLimits};
 pub use fetch::FETCH_WINDOW_BYTES;
 pub use records::{ClaimAnswer, PutOutcome, Said};
 pub use session::{Audit, AuditSpec, Holding, HoldingsPage, Priority, Session, SessionState};
@@ -74,7 +76,8 @@ impl Default for ClientConfig {
 }
 
 struct Inner {
-    node: Node,
+    carrier: Arc<dyn Carrier>,
+    node: Option<Node>,
     env: Env,
     config: ClientConfig,
     finder: Option<Finder>,
@@ -90,16 +93,36 @@ pub struct Client {
 impl Client {
     /// A client over this node.
     pub fn new(node: Node, env: Env, config: ClientConfig) -> Client {
-        Client::build(node, env, config, None)
+        Client::over_node(node, env, config, None)
     }
 
     /// The same, which looks for providers that are not where they were.
     pub fn with_finder(node: Node, env: Env, config: ClientConfig, finder: Finder) -> Client {
-        Client::build(node, env, config, Some(finder))
+        Client::over_node(node, env, config, Some(finder))
     }
 
-    fn build(node: Node, env: Env, config: ClientConfig, finder: Option<Finder>) -> Client {
-        Client { inner: Arc::new(Inner { node, env, config, finder, sessions: Mutex::default() }) }
+    /// A client over connections that are no node's.
+    pub fn over(carrier: Arc<dyn Carrier>, env: Env, config: ClientConfig) -> Client {
+        let inner = Inner { carrier, node: None, env, config, finder: None, sessions: Mutex::default() };
+        Client { inner: Arc::new(inner) }
+    }
+
+    fn over_node(node: Node, env: Env, config: ClientConfig, finder: Option<Finder>) -> Client {
+        let carrier = Arc::new(NodeCarrier { node: node.clone(), env: env.clone() });
+        let inner = Inner { carrier, node: Some(node), env, config, finder, sessions: Mutex::default() };
+        Client { inner: Arc::new(inner) }
+    }
+
+    /// As whom it connects.
+    pub fn peer_id(&self) -> PeerId {
+        self.inner.carrier.peer_id()
+    }
+
+    /// Ends the node below, if there is one.
+    pub async fn shutdown(&self) {
+        if let Some(node) = &self.inner.node {
+            node.shutdown().await;
+        }
     }
 
     /// What looks for providers that moved.
@@ -107,9 +130,9 @@ impl Client {
         self.inner.finder.as_ref()
     }
 
-    /// The node below.
-    pub fn node(&self) -> &Node {
-        &self.inner.node
+    /// The node below; none where it is over other connections.
+    pub fn node(&self) -> Option<&Node> {
+        self.inner.node.as_ref()
     }
 
     /// The session with a provider: the same for everybody who asks while one of them keeps it. No I/O yet.
@@ -125,7 +148,7 @@ impl Client {
         }
         sessions.retain(|_, s| s.strong_count() > 0);
         let (session, weak) = Session::create(
-            self.inner.node.clone(),
+            self.inner.carrier.clone(),
             self.inner.env.clone(),
             self.inner.config.clone(),
             self.inner.finder.clone(),
@@ -152,10 +175,9 @@ impl Client {
     /// A session on a connection of its own, under a peer id that is thrown away with it: the provider cannot tell
     /// it from a stranger until a key is proven. For checking that what was stored is really served.
     pub async fn connect_fresh(&self, peer: PeerId, addrs: Vec<Multiaddr>) -> Result<Session, NetError> {
-        let identity = identity::keypair(self.inner.env.random())?;
-        let node = Node::start(NodeConfig::client(identity)).await?;
+        let carrier = self.inner.carrier.fresh().await?;
         let (session, _) =
-            Session::create(node, self.inner.env.clone(), self.inner.config.clone(), None, peer, addrs);
+            Session::create(carrier, self.inner.env.clone(), self.inner.config.clone(), None, peer, addrs);
         session.ensure_connected().await?;
         Ok(session)
     }

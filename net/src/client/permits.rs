@@ -1,31 +1,30 @@
 //! Permits in a session: shown once, and again on every later link.
 
-use super::link::{Link, unexpected};
+use super::carrier::Wire;
+use super::link::unexpected;
 use super::session::Session;
 use crate::error::NetError;
 use crate::permit::SignedPermit;
 use crate::wire::message::{Reply, Request};
 
-impl Link {
-    async fn present(&self, permit: &SignedPermit) -> Result<(), NetError> {
-        match self.call(&Request::Permit { permit: permit.as_bytes().to_vec() }).await? {
-            Reply::Ok {} => Ok(()),
-            _ => Err(unexpected("permit")),
-        }
+async fn present(link: &dyn Wire, permit: &SignedPermit) -> Result<(), NetError> {
+    match link.call(&Request::Permit { permit: permit.as_bytes().to_vec() }).await? {
+        Reply::Ok {} => Ok(()),
+        _ => Err(unexpected("permit")),
     }
+}
 
-    /// On a new link: a permit that has ended or was taken back meanwhile leaves what the others allow.
-    pub(super) async fn present_again(&self, permits: &[SignedPermit]) -> Result<(), NetError> {
-        for permit in permits {
-            match self.present(permit).await {
-                Err(error @ NetError::Refused { .. }) => {
-                    tracing::debug!(%error, "a permit is no longer in force");
-                }
-                shown => shown?,
+/// On a new link: a permit that has ended or was taken back meanwhile leaves what the others allow.
+pub(super) async fn present_again(link: &dyn Wire, permits: &[SignedPermit]) -> Result<(), NetError> {
+    for permit in permits {
+        match present(link, permit).await {
+            Err(error @ NetError::Refused { .. }) => {
+                tracing::debug!(%error, "a permit is no longer in force");
             }
+            shown => shown?,
         }
-        Ok(())
     }
+    Ok(())
 }
 
 impl Session {
@@ -35,7 +34,7 @@ impl Session {
         let timeout = self.inner.config.request_timeout;
         self.with_link(timeout, |link| {
             let permit = permit.clone();
-            async move { link.present(&permit).await }
+            async move { present(link.as_ref(), &permit).await }
         })
         .await?;
         let mut permits = self.inner.permits.lock();

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+use super::carrier::PushTimes;
 use super::lane::{Lane, PushEvent, Submitted};
-use super::link::unexpected;
+use super::link::{Link, unexpected};
 use super::session::{Session, verified_receipt};
 use crate::codec;
 use crate::deal::{PieceSource, SignedProposal, SignedReceipt};
@@ -95,28 +96,32 @@ impl Session {
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<Attempt, NetError> {
         let config = &self.inner.config;
-        let stall = config.push_stall_timeout;
+        let times = PushTimes { stall: config.push_stall_timeout, receipt: config.receipt_timeout };
         let link = self.link(Instant::now() + config.connect_timeout, config.connect_timeout).await?;
-        let (lane, _permit) = link.push_lane().await?;
-        let over = push_over(&lane, proposal, source, (stall, config.receipt_timeout), progress).await;
-        match over {
-            Ok(receipt) => {
-                link.give_back(lane);
-                Ok(Attempt::Receipt(verified_receipt(&receipt, proposal)?))
-            }
-            Err(error) => {
-                // A request that was refused ended in order, and the stream is good. Any other stream ends here; the others,
-                // and the session, do not suffer for one push.
-                if matches!(error, NetError::Refused { .. }) {
-                    link.give_back(lane);
-                }
-                match error {
-                    NetError::Disconnected(_) => Ok(Attempt::Cut(error)),
-                    error => Err(error),
-                }
-            }
+        match link.push(proposal, source, times, progress).await {
+            Ok(receipt) => Ok(Attempt::Receipt(verified_receipt(&receipt, proposal)?)),
+            Err(NetError::Disconnected(why)) => Ok(Attempt::Cut(NetError::Disconnected(why))),
+            Err(error) => Err(error),
         }
     }
+}
+
+/// One attempt on a lane of its own.
+pub(super) async fn push_on(
+    link: &Link,
+    proposal: &SignedProposal,
+    source: &Arc<dyn PieceSource>,
+    times: PushTimes,
+    progress: &mut (dyn FnMut(u64) + Send),
+) -> Result<Vec<u8>, NetError> {
+    let (lane, _permit) = link.push_lane().await?;
+    let over = push_over(&lane, proposal, source, (times.stall, times.receipt), progress).await;
+    // A request that was refused ended in order, and the stream is good. Any other stream ends here; the others, and the session,
+    // do not suffer for one push.
+    if matches!(over, Ok(_) | Err(NetError::Refused { .. })) {
+        link.give_back(lane);
+    }
+    over
 }
 
 /// One push on one lane; returns the receipt's bytes.

@@ -12,9 +12,10 @@ use libp2p::{Multiaddr, PeerId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::ClientConfig;
-use super::link::{Link, unexpected};
+use super::carrier::{Carrier, Wire};
+use super::link::unexpected;
 use super::whereabouts::Whereabouts;
+use super::{ClientConfig, permits};
 use crate::codec;
 use crate::deal::{ByteRange, DealId, SignedAnswer, SignedProposal, SignedReceipt};
 use crate::env::Env;
@@ -22,7 +23,6 @@ use crate::error::{ErrorCode, NetError};
 use crate::finder::Finder;
 use crate::identity::verify_by_peer;
 use crate::manifest::SignedManifest;
-use crate::node::Node;
 use crate::permit::SignedPermit;
 use crate::record::RecordKey;
 use crate::tags::Tags;
@@ -128,15 +128,15 @@ struct Backoff {
 }
 
 pub(super) struct Inner {
-    pub(super) node: Node,
+    pub(super) carrier: Arc<dyn Carrier>,
     pub(super) env: Env,
     pub(super) config: ClientConfig,
     pub(super) peer: PeerId,
     whereabouts: Whereabouts,
     keys: Mutex<Vec<SigningKey>>,
     pub(super) permits: Mutex<Vec<SignedPermit>>,
-    link: tokio::sync::Mutex<Option<Arc<Link>>>,
-    current: Mutex<Weak<Link>>,
+    link: tokio::sync::Mutex<Option<Arc<dyn Wire>>>,
+    current: Mutex<Option<Weak<dyn Wire>>>,
     backoff: Mutex<Backoff>,
     /// The last link was given up for its silence.
     silent: AtomicBool,
@@ -156,7 +156,7 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     pub(super) fn create(
-        node: Node,
+        carrier: Arc<dyn Carrier>,
         env: Env,
         config: ClientConfig,
         finder: Option<Finder>,
@@ -164,7 +164,7 @@ impl Session {
         addrs: Vec<Multiaddr>,
     ) -> (Session, Weak<Inner>) {
         let inner = Arc::new(Inner {
-            node,
+            carrier,
             env,
             config,
             peer,
@@ -172,7 +172,7 @@ impl Session {
             keys: Mutex::default(),
             permits: Mutex::default(),
             link: tokio::sync::Mutex::default(),
-            current: Mutex::default(),
+            current: Mutex::new(None),
             backoff: Mutex::new(Backoff { failures: 0, not_before: None, error: None }),
             silent: AtomicBool::new(false),
         });
@@ -216,7 +216,8 @@ impl Session {
 
     /// How it stands, without asking anybody.
     pub fn state(&self) -> SessionState {
-        if self.inner.current.lock().upgrade().is_some_and(|link| link.is_open()) {
+        let current = self.inner.current.lock().as_ref().and_then(Weak::upgrade);
+        if current.is_some_and(|link| link.is_open()) {
             return SessionState::Connected;
         }
         let backoff = self.inner.backoff.lock();
@@ -309,7 +310,7 @@ impl Session {
         let ranges: Arc<[ByteRange]> = ranges.into();
         self.with_link(deadline, |link| {
             let ranges = ranges.clone();
-            async move { read_over(&link, deal, &ranges, priority.into()).await }
+            async move { read_over(link.as_ref(), deal, &ranges, priority.into()).await }
         })
         .await
     }
@@ -317,7 +318,7 @@ impl Session {
     /// Challenges the provider with a seed drawn now, and verifies its answer.
     pub async fn audit(&self, deal: DealId, spec: &AuditSpec, deadline: Duration) -> Result<Audit, NetError> {
         let nonce: [u8; 32] = self.inner.env.random();
-        let (us, them) = (self.inner.node.peer_id().to_bytes(), self.inner.peer.to_bytes());
+        let (us, them) = (self.inner.carrier.peer_id().to_bytes(), self.inner.peer.to_bytes());
         let seed = Challenge::seed_from(&SeedInputs {
             nonce,
             auditor: &us,
@@ -422,7 +423,7 @@ impl Session {
     /// Runs a request on the link, making one if need be; once more when the link broke under it.
     pub(super) async fn with_link<T, F, Fut>(&self, timeout: Duration, run: F) -> Result<T, NetError>
     where
-        F: Fn(Arc<Link>) -> Fut,
+        F: Fn(Arc<dyn Wire>) -> Fut,
         Fut: Future<Output = Result<T, NetError>>,
     {
         let deadline = Instant::now() + timeout;
@@ -432,7 +433,7 @@ impl Session {
             match tokio::time::timeout_at(deadline, run(link.clone())).await {
                 Err(_) => {
                     if link.silent() >= self.inner.config.silence_timeout {
-                        self.give_up(&link);
+                        self.give_up(link.as_ref());
                     }
                     return Err(NetError::Timeout(timeout));
                 }
@@ -450,12 +451,12 @@ impl Session {
 
     /// Silent where something should have come. The connection may be dead, which pings would show within a minute: whoever
     /// makes the next link closes it before.
-    fn give_up(&self, link: &Link) {
+    fn give_up(&self, link: &dyn Wire) {
         link.close();
         self.inner.silent.store(true, Ordering::Relaxed);
     }
 
-    pub(super) async fn link(&self, deadline: Instant, timeout: Duration) -> Result<Arc<Link>, NetError> {
+    pub(super) async fn link(&self, deadline: Instant, timeout: Duration) -> Result<Arc<dyn Wire>, NetError> {
         let connect = async {
             let mut slot = self.inner.link.lock().await;
             if let Some(link) = slot.as_ref().filter(|link| link.is_open()) {
@@ -465,7 +466,7 @@ impl Session {
             let result = self.connect().await;
             self.note(&result);
             let link = result?;
-            *self.inner.current.lock() = Arc::downgrade(&link);
+            *self.inner.current.lock() = Some(Arc::downgrade(&link));
             *slot = Some(link.clone());
             Ok(link)
         };
@@ -479,18 +480,18 @@ impl Session {
         }
     }
 
-    async fn connect(&self) -> Result<Arc<Link>, NetError> {
+    async fn connect(&self) -> Result<Arc<dyn Wire>, NetError> {
         let timeout = self.inner.config.connect_timeout;
         let addrs = self.inner.whereabouts.to_dial();
         let connecting = async {
             if self.inner.silent.swap(false, Ordering::Relaxed) {
-                self.inner.node.disconnect(self.inner.peer).await?;
+                self.inner.carrier.disconnect(self.inner.peer).await?;
             }
             for links in 1..=LINKS_MAX {
                 let link = self.dial_and_open(&addrs, timeout).await?;
                 match self.introduce(&link).await {
                     Err(NetError::Disconnected(_)) if links < LINKS_MAX => {}
-                    introduced => return introduced.map(|()| Arc::new(link)),
+                    introduced => return introduced.map(|()| link),
                 }
             }
             Err(NetError::Closed)
@@ -499,24 +500,25 @@ impl Session {
     }
 
     /// Proves the keys and shows the permits of this session.
-    async fn introduce(&self, link: &Link) -> Result<(), NetError> {
+    async fn introduce(&self, link: &Arc<dyn Wire>) -> Result<(), NetError> {
         let keys = self.inner.keys.lock().clone();
         for key in &keys {
             link.authenticate(key).await?;
         }
         let permits = self.inner.permits.lock().clone();
-        link.present_again(&permits).await
+        permits::present_again(link.as_ref(), &permits).await
     }
 
     /// A connection that stood when it was asked for may close before a stream is opened on it: its peer restarts.
-    async fn dial_and_open(&self, addrs: &[Multiaddr], timeout: Duration) -> Result<Link, NetError> {
-        let (node, peer) = (&self.inner.node, self.inner.peer);
+    async fn dial_and_open(&self, addrs: &[Multiaddr], timeout: Duration) -> Result<Arc<dyn Wire>, NetError> {
+        let (carrier, peer) = (&self.inner.carrier, self.inner.peer);
         let mut dials = 1;
         loop {
-            node.dial(peer, addrs, timeout).await?;
-            self.inner.whereabouts.stood_at(node.dialled_at(peer).await?);
-            match Link::open(node, &self.inner.env, peer).await {
-                Err(NetError::Disconnected(_)) if dials < DIALS_MAX && !node.is_connected(peer).await? => {
+            self.inner.whereabouts.stood_at(carrier.dial(peer, addrs, timeout).await?);
+            match carrier.open(peer).await {
+                Err(NetError::Disconnected(_))
+                    if dials < DIALS_MAX && !carrier.is_connected(peer).await? =>
+                {
                     dials += 1;
                 }
                 result => return result,
@@ -532,7 +534,7 @@ impl Session {
         }
     }
 
-    fn note(&self, result: &Result<Arc<Link>, NetError>) {
+    fn note(&self, result: &Result<Arc<dyn Wire>, NetError>) {
         let mut backoff = self.inner.backoff.lock();
         match result {
             Ok(_) => *backoff = Backoff { failures: 0, not_before: None, error: None },
@@ -574,12 +576,12 @@ pub(super) fn verified_receipt(bytes: &[u8], proposal: &SignedProposal) -> Resul
 
 /// One read, cut into as many requests as the provider's limits ask for, all under way at once.
 async fn read_over(
-    link: &Link,
+    link: &dyn Wire,
     deal: DealId,
     ranges: &[ByteRange],
     lane: LaneKind,
 ) -> Result<Vec<Bytes>, NetError> {
-    let batches = super::fetch::batches(ranges, link.limits.ranges, link.limits.read_bytes);
+    let batches = super::fetch::batches(ranges, link.limits().ranges, link.limits().read_bytes);
     let reads = batches.into_iter().map(|batch| async move {
         let want = batch.iter().map(|r| r.len as usize).sum();
         let request = DataRequest::Read { deal, ranges: batch.clone() };

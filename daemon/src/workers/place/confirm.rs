@@ -36,7 +36,7 @@ pub(super) async fn recheck(
     let local = |e: std::io::Error| NetError::Local(format!("reading the piece: {e}"));
     let offset = range.offset;
     let cover = cover.clone();
-    let expected = tokio::task::spawn_blocking(move || {
+    let reading = engine.threads.run(move || {
         // Of a renewed deal the challenge below says that the bytes are these.
         if piece.is_here() {
             piece.read_at(offset, &mut expected)?;
@@ -44,10 +44,8 @@ pub(super) async fn recheck(
             return Ok(Some(expected));
         }
         Ok(None)
-    })
-    .await
-    .map_err(|e| NetError::Local(e.to_string()))?
-    .map_err(local)?;
+    });
+    let expected = reading.await.map_err(|e| NetError::Local(e.to_string()))?.map_err(local)?;
     let right = |part: &Bytes| match &expected {
         Some(expected) => part.as_ref() == expected.as_slice(),
         None => part.len() as u64 == u64::from(range.len),

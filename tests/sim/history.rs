@@ -1,0 +1,343 @@
+//! One history: a drive, its providers, what its owner writes, and what befalls them all, drawn from a seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use holdfast::drive::policy::Policy;
+use holdfast_fs::retention::rule::RetentionRule;
+use holdfast_fs::rows::ROOT_INO;
+use holdfast_fs::vfs::{Caller, NewNode, WriteMode};
+use holdfast_net::tags::Tags;
+
+use crate::checker::{Checker, Domain, domain};
+use crate::faults::Until;
+use crate::machine::{self, Dice};
+use crate::owner::{ADDRESS, Daemon, Home};
+use crate::planted::Bug;
+use crate::provider::{Lie, Provider};
+use crate::world::World;
+
+/// How often the world is looked at.
+pub const STEP_SECONDS: u64 = 5;
+/// Everything is to be as it should be within so long after the last fault.
+const REST_SECONDS_MAX: u64 = 4 * 3600;
+/// Files at once; older ones are written over or removed.
+const FILES_MAX: u64 = 12;
+
+/// What came out.
+pub struct Told {
+    pub trace: String,
+    pub faults: usize,
+    pub acknowledged: usize,
+    pub seconds: u64,
+    pub wrong: Option<String>,
+}
+
+/// How long a history is, and how much befalls it.
+#[derive(Clone, Copy, Debug)]
+pub struct Length {
+    pub faults_seconds: u64,
+    /// A fault every so many seconds, on average.
+    pub fault_each_seconds: u64,
+}
+
+/// A history under way.
+pub struct History {
+    pub seed: u64,
+    pub world: Arc<World>,
+    pub dice: Dice,
+    pub home: Home,
+    pub daemon: Option<Daemon>,
+    pub checker: Checker,
+    /// Faults that end by themselves, and when.
+    pub until: Vec<(u64, Until)>,
+    pub known: Vec<Vec<u8>>,
+    files: BTreeMap<String, Vec<u8>>,
+    written: u64,
+    /// Large files, which become stripes.
+    large: bool,
+    pub faults: usize,
+}
+
+/// Plays the history of a seed to its end.
+pub fn play(seed: u64, bug: Option<Bug>, length: Length, told: bool) -> Told {
+    machine::begin(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let world = World::new(seed, bug, told);
+    let played = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        runtime.block_on(async {
+            let mut history = History::new(seed, world.clone())?;
+            let result = history.run(length).await;
+            let (faults, most) = (history.faults, history.checker.most_acknowledged);
+            anyhow::Ok((result, faults, most))
+        })
+    });
+    let (result, faults, acknowledged) = played.unwrap_or_else(|error| (Err(error), 0, 0));
+    Told {
+        trace: world.trace(),
+        faults,
+        acknowledged,
+        seconds: machine::elapsed_ms() / 1000,
+        wrong: result.err().map(|error| format!("{error:#}")),
+    }
+}
+
+impl History {
+    fn new(seed: u64, world: Arc<World>) -> Result<History> {
+        let dice = Dice::new(seed, "history");
+        // One of six has large files: stripes are made of nothing smaller than a MiB.
+        let large = seed % 6 == 5;
+        let survive_losses = if large { 1 } else { 1 + u8::try_from(dice.below(2))? };
+        let policy = Policy {
+            survive_losses,
+            stripe_data_max: 3,
+            stripe_after_seconds: 120,
+            surplus_grace_seconds: 300,
+            audit_interval_seconds: 120 + 60 * dice.below(8),
+            deal_seconds: 3 * 3600,
+            barred_seconds: 1800,
+            grace_seconds: 600,
+            local_bytes_max: (dice.below(4) > 0).then_some(0),
+            retention: RetentionRule { all_hours: 0, hourly: 1, daily: 0, weekly: 0 },
+            ..Policy::default()
+        };
+        let mut home = Home::new(seed, world.clone(), policy)?;
+        if large {
+            home.chunk_log2 = 18;
+            home.piece_bytes_max = 2 << 20;
+        }
+        let mut history = History {
+            seed,
+            world,
+            dice,
+            home,
+            daemon: None,
+            checker: Checker::default(),
+            until: Vec::new(),
+            known: Vec::new(),
+            files: BTreeMap::new(),
+            written: 0,
+            large,
+            faults: 0,
+        };
+        history.people()?;
+        history.start()?;
+        Ok(history)
+    }
+
+    /// The providers of the beginning: some of them belong together, some say so, some lie.
+    fn people(&mut self) -> Result<()> {
+        let alone = u64::from(self.home.policy.copies()) + 2 + self.dice.below(3);
+        for _ in 0..alone {
+            self.join(None, None)?;
+        }
+        let together = self.dice.below(3);
+        for _ in 0..together {
+            self.join(Some(1), None)?;
+        }
+        // Behind one disk, and lying about it.
+        if self.dice.once_in(3) {
+            for _ in 0..1 + self.dice.below(3) {
+                self.join(Some(2), Some(Lie::AnswersFromNeighbour))?;
+            }
+        }
+        if self.dice.once_in(4) {
+            let lie = self.dice.pick(&crate::provider::LIES);
+            self.join(None, lie)?;
+        }
+        Ok(())
+    }
+
+    /// A provider more; the owner lists it.
+    pub fn join(&mut self, group: Option<u32>, lie: Option<Lie>) -> Result<usize> {
+        let mut seed = [0; 32];
+        self.dice.bytes(&mut seed);
+        let hidden = self.world.bug == Some(Bug::TagsHidden);
+        let tags = match group {
+            Some(n) if !hidden => Tags { operator: Some(format!("operator {n}")), ..Tags::default() },
+            _ => Tags::default(),
+        };
+        let mut provider = Provider::new(seed, group, tags)?;
+        provider.lie = lie;
+        provider.bug = self.world.bug;
+        let peer = provider.peer.clone();
+        let n = {
+            let mut state = self.world.state.lock();
+            state.providers.push(provider);
+            state.providers.len() - 1
+        };
+        self.world.note(&format!("p{n} joins (group {group:?}, lie {lie:?})"));
+        self.known.push(peer.clone());
+        if let Some(daemon) = &self.daemon {
+            let ledger = &daemon.engine.ledger;
+            // A process that is about to die learns of it at its next start.
+            let _ = ledger.add_provider(peer, vec![ADDRESS.to_owned()], daemon.engine.now());
+        }
+        Ok(n)
+    }
+
+    pub fn start(&mut self) -> Result<()> {
+        self.world.note("the owner's daemon starts");
+        self.daemon = Some(self.home.start(&self.known)?);
+        if self.world.bug == Some(Bug::Livelock)
+            && self.faults > 2
+            && let Some(daemon) = &self.daemon
+        {
+            let engine = daemon.engine.clone();
+            tokio::spawn(async move {
+                loop {
+                    engine.wake.notify_waiters();
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+        Ok(())
+    }
+
+    async fn run(&mut self, length: Length) -> Result<()> {
+        while machine::elapsed_ms() / 1000 < length.faults_seconds {
+            self.step().await?;
+            if self.dice.once_in(length.fault_each_seconds / STEP_SECONDS)
+                && let Some(fault) = self.draw()
+            {
+                self.faults += 1;
+                self.world.note(&format!("fault: {fault:?}"));
+                self.befall(fault).await?;
+            }
+            if self.dice.once_in(if self.large { 60 } else { 24 }) {
+                self.write()?;
+            }
+        }
+        self.rest().await
+    }
+
+    /// Some seconds pass.
+    async fn step(&mut self) -> Result<()> {
+        tokio::time::sleep(Duration::from_secs(STEP_SECONDS)).await;
+        for provider in &mut self.world.state.lock().providers {
+            provider.sweep(STEP_SECONDS);
+        }
+        let now = machine::elapsed_ms() / 1000;
+        let (over, under_way): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.until).into_iter().partition(|(at, _)| *at <= now);
+        self.until = under_way;
+        for (_, what) in over {
+            self.end(what).await?;
+        }
+        self.check()
+    }
+
+    fn check(&mut self) -> Result<()> {
+        let Some(daemon) = &self.daemon else { return Ok(()) };
+        let reports = daemon.engine.supervisor.reports();
+        if let Some(crashed) = reports.iter().find(|r| r.state == holdfast::worker::State::Crashed) {
+            bail!("worker {} panicked", crashed.name);
+        }
+        self.checker.look(&self.world, &daemon.engine).map_err(|why| anyhow!(why))
+    }
+
+    /// The owner's programs write a file, over another one, or remove one.
+    fn write(&mut self) -> Result<()> {
+        let Some(daemon) = &self.daemon else { return Ok(()) };
+        let vfs = daemon.engine.drive.vfs();
+        self.written += 1;
+        let name = format!("file {}", self.dice.below(if self.large { 4 } else { FILES_MAX }));
+        let caller = Caller::root();
+        if self.files.remove(&name).is_some() {
+            vfs.unlink(ROOT_INO, name.as_bytes()).map_err(|e| anyhow!("unlink: {e}"))?;
+            if self.dice.once_in(3) {
+                return Ok(());
+            }
+        }
+        let len = match self.large {
+            true => (1 << 20) + self.dice.below(200_000),
+            false => 500 + self.dice.below(24_000),
+        };
+        let mut content = vec![0; usize::try_from(len)?];
+        Dice::new(self.seed, &format!("content {}", self.written)).bytes(&mut content);
+        let attr = vfs
+            .create(&caller, ROOT_INO, name.as_bytes(), &NewNode::file(0o644, 0))
+            .map_err(|e| anyhow!("create: {e}"))?;
+        let wrote =
+            vfs.write(attr.ino, 0, &content, WriteMode::default()).map_err(|e| anyhow!("write: {e}"))?;
+        if wrote != content.len() {
+            bail!("a short write");
+        }
+        // As a program that calls fsync: what it was told is safe survives the machine.
+        daemon.engine.drive.sync_all().map_err(|e| anyhow!("sync: {e}"))?;
+        self.files.insert(name, content);
+        Ok(())
+    }
+
+    /// No more faults: everything is to come to rest, and then to be what was written.
+    async fn rest(&mut self) -> Result<()> {
+        self.world.note("faults are over");
+        for (_, what) in std::mem::take(&mut self.until) {
+            self.end(what).await?;
+        }
+        self.enough()?;
+        let begun = machine::elapsed_ms() / 1000;
+        let (mut quiet, mut before) = (0, None);
+        loop {
+            self.step().await?;
+            let unrest = match &self.daemon {
+                Some(daemon) => self.checker.unrest(&self.world, &daemon.engine),
+                None => Some("the owner's daemon does not run yet".to_owned()),
+            };
+            if unrest != before {
+                self.world.note(&format!("unrest: {unrest:?}"));
+                before = unrest.clone();
+            }
+            quiet = if unrest.is_none() { quiet + STEP_SECONDS } else { 0 };
+            if quiet >= 60 {
+                break;
+            }
+            let waited = machine::elapsed_ms() / 1000 - begun;
+            if waited > REST_SECONDS_MAX {
+                bail!("not at rest {waited} s after the last fault: {}", unrest.unwrap_or_default());
+            }
+        }
+        self.world.note("at rest");
+        self.read_back()
+    }
+
+    /// Honest providers that live, by what fails together.
+    pub fn honest(&self) -> BTreeSet<Domain> {
+        let state = self.world.state.lock();
+        let fit = state.providers.iter().enumerate().filter(|(_, p)| !p.destroyed && p.lie.is_none());
+        fit.map(|(n, p)| domain(n, p)).collect()
+    }
+
+    /// Sees to it that there are as many as the policy needs, and one more.
+    pub fn enough(&mut self) -> Result<()> {
+        let need = usize::from(self.home.policy.copies()) + if self.large { 4 } else { 2 };
+        while self.honest().len() < need {
+            self.join(None, None)?;
+        }
+        Ok(())
+    }
+
+    /// Every file is what was written to it, whatever of it is only with providers by now.
+    fn read_back(&self) -> Result<()> {
+        let Some(daemon) = &self.daemon else { bail!("no daemon to read with") };
+        let vfs = daemon.engine.drive.vfs();
+        for (name, content) in &self.files {
+            let attr = vfs.lookup(ROOT_INO, name.as_bytes()).map_err(|e| anyhow!("{name}: {e}"))?;
+            let mut read = vec![0; content.len() + 1];
+            let mut at = 0;
+            while at < content.len() {
+                let part = read.get_mut(at..).unwrap_or_default();
+                match vfs.read(attr.ino, at as u64, part).map_err(|e| anyhow!("reading {name}: {e}"))? {
+                    0 => break,
+                    n => at += n,
+                }
+            }
+            if read.get(..at) != Some(content.as_slice()) {
+                bail!("{name} has other bytes than were written");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! Bugs that are planted, to see that the simulation finds them. They are in the world or around a seam, none in the product: a
+//! provider that does what ours must not, rows that are not kept, a worker that does not rest.
+
+/// See the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Rows of pieces that were committed are not there after the owner's crash.
+    RowsForgotten,
+    /// Providers sign for what a restart takes from them.
+    ReceiptsBeforeSync,
+    /// Liars pass their re-checks and audits, out of bytes that no disk has.
+    AuditsPass,
+    /// Providers that are gone for ever are answered for: repair never begins.
+    GhostsAnswer,
+    /// Providers say of what they have that it is lost, now and then: it is moved on and on.
+    Restless,
+    /// A deal that was ended is kept all the same.
+    ReleasesLost,
+    /// Providers of one operator say that they belong to nobody.
+    TagsHidden,
+    /// A worker looks again at once, and again.
+    Livelock,
+    /// Not planted, but open: providers that kept a slot well begin to prove it and to give other bytes. Once this is not found any
+    /// more, `faults.rs` lets it happen in every history.
+    HonestUntilRead,
+}
+
+/// Every bug, how its kind is called, and within how many seeds it must be found.
+pub const ALL: [(Bug, &str, u64); 9] = [
+    (Bug::RowsForgotten, "rows-forgotten", 20),
+    (Bug::ReceiptsBeforeSync, "receipts-before-sync", 20),
+    (Bug::AuditsPass, "audits-pass", 20),
+    (Bug::GhostsAnswer, "ghosts-answer", 20),
+    (Bug::Restless, "restless", 20),
+    (Bug::ReleasesLost, "releases-lost", 20),
+    (Bug::TagsHidden, "tags-hidden", 20),
+    (Bug::Livelock, "livelock", 20),
+    (Bug::HonestUntilRead, "honest-until-read", 20),
+];
+
+/// By name.
+pub fn named(name: &str) -> Option<Bug> {
+    ALL.iter().find(|(_, known, _)| *known == name).map(|(bug, ..)| *bug)
+}
