@@ -180,9 +180,16 @@ fn piece_cid(bytes: &[u8]) {
 }
 
 fn proof_file(bytes: &[u8]) {
-    if let Ok(ProofFile::Possession(file)) = ProofFile::decode(bytes) {
-        assert!(file.encode().is_ok_and(|again| again == bytes), "two encodings of one proof file");
-        let _ = file.verify();
+    match ProofFile::decode(bytes) {
+        Ok(ProofFile::Possession(file)) => {
+            assert!(file.encode().is_ok_and(|again| again == bytes), "two encodings of one proof file");
+            let _ = file.verify();
+        }
+        Ok(ProofFile::Set(file)) => {
+            assert!(file.encode().is_ok_and(|again| again == bytes), "two encodings of one set's proof file");
+            let _ = file.verify();
+        }
+        Ok(ProofFile::Sealed(_)) | Err(_) => {}
     }
 }
 

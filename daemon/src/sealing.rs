@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{control::SealingReport, home::read_limited};
 
 /// The prover's folder within the provider's.
-const FOLDER: &str = "sealing";
+pub const FOLDER: &str = "sealing";
 /// The domain of the name under which a provider seals.
 const PROVER_DOMAIN: &str = "holdfast 2026-11 provider as prover";
 /// A status that is older says nothing about now: the prover tells one every second.
@@ -62,6 +62,12 @@ pub struct SealConfig {
     pub period_seconds: u64,
     pub deadline_seconds: u64,
     pub gather_seconds: u64,
+    /// New sectors answer all candidate challenges at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub synthetic: bool,
+    /// A sealed sector gives up its unsealed copy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drop_unsealed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<PathBuf>,
 }
@@ -228,6 +234,11 @@ impl Sealer {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        for (flag, set) in [("--synthetic", config.synthetic), ("--drop-unsealed", config.drop_unsealed)] {
+            if set {
+                command.arg(flag);
+            }
+        }
         if let Some(parameters) = &config.parameters {
             command.arg("--parameters").arg(parameters);
         }

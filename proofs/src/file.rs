@@ -1,11 +1,13 @@
 //! A possession proof as a file that anybody can check offline; and what other proof files call themselves.
 //!
 //! ```text
-//! "HFPROOF" | version u8 | DAG-CBOR { key: null, proof, statement: { possession: { count, piece, seed } }, strength }
+//! "HFPROOF" | 1 | DAG-CBOR { key: null, proof, statement: { possession: { count, piece, seed } }, strength }
+//! "HFPROOF" | 2 | DAG-CBOR { key: null, proof, statement: { possession-set: { count, pieces, seed } }, strength }
 //! ```
 //!
 //! Promises: one spelling for one file; what it claims is in its statement and nowhere else. Seals, Window and Winning
-//! PoSts have the same envelope and are told apart here; their circuits are not known to this crate.
+//! PoSts have the envelope of version 1 and are told apart here; their circuits are not known to this crate. Sets came later:
+//! a program that does not know them says so by their version.
 //! Refuses: another version, as such.
 
 use serde::de::IgnoredAny;
@@ -14,10 +16,14 @@ use serde_bytes::{ByteArray, ByteBuf};
 use thiserror::Error;
 
 use crate::commp::PieceCid;
-use crate::pdp::{Challenge, PossessionProof, ProofError, Verdict, verify};
+use crate::pdp::{
+    Challenge, PossessionProof, ProofError, ProvingSet, SetVerdict, Verdict, verify, verify_set,
+};
 
 const MAGIC: &[u8; 7] = b"HFPROOF";
 const VERSION: u8 = 1;
+/// Of a set's file.
+const VERSION_SET: u8 = 2;
 /// Possession needs neither parameters nor a profile.
 const STRENGTH: &str = "production strength";
 /// A verifying key of the largest circuit, the longest proof and 65,536 sectors: no file of any kind is longer.
@@ -44,6 +50,7 @@ pub enum FileError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProofFile {
     Possession(PossessionFile),
+    Set(SetFile),
     /// Of a sealed sector, in words: its circuit decides, and this crate has none.
     Sealed(&'static str),
 }
@@ -52,6 +59,14 @@ pub enum ProofFile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PossessionFile {
     pub piece: PieceCid,
+    pub challenge: Challenge,
+    pub proof: PossessionProof,
+}
+
+/// That leaves drawn from all pieces of a set together could be produced after the seed was known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetFile {
+    pub set: ProvingSet,
     pub challenge: Challenge,
     pub proof: PossessionProof,
 }
@@ -68,6 +83,7 @@ struct Wire<K, S> {
 #[serde(rename_all = "kebab-case")]
 enum StatementOut<'a> {
     Possession(&'a Possession),
+    PossessionSet(&'a PossessionSet),
 }
 
 #[derive(Deserialize)]
@@ -77,6 +93,19 @@ enum StatementIn {
     Seal(IgnoredAny),
     WindowPost(IgnoredAny),
     WinningPost(IgnoredAny),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum SetStatementIn {
+    PossessionSet(PossessionSet),
+}
+
+#[derive(Serialize, Deserialize)]
+struct PossessionSet {
+    count: u16,
+    pieces: Vec<ByteBuf>,
+    seed: ByteArray<32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,8 +126,10 @@ impl ProofFile {
         }
         let (version, body) =
             bytes.strip_prefix(MAGIC.as_slice()).and_then(<[u8]>::split_first).ok_or(FileError::Magic)?;
-        if *version != VERSION {
-            return Err(FileError::Version(*version));
+        match *version {
+            VERSION => {}
+            VERSION_SET => return SetFile::decode(bytes, body).map(Self::Set),
+            newer => return Err(FileError::Version(newer)),
         }
         let wire: Wire<Option<IgnoredAny>, StatementIn> =
             serde_ipld_dagcbor::from_slice(body).map_err(|error| FileError::Encoding(error.to_string()))?;
@@ -134,17 +165,7 @@ impl PossessionFile {
             piece: ByteBuf::from(self.piece.to_bytes()),
             seed: ByteArray::new(*self.challenge.seed()),
         };
-        let wire = Wire {
-            key: None::<()>,
-            proof: ByteBuf::from(self.proof.encode()?),
-            statement: StatementOut::Possession(&possession),
-            strength: STRENGTH.to_owned(),
-        };
-        let mut out = Vec::from(MAGIC.as_slice());
-        out.push(VERSION);
-        serde_ipld_dagcbor::to_writer(&mut out, &wire)
-            .map_err(|error| FileError::Encoding(error.to_string()))?;
-        Ok(out)
+        envelope(VERSION, StatementOut::Possession(&possession), &self.proof)
     }
 
     /// Accepts the proof only if it shows the challenged leaves of the piece.
@@ -154,6 +175,57 @@ impl PossessionFile {
     pub fn verify(&self) -> Result<Verdict, FileError> {
         Ok(verify(&self.piece, &self.challenge, &self.proof)?)
     }
+}
+
+impl SetFile {
+    fn decode(bytes: &[u8], body: &[u8]) -> Result<Self, FileError> {
+        let malformed = |error: String| FileError::Encoding(error);
+        let wire: Wire<Option<IgnoredAny>, SetStatementIn> =
+            serde_ipld_dagcbor::from_slice(body).map_err(|error| malformed(error.to_string()))?;
+        let SetStatementIn::PossessionSet(stated) = wire.statement;
+        let pieces = stated
+            .pieces
+            .iter()
+            .map(|piece| PieceCid::from_bytes(piece).map_err(|error| malformed(error.to_string())))
+            .collect::<Result<_, _>>()?;
+        let file = Self {
+            set: ProvingSet::new(pieces)?,
+            challenge: Challenge::new(stated.seed.into_array(), stated.count)?,
+            proof: PossessionProof::decode(&wire.proof)?,
+        };
+        if file.encode()? == bytes { Ok(file) } else { Err(FileError::NotCanonical) }
+    }
+
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// `TooLong` for a set of more pieces than a file has room for: some 380,000.
+    pub fn encode(&self) -> Result<Vec<u8>, FileError> {
+        let stated = PossessionSet {
+            count: self.challenge.count(),
+            pieces: self.set.pieces().iter().map(|piece| ByteBuf::from(piece.to_bytes())).collect(),
+            seed: ByteArray::new(*self.challenge.seed()),
+        };
+        let bytes = envelope(VERSION_SET, StatementOut::PossessionSet(&stated), &self.proof)?;
+        if bytes.len() > PROOF_FILE_BYTES_MAX { Err(FileError::TooLong(bytes.len())) } else { Ok(bytes) }
+    }
+
+    /// Accepts the proof only if it shows the challenged leaves of the set.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub fn verify(&self) -> Result<SetVerdict, FileError> {
+        Ok(verify_set(&self.set, &self.challenge, &self.proof)?)
+    }
+}
+
+fn envelope(version: u8, statement: StatementOut<'_>, proof: &PossessionProof) -> Result<Vec<u8>, FileError> {
+    let (proof, strength) = (ByteBuf::from(proof.encode()?), STRENGTH.to_owned());
+    let wire = Wire { key: None::<()>, proof, statement, strength };
+    let mut out = Vec::from(MAGIC.as_slice());
+    out.push(version);
+    serde_ipld_dagcbor::to_writer(&mut out, &wire).map_err(|error| FileError::Encoding(error.to_string()))?;
+    Ok(out)
 }
 
 #[cfg(test)]

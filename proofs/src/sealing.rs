@@ -114,7 +114,7 @@ pub struct SectorStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskLine {
     pub id: u64,
-    /// "possession", "spacetime", "seal" or "upkeep".
+    /// "spacetime", "seal" or "upkeep".
     #[serde(default)]
     pub class: String,
     pub what: String,
@@ -188,7 +188,7 @@ impl SealingStatus {
 
     /// Proofs that may miss their deadlines: a seal that is late costs time, a proof that is late is worth nothing.
     pub fn proofs_at_risk(&self) -> impl Iterator<Item = &TaskLine> {
-        self.at_risk().filter(|task| task.class == "possession" || task.class == "spacetime")
+        self.at_risk().filter(|task| task.class == "spacetime")
     }
 
     /// Unix seconds at which everything that is queued is expected to be done; none with an empty queue.

@@ -23,7 +23,8 @@ fn vectors() -> Vec<PathBuf> {
         names.iter().map(|name| proofs.join(folder).join(name)).collect::<Vec<_>>()
     };
     let sealed = ["seal-2k.proof", "seal-2k-synthetic.proof", "window-2k.proof", "winning-2k.proof"];
-    [of("vectors", &["possession.proof", "compressed.report"]), of("sectors/vectors", &sealed)].concat()
+    let ours = ["possession.proof", "possession-set.proof", "compressed.report"];
+    [of("vectors", &ours), of("sectors/vectors", &sealed)].concat()
 }
 
 fn verify(ctx: &Context, file: &Path) -> Result<Finished> {
@@ -96,7 +97,44 @@ pub fn no_proof(ctx: &Context) -> Result<()> {
         ensure!(done.status.code() == Some(code), "{}: {}", path.display(), done.status);
         ensure!(done.stdout.contains(&*path.to_string_lossy()), "it does not say which: {}", done.stdout);
     }
-    from_a_pipe(ctx)
+    from_a_pipe(ctx)?;
+    a_set(ctx)
+}
+
+/// Several files are proven as one set, in their order; of a file that has no bytes nothing can be asked.
+fn a_set(ctx: &Context) -> Result<()> {
+    let mut files = Vec::new();
+    for (number, len) in [(1_u8, 40_000), (2, 900), (3, 127)] {
+        let path = ctx.dir.join(format!("of-a-set-{number}"));
+        std::fs::write(&path, vec![number; len])?;
+        files.push(path);
+    }
+    let out = ctx.dir.join("set.proof");
+    let prove = |files: &[PathBuf]| -> Result<Finished> {
+        let mut command = Command::new(ctx.bin("holdfast")?);
+        command.args(["proofs", "prove", "--json", "--seed", SEED]).args(files).arg("--out").arg(&out);
+        run(&mut command, SHORT)
+    };
+    let done = prove(&files)?;
+    ensure!(done.status.success(), "{}{}", done.stdout, done.stderr);
+    let proven: Value = serde_json::from_str(&done.stdout)?;
+    ensure!(proven["pieces"].as_array().is_some_and(|pieces| pieces.len() == files.len()), "{proven:#}");
+    let digest = proven["set"].as_str().context("no digest")?;
+    let said: Value = serde_json::from_str(&verify(ctx, &out)?.stdout)?;
+    ensure!(said["kind"] == "possession-set" && said["production"] == true, "{said:#}");
+    ensure!(said["shows"].to_string().contains(digest), "{said:#}");
+    let mut bytes = std::fs::read(&out)?;
+    let middle = bytes.len() / 2;
+    *bytes.get_mut(middle).context("an empty proof")? ^= 1;
+    std::fs::write(&out, bytes)?;
+    refused(ctx, &out, "a changed proof of a set")?;
+    files.reverse();
+    let reversed: Value = serde_json::from_str(&prove(&files)?.stdout)?;
+    ensure!(reversed["set"] != proven["set"], "the order of a set does not count");
+    let empty = ctx.dir.join("nothing");
+    std::fs::write(&empty, b"")?;
+    ensure!(prove(&[empty])?.status.code() == Some(2), "nothing was proven");
+    Ok(())
 }
 
 fn from_a_pipe(ctx: &Context) -> Result<()> {

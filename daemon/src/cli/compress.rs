@@ -166,7 +166,7 @@ fn parameters(folder: &ParameterFolder, progress: &mut Progress) -> Result<Local
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let made = LocalParameters::generate(Shape::V1, &mut Drawn::new()?, threads, |step| {
         let phase = "making parameters (their maker can forge)".to_owned();
-        let (done, total) = (step.done as u64, step.total as u64);
+        let (done, total) = (step.done, step.total);
         progress.show(ProgressLine { phase, done, total, unit: "points".to_owned(), note: None });
         ControlFlow::Continue(())
     })?;

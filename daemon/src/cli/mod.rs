@@ -16,6 +16,7 @@ mod mount;
 mod passphrase;
 mod plain;
 mod proofs;
+mod prove;
 mod provide;
 mod provider;
 mod public;

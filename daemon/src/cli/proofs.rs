@@ -1,4 +1,4 @@
-//! `holdfast proofs`: checks proofs of every kind, and makes possession proofs.
+//! `holdfast proofs`: checks proofs of every kind, and hands over what the prover does.
 //!
 //! Possession and compressed proofs are checked here. What rests on Filecoin's circuits is handed to `holdfast-prover`,
 //! whose output and exit code are ours.
@@ -12,16 +12,15 @@ use std::{
 };
 
 use holdfast_compressed::{AuditReport, BoundAudits, OpeningError, OpeningFile, ReportError};
-use holdfast_proofs::{
-    Challenge, CommpHasher, PieceCid, TreeCache, TreeLevel,
-    file::{FileError, PROOF_FILE_BYTES_MAX, PossessionFile, ProofFile},
-    prove,
-};
+use holdfast_proofs::file::{FileError, PROOF_FILE_BYTES_MAX, PossessionFile, ProofFile, SetFile};
 use serde::Serialize;
 
 use super::{
     Exit, Failure, Outcome,
-    args::{ParameterFolder, ProofsArgs, ProofsCommand, ProofsParamsArgs, ProofsProveArgs, ProofsVerifyArgs},
+    args::{
+        ParameterFolder, ProofsArgs, ProofsCommand, ProofsParamsArgs, ProofsUnsealArgs, ProofsVerifyArgs,
+        ProofsWinningArgs,
+    },
     print,
 };
 use crate::{home::write_atomically, prover, sealing, worker::unix_now};
@@ -29,9 +28,8 @@ use crate::{home::write_atomically, prover, sealing, worker::unix_now};
 /// What stands before and beside every result that is not to be relied upon.
 pub(super) const WARNING: &str = "TEST STRENGTH: the parameters were made locally, and whoever made them can forge this. No money may \
                        rest on it.";
-/// Memory for the tree of a file that is proven.
-const TREE_BYTES_MAX: u64 = 64 << 20;
-const READ_BYTES: usize = 4 << 20;
+/// Pieces of a set that are named.
+const PIECES_SHOWN_MAX: usize = 16;
 /// Standard input, as a file's name.
 const STDIN: &str = "-";
 
@@ -54,7 +52,9 @@ pub fn run(json: bool, args: &ProofsArgs, program: io::Result<PathBuf>) -> Outco
     match &args.command {
         ProofsCommand::Verify(args) => verify(json, args, program),
         ProofsCommand::Params(args) => params(json, args, program),
-        ProofsCommand::Prove(args) => possess(json, args),
+        ProofsCommand::Prove(args) => super::prove::prove(json, args),
+        ProofsCommand::Winning(args) => winning(json, args, program),
+        ProofsCommand::Unseal(args) => unseal(json, args, program),
         ProofsCommand::Compress(args) => super::compress::compress(json, args),
         ProofsCommand::Open(args) => super::compress::open(json, args),
         ProofsCommand::Status { dir } => status(json, dir),
@@ -71,10 +71,11 @@ fn verify(json: bool, args: &ProofsVerifyArgs, program: io::Result<PathBuf>) -> 
     } else {
         match ProofFile::decode(&bytes)? {
             ProofFile::Possession(file) => possession(&file)?,
+            ProofFile::Set(file) => set(&file)?,
             // What was read is what is checked: a pipe gives its bytes once.
             ProofFile::Sealed(_) => {
                 let words: Vec<OsString> = vec!["verify".into(), STDIN.into()];
-                return hand_over(json, words, &args.folder, program, Some(&bytes));
+                return hand_over(json, words, Some(&args.folder), program, Some(&bytes));
             }
         }
     };
@@ -109,6 +110,26 @@ fn possession(file: &PossessionFile) -> Result<Verified, Failure> {
         strength: "production strength",
         key_sha256: None,
         shows: verdict.shows(),
+        does_not_show: verdict.does_not_show(),
+    })
+}
+
+fn set(file: &SetFile) -> Result<Verified, Failure> {
+    let verdict = file.verify()?;
+    let mut shows = verdict.shows();
+    shows.push(format!("the set's digest is {}", data_encoding::HEXLOWER.encode(verdict.set())));
+    shows.extend(file.set.pieces().iter().take(PIECES_SHOWN_MAX).map(|piece| format!("in it: {piece}")));
+    if let Some(more) = file.set.pieces().len().checked_sub(PIECES_SHOWN_MAX).filter(|more| *more > 0) {
+        shows.push(format!("and {more} more"));
+    }
+    Ok(Verified {
+        valid: true,
+        production: true,
+        warning: None,
+        kind: "possession-set",
+        strength: "production strength",
+        key_sha256: None,
+        shows,
         does_not_show: verdict.does_not_show(),
     })
 }
@@ -199,14 +220,40 @@ fn params(json: bool, args: &ProofsParamsArgs, program: io::Result<PathBuf>) -> 
     if args.make {
         words.push("--make".into());
     }
-    hand_over(json, words, &args.folder, program, None)
+    hand_over(json, words, Some(&args.folder), program, None)
+}
+
+/// A provider's folder has its sectors in one of its own.
+fn sectors_of(dir: &Path) -> OsString {
+    dir.join(sealing::FOLDER).into()
+}
+
+fn winning(json: bool, args: &ProofsWinningArgs, program: io::Result<PathBuf>) -> Outcome {
+    let mut words: Vec<OsString> = vec!["winning".into(), sectors_of(&args.dir)];
+    words.extend(["--beacon".into(), args.beacon.clone().into()]);
+    words.extend(["--epoch".into(), args.epoch.to_string().into()]);
+    if let Some(sector) = args.sector {
+        words.extend(["--sector".into(), sector.to_string().into()]);
+    }
+    words.extend(["--out".into(), args.out.clone().into()]);
+    hand_over(json, words, Some(&args.folder), program, None)
+}
+
+fn unseal(json: bool, args: &ProofsUnsealArgs, program: io::Result<PathBuf>) -> Outcome {
+    let mut words: Vec<OsString> = vec!["unseal".into(), sectors_of(&args.dir), args.piece.clone().into()];
+    words.extend(["--offset".into(), args.offset.to_string().into()]);
+    if let Some(length) = args.length {
+        words.extend(["--length".into(), length.to_string().into()]);
+    }
+    words.extend(["--out".into(), args.out.clone().into()]);
+    hand_over(json, words, None, program, None)
 }
 
 /// Runs the prover in our place: its output is ours, and so is its exit code. It is given `input`, or ours.
 fn hand_over(
     json: bool,
     words: Vec<OsString>,
-    folder: &ParameterFolder,
+    folder: Option<&ParameterFolder>,
     program: io::Result<PathBuf>,
     input: Option<&[u8]>,
 ) -> Outcome {
@@ -216,7 +263,7 @@ fn hand_over(
         command.arg("--json");
     }
     command.args(words);
-    if let Some(parameters) = &folder.parameters {
+    if let Some(parameters) = folder.and_then(|folder| folder.parameters.as_ref()) {
         command.arg("--parameters").arg(parameters);
     }
     if input.is_some() {
@@ -242,50 +289,6 @@ fn status(json: bool, dir: &Path) -> Outcome {
             .hint("`holdfast provide DIR --seal PROFILE` begins.")
     })?;
     print(json, &last, &last.render())
-}
-
-#[derive(Serialize)]
-struct Proven {
-    file: PathBuf,
-    piece: PieceCid,
-    challenges: u16,
-    bytes: usize,
-}
-
-/// Names a file's bytes and proves possession of them.
-fn possess(json: bool, args: &ProofsProveArgs) -> Outcome {
-    let seed =
-        hex32(&args.seed).ok_or_else(|| Failure::new(Exit::Usage, "a seed is 64 hexadecimal digits"))?;
-    let challenge =
-        Challenge::new(seed, args.count).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    let mut file = File::open(&args.file)?;
-    if !file.metadata()?.is_file() {
-        // It is read twice, the second time at the drawn places.
-        let message = format!("{} is no regular file", args.file.display());
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    let mut hasher = CommpHasher::with_cache(TreeLevel::within(file.metadata()?.len(), TREE_BYTES_MAX));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let (mut chunk, mut tree) = (vec![0; READ_BYTES], Vec::new());
-    loop {
-        let read = file.read(&mut chunk)?;
-        let Some(bytes) = chunk.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
-        hasher.update_parallel(bytes, threads);
-        tree.extend(hasher.drain_cache());
-    }
-    let (piece, rest) = hasher.finish_with_cache();
-    tree.extend(rest);
-    let tree = TreeCache::open(tree, &piece).map_err(Failure::internal)?;
-    let proof = prove(&file, &tree, &challenge).map_err(Failure::internal)?;
-    let bytes = PossessionFile { piece, challenge, proof }.encode()?;
-    let out = publish(&args.out, &bytes)?;
-    let text = format!(
-        "piece {piece}\nproof {} ({} bytes, {} challenges)\n",
-        out.display(),
-        bytes.len(),
-        args.count
-    );
-    print(json, &Proven { file: out, piece, challenges: args.count, bytes: bytes.len() }, &text)
 }
 
 /// 64 hexadecimal digits.

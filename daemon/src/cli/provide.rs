@@ -68,6 +68,8 @@ fn seal_change(args: &SealArgs) -> Result<Change<SealConfig>, Failure> {
         period_seconds: args.seal_period,
         deadline_seconds: args.seal_deadline,
         gather_seconds: args.seal_gather,
+        synthetic: args.seal_synthetic,
+        drop_unsealed: args.seal_drop_unsealed,
         parameters,
     }))
 }

@@ -202,7 +202,9 @@ fn valid_values_are_seeds() {
     let piece = PieceCid::new(1000, [3; 32]).unwrap();
     seed("proofs-piece-cid", &piece.to_bytes());
     let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../proofs/vectors");
-    seed("proofs-file", &std::fs::read(format!("{vectors}/possession.proof")).unwrap());
+    for name in ["possession.proof", "possession-set.proof"] {
+        seed("proofs-file", &std::fs::read(format!("{vectors}/{name}")).unwrap());
+    }
     seed("proofs-compressed-report", &std::fs::read(format!("{vectors}/compressed.report")).unwrap());
     let (openings, path) = compressed();
     seed("proofs-compressed-openings", &openings);

@@ -98,15 +98,14 @@ fn sealing(out: &mut Exposition, report: &SealingReport) {
 fn tasks(out: &mut Exposition, status: &holdfast_proofs::sealing::SealingStatus) {
     let mut queue =
         out.gauge("holdfast_sealing_tasks", "Tasks that are queued or run, by what they are for.");
-    for class in ["possession", "spacetime", "seal", "upkeep"] {
+    for class in ["spacetime", "seal", "upkeep"] {
         let count = status.tasks.iter().filter(|task| task.class == class).count();
         queue = queue.labelled("class", class, count);
     }
     out.gauge("holdfast_sealing_tasks_at_risk", "Tasks that may miss their deadlines.")
         .labelled("class", "proof", status.proofs_at_risk().count())
         .labelled("class", "other", status.at_risk().count() - status.proofs_at_risk().count());
-    let proofs =
-        || status.tasks.iter().filter(|task| task.class == "possession" || task.class == "spacetime");
+    let proofs = || status.tasks.iter().filter(|task| task.class == "spacetime");
     out.gauge(
         "holdfast_sealing_next_deadline_seconds",
         "Seconds until the next proof is due; none without one.",

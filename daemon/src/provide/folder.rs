@@ -353,6 +353,8 @@ mod tests {
             period_seconds: 60,
             deadline_seconds: 30,
             gather_seconds: 1,
+            synthetic: false,
+            drop_unsealed: false,
             parameters: None,
         }
     }

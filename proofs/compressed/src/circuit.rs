@@ -16,7 +16,6 @@
 //! that falls on the slot can lead elsewhere, whatever other families claim.
 
 mod gadgets;
-mod size;
 
 use bellpepper_core::num::AllocatedNum;
 use bellpepper_core::{Circuit, ConstraintSystem, SynthesisError};
@@ -28,9 +27,17 @@ use crate::prove::Way;
 use crate::set::{COUNT_BITS, SlotSet};
 use crate::shape::Shape;
 use crate::tree::SLOT_HEIGHT;
-pub use size::{CircuitSize, circuit_size};
+pub use holdfast_setup::CircuitSize;
 
 use gadgets::{Num, constant, equal, number, poseidon, product, range, select, select_bits, sum};
+
+/// The size of a shape's circuit, by counting (about a second for `Shape::V1`).
+///
+/// # Errors
+/// None in practice: the constraints need no witness.
+pub fn circuit_size(shape: Shape) -> Result<CircuitSize, SynthesisError> {
+    holdfast_setup::size_of(AuditCircuit::blank(shape))
+}
 
 /// Bits of a leaf's place within a slot.
 const LEAF_BITS: u32 = 3 * SLOT_HEIGHT as u32;

@@ -13,7 +13,6 @@
 //! ```
 
 mod file;
-mod generate;
 mod key;
 
 use std::io;
@@ -22,12 +21,14 @@ use std::ops::ControlFlow;
 use bellpepper_core::SynthesisError;
 use bellperson::groth16::Parameters;
 use blstrs::Bls12;
+use holdfast_setup::{Secrets, Setup, SetupError};
 use rand_core::{CryptoRng, RngCore};
 use thiserror::Error;
 
+use crate::circuit::AuditCircuit;
 use crate::shape::Shape;
 
-pub use generate::Progress;
+pub use holdfast_setup::Progress;
 pub use key::{LocalVerifyingKey, VERIFYING_KEY_LEN};
 
 const VERSION: u8 = 1;
@@ -60,6 +61,17 @@ pub enum ParamsError {
     OtherCircuit,
 }
 
+impl From<SetupError> for ParamsError {
+    fn from(error: SetupError) -> Self {
+        match error {
+            SetupError::Synthesis(error) => Self::Synthesis(error),
+            SetupError::Secrets => Self::Secrets,
+            SetupError::Cancelled => Self::Cancelled,
+            SetupError::Key(error) => Self::Io(error),
+        }
+    }
+}
+
 /// Parameters that this or another machine made alone: whoever made them can forge proofs.
 #[derive(Clone)]
 pub struct LocalParameters {
@@ -69,7 +81,7 @@ pub struct LocalParameters {
 
 impl LocalParameters {
     /// Makes parameters on `threads` threads from randomness that nobody may learn. `progress` is
-    /// asked between portions of a few milliseconds and may break off.
+    /// asked between portions of a tenth of a second and may break off.
     ///
     /// # Errors
     /// `Cancelled`; others only where the random source is broken.
@@ -79,8 +91,8 @@ impl LocalParameters {
         threads: usize,
         mut progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Self, ParamsError> {
-        let secrets = generate::Secrets::new(rng);
-        Ok(Self { shape, groth: generate::derive(shape, &secrets, threads, &mut progress)? })
+        let setup = Setup::new(|| AuditCircuit::blank(shape), &Secrets::new(rng), threads)?;
+        Ok(Self { shape, groth: setup.parameters(&mut progress)? })
     }
 
     #[must_use]

@@ -1,8 +1,8 @@
 //! What each step costs: processor seconds, peak memory and bytes, as the table in `../../SOUNDNESS.md`.
 //!
-//! `cargo bench --manifest-path proofs/sectors/Cargo.toml` measures a 2 KiB sector without commit 2; `-- --8m` an 8 MiB sector too;
-//! `-- --parameters FOLDER` does commit 2 with the local PoRep parameters that lie there. Every step is a worker that a
-//! process of its own started, so that processor time and peak memory are what the kernel counted for that worker alone.
+//! `cargo bench --manifest-path proofs/sectors/Cargo.toml` measures a 2 KiB sector without commit 2; `-- --groth` makes the parameters
+//! for it too and does it, in both modes; `--8m` does the same with 8 MiB. Every step is a worker that a process of its own
+//! started, so that processor time and peak memory are what the kernel counted for that worker alone.
 //! Figures of test strength: they say nothing about 32 GiB but the order of the phases.
 
 use std::path::{Path, PathBuf};
@@ -141,7 +141,7 @@ fn seal(bench: &Bench, profile: Profile, mode: SealMode, commit_2: bool) -> Resu
         phase = next;
     }
     let unsealed = path.join("unsealed");
-    if mode == SealMode::Interactive && !commit_2 {
+    if mode == SealMode::Interactive {
         std::fs::remove_file(&unsealed)?;
         let (out, len) = (bench.dir.path().join("read"), payload.len() as u64 / 2);
         let job = Job::ReadPiece { sector: path.clone(), piece, offset: len / 2, len, out: out.clone() };
@@ -162,13 +162,18 @@ fn verify(bench: &Bench, file: &Path, what: &str) -> Result<()> {
     Ok(())
 }
 
-fn posts(bench: &Bench, profile: Profile, sector: &Path) -> Result<()> {
+fn make(bench: &Bench, profile: Profile, circuits: &[Circuit]) -> Result<()> {
     let parameters = bench.launcher.workshop().parameters();
-    for circuit in [Circuit::WindowPost, Circuit::WinningPost] {
-        let path = parameters.params_path(profile, circuit);
-        let job = Job::Parameters { profile, circuit };
+    for circuit in circuits {
+        let path = parameters.params_path(profile, *circuit);
+        let job = Job::Parameters { profile, circuit: *circuit };
         bench.step(&format!("{} parameters: {circuit}", profile.name()), &job, &path)?;
     }
+    Ok(())
+}
+
+fn posts(bench: &Bench, profile: Profile, sector: &Path) -> Result<()> {
+    make(bench, profile, &[Circuit::WindowPost, Circuit::WinningPost])?;
     let (prover, beacon) = (Bytes32([1; 32]), Bytes32([4; 32]));
     let out = bench.dir.path().join("window");
     let statement = WindowStatement { profile, prover, beacon, epoch: 1, sectors: Vec::new() };
@@ -194,29 +199,52 @@ fn main() -> Result<()> {
     {
         return alone(job, workshop);
     }
-    let folder =
-        arguments.iter().position(|word| word == "--parameters").and_then(|at| arguments.get(at + 1));
+    let asked = |word: &str| arguments.iter().any(|argument| argument == word);
     let dir = tempfile::tempdir()?;
     let workshop = Workshop::create(dir.path())?;
-    for entry in folder.map(std::fs::read_dir).transpose()?.into_iter().flatten() {
-        let path = entry?.path();
-        let to = workshop.parameters().dir().join(path.file_name().context("a file has a name")?);
-        std::fs::hard_link(&path, &to).or_else(|_| std::fs::copy(&path, &to).map(drop))?;
-    }
     let bench = Bench { launcher: launcher(workshop.dir())?, dir };
+    println!("{}\n", machine()?);
     commitments()?;
     println!("| step (test strength) | CPU s | peak MiB | bytes |\n|---|---|---|---|");
-    let sector = seal(&bench, Profile::Test2k, SealMode::Interactive, false)?;
-    seal(&bench, Profile::Test2k, SealMode::Synthetic, false)?;
-    posts(&bench, Profile::Test2k, &sector)?;
-    if arguments.iter().any(|word| word == "--8m") {
-        let sector = seal(&bench, Profile::Test8m, SealMode::Interactive, false)?;
-        posts(&bench, Profile::Test8m, &sector)?;
-    }
-    if folder.is_some() {
-        std::fs::remove_dir_all(sector)?;
-        let sector = seal(&bench, Profile::Test2k, SealMode::Interactive, true)?;
-        verify(&bench, &sector.join("proof"), "verify seal")?;
+    let groth = asked("--groth");
+    for profile in [Profile::Test2k, Profile::Test8m] {
+        if profile == Profile::Test8m && !asked("--8m") {
+            continue;
+        }
+        if groth {
+            make(&bench, profile, &[Circuit::Porep])?;
+        }
+        let sector = seal(&bench, profile, SealMode::Interactive, groth)?;
+        let synthetic = seal(&bench, profile, SealMode::Synthetic, groth)?;
+        if groth {
+            verify(&bench, &sector.join("proof"), &format!("{} verify seal", profile.name()))?;
+            verify(&bench, &synthetic.join("proof"), &format!("{} verify synthetic seal", profile.name()))?;
+        }
+        posts(&bench, profile, &sector)?;
     }
     Ok(())
+}
+
+/// What the figures are of.
+fn machine() -> Result<String> {
+    let (cpu, memory) =
+        (std::fs::read_to_string("/proc/cpuinfo")?, std::fs::read_to_string("/proc/meminfo")?);
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.split(':').next().map(str::trim) == Some(name));
+        line.and_then(|line| Some(line.split_once(':')?.1.trim().to_owned())).unwrap_or_default()
+    };
+    let flag = |name: &'static str| {
+        if field(&cpu, "flags").split(' ').any(|flag| flag == name) { name } else { "-" }
+    };
+    let cores = std::thread::available_parallelism()?;
+    Ok(format!(
+        "{} (family {}, model {}; {} {}), {cores} cores, memory {}, kernel {}",
+        field(&cpu, "model name"),
+        field(&cpu, "cpu family"),
+        field(&cpu, "model"),
+        flag("sha_ni"),
+        flag("avx512f"),
+        field(&memory, "MemTotal"),
+        std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim()
+    ))
 }

@@ -3,8 +3,9 @@
 //! Promises: after `replace` returns, the file holds the new bytes; before, the old ones; never a mixture.
 //! What an interrupted writer leaves has a name that ends in `PARTIAL` and is removed by whoever starts again.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -34,10 +35,21 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with(path, |file| file.write_all(bytes))
 }
 
+/// As `replace`, for what nobody else may read.
+pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_as(path, 0o600, |file| file.write_all(bytes))
+}
+
 /// As `replace`, for what is written in pieces.
 pub(crate) fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    write_as(path, 0o666, write)
+}
+
+fn write_as(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let beside = partial(path);
-    let mut file = File::create(&beside)?;
+    // One that is left over may have another mode.
+    remove(&beside)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
     write(&mut file)?;
     file.sync_all()?;
     drop(file);

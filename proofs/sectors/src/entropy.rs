@@ -1,7 +1,7 @@
 //! Randomness, given from outside.
 
-use rand::RngCore;
 use rand::rngs::OsRng;
+use rand::{CryptoRng, RngCore};
 
 /// Where secret randomness comes from.
 pub trait Rng {
@@ -21,6 +21,9 @@ impl Rng for SystemRng {
 
 /// The same for the circuit library.
 pub(crate) struct Adapter<'a>(pub(crate) &'a mut dyn Rng);
+
+/// `Rng` is for secrets.
+impl CryptoRng for Adapter<'_> {}
 
 impl RngCore for Adapter<'_> {
     fn next_u32(&mut self) -> u32 {

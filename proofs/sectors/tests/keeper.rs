@@ -4,6 +4,8 @@
 #![allow(clippy::disallowed_methods)]
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -31,6 +33,10 @@ struct Keeper {
 
 impl Keeper {
     fn start(dir: &Path, parameters: &Path, deadline: u64) -> Self {
+        Self::with(dir, parameters, deadline, &[])
+    }
+
+    fn with(dir: &Path, parameters: &Path, deadline: u64, flags: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_holdfast-prover"))
             .arg("keep")
             .arg(dir)
@@ -39,6 +45,7 @@ impl Keeper {
             .args(["--period", &deadline.to_string(), "--deadline", &deadline.to_string(), "--gather", "1"])
             .arg("--parameters")
             .arg(parameters)
+            .args(flags)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -245,6 +252,138 @@ fn killed_at_any_moment_it_goes_on() {
     let (code, _) = verify(&status.windows.newest_proof.clone().unwrap(), &parameters);
     assert_eq!(code, 0);
     keeper.close();
+}
+
+fn prover(words: &[&str], paths: &[(&str, &Path)]) -> (Option<i32>, serde_json::Value) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast-prover"));
+    command.arg("--json").args(words);
+    for (flag, path) in paths {
+        command.args((!flag.is_empty()).then_some(flag)).arg(path);
+    }
+    let output = command.output().unwrap();
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+/// A sector that was sealed to its end, in a keeper's folder, with the deals of its pieces.
+fn sealed(rig: &common::Rig, dir: &Path) -> Vec<StoredPiece> {
+    use holdfast_sectors::SealMode;
+    use holdfast_sectors::sector::{Phase, Sector};
+    fs::create_dir_all(dir.join("sectors")).unwrap();
+    let made = rig.sector("sector", 7, SealMode::Synthetic, &common::payloads());
+    rig.seal(&made, Phase::Synthetic);
+    Sector::open(&made).unwrap().0.set_seed(common::SEED).unwrap();
+    // Its committed proof, where the phase that makes one looks for one that holds.
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors");
+    fs::copy(vectors.join("seal-2k-synthetic.proof"), made.join("proof")).unwrap();
+    assert_eq!(rig.seal(&made, Phase::Cleared).0, Phase::Cleared);
+    fs::rename(made, dir.join("sectors/7")).unwrap();
+    let deal = |(number, payload): (usize, Vec<u8>)| {
+        let slot = rig.dir.path().join(format!("slot-{number}"));
+        fs::write(&slot, &payload).unwrap();
+        StoredPiece { deal: format!("d{number}"), piece: common::cid(&payload), slot, until: FAR }
+    };
+    common::payloads().into_iter().enumerate().map(deal).collect()
+}
+
+/// Its unsealed copy is given up and made again as the flag says; pieces are read from the replica; and a replica that is lost
+/// then is made again from the deals' slots.
+#[test]
+fn a_sector_without_its_copy_is_read_from_the_replica_and_mended_from_the_slots() {
+    let rig = common::Rig::new();
+    let (dir, parameters) = (rig.dir.path().join("sealing"), rig.dir.path().join("parameters"));
+    let deals = sealed(&rig, &dir);
+    let copy = dir.join("sectors/7/unsealed");
+    let before = fs::read(&copy).unwrap();
+    let until = |there: bool| {
+        let started = Instant::now();
+        while copy.exists() != there {
+            assert!(started.elapsed() < PATIENCE, "the copy is not {there}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let out = rig.dir.path().join("read");
+    let piece = &deals[2].piece.to_string();
+    let payload = &common::payloads()[2];
+    let read = |words: &[&str], from: usize, to: usize, unsealed: bool| {
+        let words = [&["unseal", dir.to_str().unwrap(), piece][..], words].concat();
+        let (code, said) = prover(&words, &[("--out", &out)]);
+        // The keeper may be at the sector right now.
+        if code == Some(8) {
+            return false;
+        }
+        assert_eq!(
+            (code, &said["unsealed"], &said["sector"]),
+            (Some(0), &unsealed.into(), &7.into()),
+            "{said}"
+        );
+        assert_eq!(fs::read(&out).unwrap(), payload[from..to]);
+        true
+    };
+    let surely = |words: &[&str], from, to, unsealed| while !read(words, from, to, unsealed) {};
+    surely(&[], 0, 1_000, false);
+
+    // A keeper of another mode of sealing keeps it all the same.
+    let mut keeper = Keeper::with(&dir, &parameters, 10, &["--drop-unsealed"]);
+    keeper.list(&deals);
+    until(false);
+    surely(&[], 0, 1_000, true);
+    surely(&["--offset", "301", "--length", "77"], 301, 378, true);
+    let outside = ["unseal", dir.to_str().unwrap(), piece, "--offset", "1", "--length", "1000"];
+    assert_eq!(prover(&outside, &[("--out", &out)]).0, Some(2));
+    let nobodys = common::cid(b"nobody has this").to_string();
+    assert_eq!(prover(&["unseal", dir.to_str().unwrap(), &nobodys], &[("--out", &out)]).0, Some(15));
+    keeper.until("a window", |status| status.windows.proven > 0);
+    keeper.close();
+
+    let mut keeper = Keeper::with(&dir, &parameters, 10, &["--synthetic"]);
+    keeper.list(&deals);
+    until(true);
+    keeper.close();
+    assert_eq!(fs::read(&copy).unwrap(), before);
+
+    let mut keeper = Keeper::with(&dir, &parameters, 10, &["--synthetic", "--drop-unsealed"]);
+    keeper.list(&deals);
+    until(false);
+    let replica = dir.join("sectors/7/final/sealed");
+    let mut bytes = fs::read(&replica).unwrap();
+    bytes.iter_mut().for_each(|byte| *byte ^= 1);
+    fs::write(&replica, bytes).unwrap();
+    fs::remove_file(&out).unwrap();
+    let words = ["unseal", dir.to_str().unwrap(), piece];
+    let (code, said) = prover(&words, &[("--out", &out)]);
+    assert!(code != Some(0) && !out.exists(), "bytes of a rotten replica came out: {said}");
+    keeper.until("a declared fault", |status| status.sectors_faulty == 1);
+    let status = keeper.until("a recovery", |status| status.sectors_faulty == 0);
+    assert!(status.events.iter().any(|event| event.text == "sector 7 is recovered"), "{status}");
+    keeper.close();
+}
+
+#[test]
+fn the_sector_that_a_beacon_draws_is_proven_by_command() {
+    let rig = common::Rig::new();
+    let (dir, parameters) = (rig.dir.path().join("sealing"), rig.dir.path().join("parameters"));
+    let (beacon, out) = ("64".repeat(32), rig.dir.path().join("winning.proof"));
+    let words = ["winning", dir.to_str().unwrap(), "--beacon", &beacon, "--epoch", "9"];
+    let paths = [("--out", out.as_path()), ("--parameters", parameters.as_path())];
+    assert_eq!(prover(&words, &paths).0, Some(15), "there are no sectors");
+    sealed(&rig, &dir);
+    let (code, said) = prover(&words, &paths);
+    assert_eq!(code, Some(15), "{said}");
+    assert!(said["error"]["hint"].as_str().unwrap().contains("--circuit winning-post --make"), "{said}");
+    let make = ["params", "--profile", "test-2k", "--circuit", "winning-post", "--make"];
+    assert_eq!(prover(&make, &[("--parameters", &parameters)]).0, Some(0));
+    let (code, said) = prover(&words, &paths);
+    assert_eq!((code, &said["sector"], &said["drawn"]), (Some(0), &7.into(), &true.into()), "{said}");
+    assert!(said["warning"].as_str().unwrap().starts_with("TEST STRENGTH"), "{said}");
+    let (code, report) = verify(&out, &parameters);
+    assert_eq!((code, &report["kind"], &report["production"]), (0, &"winning-post".into(), &false.into()));
+    let mut bytes = fs::read(&out).unwrap();
+    let last = bytes.len() - 300;
+    bytes[last] ^= 1;
+    fs::write(&out, bytes).unwrap();
+    assert_eq!(verify(&out, &parameters).0, 11);
+    let other = [&words[..], &["--sector", "8"]].concat();
+    assert_eq!(prover(&other, &paths).0, Some(2), "there is no sector 8");
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn a_window_is_proven_and_the_faulty_are_declared() {
 }
 
 #[test]
-#[ignore = "60 CPU seconds: parameters for Winning PoSt; its verifier is tested with a committed proof"]
+#[ignore = "makes the committed Winning PoSt anew; the command that proves one is among the other tests"]
 fn a_drawn_sector_is_proven() {
     let rig = Rig::new();
     rig.run(Job::Parameters { profile: Profile::Test2k, circuit: Circuit::WinningPost });
@@ -107,7 +107,6 @@ fn a_drawn_sector_is_proven() {
 }
 
 #[test]
-#[ignore = "25 CPU seconds: two partitions, and all but one sector faulty; makes the committed Window PoSt anew"]
 fn a_window_of_two_partitions_is_proven() {
     let rig = Rig::new();
     rig.run(Job::Parameters { profile: Profile::Test2k, circuit: Circuit::WindowPost });

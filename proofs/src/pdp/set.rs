@@ -41,6 +41,8 @@ pub struct SetVerdict {
     set: [u8; 32],
     challenge: Challenge,
     leaves_checked: usize,
+    pieces: usize,
+    asked_whole: bool,
 }
 
 impl SetVerdict {
@@ -58,6 +60,43 @@ impl SetVerdict {
     #[must_use]
     pub fn leaves_checked(&self) -> usize {
         self.leaves_checked
+    }
+
+    /// Whether every leaf of the set was asked, so that seed and count were not used.
+    #[must_use]
+    pub fn asked_whole(&self) -> bool {
+        self.asked_whole
+    }
+
+    /// What was shown, for people.
+    #[must_use]
+    pub fn shows(&self) -> Vec<String> {
+        let (leaves, pieces) = (self.leaves_checked, self.pieces);
+        vec![match self.asked_whole {
+            true => format!(
+                "whoever made it could produce all {leaves} leaves of the {pieces} piece(s), which were asked whole"
+            ),
+            false => format!(
+                "whoever made it could produce {leaves} leaves, drawn from all {pieces} piece(s) together, after the seed was known"
+            ),
+        }]
+    }
+
+    /// What was not, for people.
+    #[must_use]
+    pub fn does_not_show(&self) -> Vec<String> {
+        let when = match self.asked_whole {
+            true => {
+                "when it was made: a set that is asked whole needs neither the seed nor the number of draws, which may be any"
+            }
+            false => "that the seed was fresh: only who drew it, or a beacon, knows that",
+        };
+        vec![
+            "that this is the set that was agreed on: compare its pieces and their order".to_owned(),
+            "that no small piece is missing: draws fall on a piece as often as it has leaves".to_owned(),
+            "where the bytes are, or how many copies there are".to_owned(),
+            when.to_owned(),
+        ]
     }
 }
 
@@ -192,7 +231,13 @@ pub fn verify_set(
         let found = proof.siblings.len();
         return Err(ProofError::SiblingNumber { expected: siblings_expected, found });
     }
-    Ok(SetVerdict { set: set.digest, challenge: *challenge, leaves_checked: leaves_expected })
+    Ok(SetVerdict {
+        set: set.digest,
+        challenge: *challenge,
+        leaves_checked: leaves_expected,
+        pieces: set.pieces.len(),
+        asked_whole: set.leaf_count() <= u64::from(challenge.count()),
+    })
 }
 
 #[cfg(test)]

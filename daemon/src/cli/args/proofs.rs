@@ -18,8 +18,12 @@ pub enum ProofsCommand {
     Verify(ProofsVerifyArgs),
     /// Show, or make, the parameters of a profile, and say what this machine lacks for it (by holdfast-prover)
     Params(ProofsParamsArgs),
-    /// Name a file's bytes and prove possession of them
+    /// Name the bytes of a file, or of several, and prove possession of them
     Prove(ProofsProveArgs),
+    /// Prove the sealed sector that a beacon draws from a provider's, at 66 places: Winning PoSt (by holdfast-prover)
+    Winning(ProofsWinningArgs),
+    /// Read a piece, or a range of it, from the sealed sector that it is in (by holdfast-prover)
+    Unseal(ProofsUnsealArgs),
     /// Prove possession of many files in one proof of 192 bytes, under parameters of this machine's own: TEST STRENGTH
     Compress(ProofsCompressArgs),
     /// Open leaves of a file in its two trees, so that whoever knows its piece CID can rely on the second one
@@ -40,7 +44,7 @@ pub struct ParameterFolder {
 
 #[derive(Debug, Args)]
 pub struct ProofsVerifyArgs {
-    /// Possession, compressed possession, openings, seal, Window PoSt or Winning PoSt (`-`: standard input)
+    /// Possession of a piece or of a set, compressed possession, openings, seal, Window PoSt or Winning PoSt (`-`: standard input)
     pub file: PathBuf,
     #[command(flatten)]
     pub folder: ParameterFolder,
@@ -63,8 +67,9 @@ pub struct ProofsParamsArgs {
 
 #[derive(Debug, Args)]
 pub struct ProofsProveArgs {
-    /// The bytes to be proven
-    pub file: PathBuf,
+    /// The bytes to be proven; of several files one set is proven, in this order
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
     /// What the leaves are drawn with, 64 hexadecimal digits: from who asks, or from a beacon
     #[arg(long, value_name = "HEX")]
     pub seed: String,
@@ -72,6 +77,43 @@ pub struct ProofsProveArgs {
     #[arg(long, value_name = "N", default_value_t = holdfast_proofs::pdp::DEFAULT_CHALLENGES)]
     pub count: u16,
     /// Where the proof file goes
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ProofsWinningArgs {
+    /// The provider's folder
+    pub dir: PathBuf,
+    /// What draws the sector and its places, 64 hexadecimal digits: from a beacon
+    #[arg(long, value_name = "HEX")]
+    pub beacon: String,
+    /// When: bound into the proof
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub epoch: u64,
+    /// Prove this sector, instead of the one that the beacon draws
+    #[arg(long, value_name = "N")]
+    pub sector: Option<u64>,
+    /// Where the proof file goes
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub folder: ParameterFolder,
+}
+
+#[derive(Debug, Args)]
+pub struct ProofsUnsealArgs {
+    /// The provider's folder
+    pub dir: PathBuf,
+    /// The piece CID
+    pub piece: String,
+    /// Where to begin
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub offset: u64,
+    /// How much [default: to the end of the piece]
+    #[arg(long, value_name = "BYTES")]
+    pub length: Option<u64>,
+    /// Where the bytes go
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }

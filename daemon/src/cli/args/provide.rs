@@ -80,6 +80,13 @@ pub struct SealArgs {
     /// How many seconds a piece waits for others to fill a sector with
     #[arg(long, value_name = "SECONDS", requires = "seal", default_value_t = 3_600)]
     pub seal_gather: u64,
+    /// Answer all candidate challenges of a seal at once, so that its layers can go before the seed is known (synthetic PoRep,
+    /// FIP-0059); sectors that were begun otherwise stay what they are
+    #[arg(long, requires = "seal")]
+    pub seal_synthetic: bool,
+    /// Give up a sector's unsealed copy once it is sealed; the slots of deals stay, and `proofs unseal` reads from replicas
+    #[arg(long, requires = "seal")]
+    pub seal_drop_unsealed: bool,
     /// The folder of parameters [default: ~/.local/share/holdfast-parameters]
     #[arg(long, value_name = "DIR", requires = "seal")]
     pub parameters: Option<PathBuf>,

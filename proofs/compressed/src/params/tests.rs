@@ -4,7 +4,6 @@ use std::sync::Arc;
 use bellperson::groth16::generate_parameters;
 use sha2::{Digest, Sha256};
 
-use super::generate::{Secrets, derive};
 use super::*;
 use crate::circuit::AuditCircuit;
 use crate::testing::{parameters, proven, rng, small};
@@ -24,7 +23,8 @@ impl LocalParameters {
 #[test]
 fn parameters_are_bellpersons() {
     let secrets = Secrets::new(&mut rng(5));
-    let ours = derive(small(), &secrets, 2, &mut |_| ControlFlow::Continue(())).unwrap();
+    let setup = Setup::new(|| AuditCircuit::blank(small()), &secrets, 2).unwrap();
+    let ours = setup.parameters(&mut |_| ControlFlow::Continue(())).unwrap();
     let Secrets { g1, g2, alpha, beta, gamma, delta, tau } = secrets;
     let circuit = AuditCircuit::blank(small());
     let theirs = generate_parameters::<Bls12, _>(circuit, g1, g2, alpha, beta, gamma, delta, tau).unwrap();
@@ -35,11 +35,12 @@ fn parameters_are_bellpersons() {
 fn progress_rises_to_its_end_and_can_break_off() {
     let mut seen = Vec::new();
     let secrets = Secrets::new(&mut rng(5));
-    let result = derive(small(), &secrets, 1, &mut |progress| {
+    let setup = Setup::new(|| AuditCircuit::blank(small()), &secrets, 1).unwrap();
+    let result = setup.parameters(&mut |progress| {
         seen.push(progress);
         if seen.len() == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    assert!(matches!(result, Err(ParamsError::Cancelled)));
+    assert!(matches!(result, Err(SetupError::Cancelled)));
     assert!(seen.windows(2).all(|pair| pair[0].done < pair[1].done && pair[1].done < pair[1].total));
 }
 

@@ -31,6 +31,10 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Show, or make, the parameters of a profile, and say what this machine lacks for it
     Params(ParamsArgs),
+    /// Prove the sector that a beacon draws, at 66 places (Winning PoSt)
+    Winning(WinningArgs),
+    /// Read a piece, or a range of it, from the sector that it is sealed in
+    Unseal(UnsealArgs),
     /// Keep a provider's archival tier: seal its pieces, prove the sectors on schedule (started by `holdfast provide --seal`)
     Keep(KeepArgs),
     /// Do one job from standard input (started by a provider's prover, never by hand)
@@ -68,6 +72,43 @@ pub struct ParamsArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct WinningArgs {
+    /// The folder of sectors
+    pub dir: PathBuf,
+    /// What draws the sector and its places, 64 hexadecimal digits: from a beacon
+    #[arg(long, value_name = "HEX")]
+    pub beacon: Bytes32,
+    /// When: bound into the proof
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub epoch: u64,
+    /// Prove this sector, instead of the one that the beacon draws
+    #[arg(long, value_name = "N")]
+    pub sector: Option<u64>,
+    /// Where the proof file goes
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub folder: ParameterFolder,
+}
+
+#[derive(Debug, Args)]
+pub struct UnsealArgs {
+    /// The folder of sectors
+    pub dir: PathBuf,
+    /// The piece CID
+    pub piece: String,
+    /// Where to begin
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub offset: u64,
+    /// How much [default: to the end of the piece]
+    #[arg(long, value_name = "BYTES")]
+    pub length: Option<u64>,
+    /// Where the bytes go
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub struct KeepArgs {
     /// The folder of sectors and proofs (made where it is missing)
     pub dir: PathBuf,
@@ -98,6 +139,9 @@ pub struct KeepArgs {
     /// Answer all candidate challenges of a seal at once, so that its layers can go early (FIP-0059)
     #[arg(long)]
     pub synthetic: bool,
+    /// Give up the unsealed copy of a sector once it is sealed: pieces are then read from the deals' slots, or unsealed
+    #[arg(long)]
+    pub drop_unsealed: bool,
     #[command(flatten)]
     pub folder: ParameterFolder,
 }

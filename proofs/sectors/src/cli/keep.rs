@@ -1,7 +1,5 @@
 //! `holdfast-prover keep`: a provider's archival tier.
 
-use std::sync::Arc;
-
 use super::Outcome;
 use super::args::KeepArgs;
 use super::exit::{Exit, Failure};
@@ -14,12 +12,13 @@ use crate::workshop::Workshop;
 
 /// What seals add to their niceness: proofs of spacetime, audits and serving go first.
 const SEAL_NICE: u8 = 10;
-const WORKSHOP: &str = "workshop";
+pub(super) const WORKSHOP: &str = "workshop";
 
 pub fn run(args: &KeepArgs) -> Outcome {
     let settings = Settings {
         profile: args.profile,
         mode: if args.synthetic { SealMode::Synthetic } else { SealMode::Interactive },
+        keep_unsealed: !args.drop_unsealed,
         prover: args.prover,
         budget: Budget { cores: args.cores, memory_bytes: args.memory },
         period_seconds: args.period,
@@ -35,8 +34,7 @@ pub fn run(args: &KeepArgs) -> Outcome {
         Workshop::create(&dir.join(WORKSHOP)).map_err(KeeperError::from)?.with_parameters(parameters);
     let program = std::env::current_exe()?;
     let launcher = Launcher::new(program, vec!["worker".into()], workshop.clone());
-    // Audits are answered by the provider itself: no light work comes here.
-    let executor = WorkerExecutor::new(launcher, SEAL_NICE, Arc::new(|_| Err("no light work".to_owned())));
+    let executor = WorkerExecutor::new(launcher, SEAL_NICE);
     let keeper = Keeper::open(&dir, workshop, settings, executor, SystemClock, &mut SystemRng)?;
     Ok(keep(keeper, &dir, &SystemClock)?)
 }

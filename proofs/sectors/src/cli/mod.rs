@@ -8,6 +8,7 @@ mod args;
 mod exit;
 mod keep;
 mod params;
+mod sectors;
 mod verify;
 
 use std::io::{self, Write};
@@ -31,6 +32,8 @@ pub fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Verify(args) => verify::run(cli.json, args),
         Command::Params(args) => params::run(cli.json, args),
+        Command::Winning(args) => sectors::winning(cli.json, args),
+        Command::Unseal(args) => sectors::unseal(cli.json, args),
         Command::Keep(args) => keep::run(args),
         Command::Worker => return crate::work::worker_main(),
     };

@@ -32,32 +32,32 @@ fn make(store: &ParameterStore, profile: Profile, circuits: &[Circuit]) -> Outco
     Ok(())
 }
 
-/// Progress on standard error: one line that is written over on a terminal, one for each step elsewhere.
+/// Progress on standard error: one line that is written over on a terminal, one for each tenth of a step elsewhere.
 struct Told {
     terminal: bool,
-    last: Option<(Circuit, GenerateStage)>,
+    last: Option<(Circuit, GenerateStage, Option<u64>)>,
 }
 
 impl Told {
     fn tell(&mut self, progress: GenerateProgress) {
-        let step = (progress.circuit, progress.stage);
+        let tenth = (progress.points * 10).checked_div(progress.points_total);
+        let step = (progress.circuit, progress.stage, tenth);
         if !self.terminal && self.last == Some(step) {
             return;
         }
         let doing = match progress.stage {
             GenerateStage::Checking => "looking at what is there",
-            GenerateStage::Computing => "computing (can be interrupted between circuits)",
-            GenerateStage::Writing => "writing",
+            GenerateStage::LayingOut => "laying out the circuit",
+            GenerateStage::Computing => "computing (can be interrupted at any time)",
             GenerateStage::Stamping => "hashing what was written",
             GenerateStage::Done => "done",
         };
         let mut line = format!("{}, {}: {doing}", progress.circuit, progress.profile);
-        if progress.stage == GenerateStage::Computing {
-            line += &format!(", {:.0}", progress.cpu_seconds);
-            if let Some(expected) = progress.expected_cpu_seconds {
-                line += &format!(" of about {expected:.0}");
-            }
-            line += " CPU s";
+        if let Some(percent) = (progress.points * 100).checked_div(progress.points_total) {
+            line += &format!(", {percent} %");
+        }
+        if progress.cpu_seconds >= 1.0 {
+            line += &format!(", {:.0} CPU s", progress.cpu_seconds);
         }
         let mut out = io::stderr().lock();
         let end = match (self.terminal, progress.stage) {

@@ -8,9 +8,6 @@ use super::{Budget, Cost, Duty, Ending, Output, Task, TaskId, UnixMillis};
 
 /// Tasks at once: two years of daily audits of ninety deals.
 pub const TASKS_MAX: usize = 1 << 16;
-/// Light tasks that run at once. Each reads a few hundred KiB and takes milliseconds, so they have room of their own beside
-/// the budget: an audit neither waits for a seal nor stops one, or steady audits would starve every seal.
-pub(super) const LIGHT_AT_ONCE_MAX: usize = 8;
 /// Runs of a task before it is given up.
 pub(super) const ATTEMPTS_MAX: u32 = 8;
 /// The first pause after a failure; each further one is twice as long.
@@ -83,10 +80,6 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn is_light(&self) -> bool {
-        self.task.duty.is_light()
-    }
-
     /// Its place in the order: proofs, then seals, then the rest; the earlier deadline first.
     pub(super) fn order(&self) -> (u8, UnixMillis, TaskId) {
         (self.task.duty.class.rank(), self.task.duty.deadline, self.task.id)
@@ -127,9 +120,7 @@ impl Core {
             return Err(SubmitError::Full);
         }
         let cost = duty.cost;
-        if !duty.is_light()
-            && (cost.cores > self.budget.cores || cost.memory_bytes > self.budget.memory_bytes)
-        {
+        if cost.cores > self.budget.cores || cost.memory_bytes > self.budget.memory_bytes {
             return Err(SubmitError::OverBudget { needed: cost, budget: self.budget });
         }
         if duty.class.is_proof() && duty.deadline <= now {
@@ -172,21 +163,14 @@ impl Core {
     /// What is free of the budget.
     fn free(&self) -> Budget {
         let mut free = self.budget;
-        for entry in self.entries.values().filter(|entry| entry.state.since().is_some() && !entry.is_light())
-        {
+        for entry in self.entries.values().filter(|entry| entry.state.since().is_some()) {
             take(&mut free, &entry.task.duty.cost);
         }
         free
     }
 
-    /// Light tasks that may begin beside those that run.
-    fn light_room(&self) -> usize {
-        let running = self.entries.values().filter(|entry| entry.state.since().is_some() && entry.is_light());
-        LIGHT_AT_ONCE_MAX.saturating_sub(running.count())
-    }
-
     /// What must happen now; the states are changed as if it had. No task overtakes one before it in the order:
-    /// what waits for room keeps it. Light tasks have room of their own.
+    /// what waits for room keeps it.
     pub fn decide(&mut self, now: UnixMillis) -> Vec<Action> {
         let mut actions = Vec::new();
         let missed: Vec<TaskId> = self
@@ -214,9 +198,7 @@ impl Core {
             .collect();
         queued.sort_unstable_by_key(|entry| entry.order());
         let (mut starts, mut stops) = (Vec::new(), Vec::new());
-        let (light, heavy): (Vec<_>, Vec<_>) = queued.into_iter().partition(|entry| entry.is_light());
-        starts.extend(light.iter().take(self.light_room()).map(|entry| entry.task.id));
-        for entry in heavy {
+        for entry in queued {
             let cost = &entry.task.duty.cost;
             if fits(&free, cost) {
                 take(&mut free, cost);
@@ -248,16 +230,13 @@ impl Core {
     fn victims(&self, mut free: Budget, cost: &Cost) -> Vec<TaskId> {
         let mut stops = Vec::new();
         for entry in self.entries.values().filter(|entry| matches!(entry.state, State::Stopping { .. })) {
-            if entry.is_light() {
-                continue;
-            }
             give(&mut free, &entry.task.duty.cost);
         }
         let mut running: Vec<&Entry> = self
             .entries
             .values()
             .filter(|entry| matches!(entry.state, State::Running { .. }))
-            .filter(|entry| !entry.task.duty.class.is_proof() && !entry.is_light())
+            .filter(|entry| !entry.task.duty.class.is_proof())
             .collect();
         running.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.order()));
         for entry in running {

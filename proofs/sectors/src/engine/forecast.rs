@@ -97,9 +97,7 @@ impl Core {
             let duty = &entry.task.duty;
             let spent = entry.state.since().map_or(0, |since| now.saturating_sub(since));
             let wall = duty.cost.wall_millis().saturating_sub(spent);
-            let begun =
-                if entry.is_light() { now.saturating_add(wall) } else { play.place(&duty.cost, wall) };
-            let finish = begun.max(entry.task.not_before.saturating_add(wall));
+            let finish = play.place(&duty.cost, wall).max(entry.task.not_before.saturating_add(wall));
             finishes.insert(entry.task.id, finish);
             let spare = duty.deadline.saturating_sub(now) / SPARE_PARTS;
             if finish > duty.deadline.saturating_sub(spare) {
@@ -125,7 +123,7 @@ impl Core {
             .entries
             .values()
             .map(|entry| &entry.task.duty)
-            .filter(|duty| duty.class.is_proof() && !duty.is_light() && duty.deadline <= until)
+            .filter(|duty| duty.class.is_proof() && duty.deadline <= until)
             .map(|duty| duty.cost.cpu_millis)
             .fold(0, u64::saturating_add);
         let capacity = policy.horizon_millis.saturating_mul(u64::from(self.budget.cores)).max(1);

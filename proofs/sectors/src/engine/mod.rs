@@ -5,11 +5,10 @@
 //! ```
 //!
 //! Promises: earliest deadline first, and every proof before any seal; a proof that lacks room stops seals, which
-//! go on after their last finished phase; no worker outside the budget, and light tasks (an audit's answer) beside it, a
-//! few at a time; a task survives a crash from the moment that
+//! go on after their last finished phase; no worker outside the budget; a task survives a crash from the moment that
 //! `submit` returns until its end is in the journal, and may then be done once more, which all jobs bear. A deadline
 //! at risk is told once, before it is missed. Refuses: to read a clock by itself, to hold more than `TASKS_MAX` tasks,
-//! to run what can never fit.
+//! to run what can never fit. Audits do not pass here: the provider answers them itself, at once, ahead of all workers.
 
 mod clock;
 mod conductor;
@@ -26,7 +25,7 @@ use crate::work::{Job, JobResult};
 pub use clock::{Clock, SystemClock};
 pub use conductor::{Conductor, EngineError, Event};
 pub use core::{Action, Core, SubmitError, TASKS_MAX, Verdict};
-pub use executor::{Executor, LightWork, Polled, WorkerExecutor};
+pub use executor::{Executor, Polled, WorkerExecutor};
 pub use forecast::{Forecast, Pressure, PressurePolicy};
 pub use journal::JournalError;
 pub use status::{EngineStatus, TaskStatus};
@@ -42,8 +41,6 @@ pub struct TaskId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
-    /// An audit's answer.
-    Possession,
     /// Window or Winning PoSt.
     Spacetime,
     Seal,
@@ -55,14 +52,13 @@ impl Class {
     /// Whether it is a proof, which a missed deadline makes worthless.
     #[must_use]
     pub fn is_proof(self) -> bool {
-        matches!(self, Self::Possession | Self::Spacetime)
+        self == Self::Spacetime
     }
 
     /// As statuses and metrics call it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Possession => "possession",
             Self::Spacetime => "spacetime",
             Self::Seal => "seal",
             Self::Upkeep => "upkeep",
@@ -72,7 +68,7 @@ impl Class {
     /// Smaller goes first; within a rank the deadline decides.
     fn rank(self) -> u8 {
         match self {
-            Self::Possession | Self::Spacetime => 0,
+            Self::Spacetime => 0,
             Self::Seal => 1,
             Self::Upkeep => 2,
         }
@@ -108,8 +104,6 @@ pub struct Budget {
 pub enum Work {
     /// In a process of its own.
     Worker(Job),
-    /// Small enough for a thread of the provider: an audit's answer. Its data are the provider's own.
-    Light(serde_json::Value),
 }
 
 /// A duty, as it is handed in.
@@ -119,14 +113,6 @@ pub struct Duty {
     pub deadline: UnixMillis,
     pub cost: Cost,
     pub work: Work,
-}
-
-impl Duty {
-    /// Whether it runs beside the budget, in a thread.
-    #[must_use]
-    pub fn is_light(&self) -> bool {
-        matches!(self.work, Work::Light(_))
-    }
 }
 
 /// A duty with its name and its history.
@@ -158,7 +144,6 @@ pub enum Ending {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
     Worker(JobResult),
-    Light(serde_json::Value),
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl EngineStatus {
             .into_iter()
             .map(|entry| {
                 let task = &entry.task;
-                if entry.state.since().is_some() && !entry.is_light() {
+                if entry.state.since().is_some() {
                     used.cores += task.duty.cost.cores;
                     used.memory_bytes += task.duty.cost.memory_bytes;
                 }
@@ -65,7 +65,6 @@ impl EngineStatus {
 
 fn what(work: &Work) -> String {
     match work {
-        Work::Light(_) => "possession".to_owned(),
         Work::Worker(Job::Parameters { profile, circuit }) => format!("parameters for {circuit}, {profile}"),
         Work::Worker(Job::Fill { sector, pieces, .. }) => {
             format!("fill {} with {} piece(s)", sector.display(), pieces.len())
@@ -78,7 +77,10 @@ fn what(work: &Work) -> String {
         }
         Work::Worker(Job::WinningPost { statement, .. }) => format!("winning PoSt, {}", statement.profile),
         Work::Worker(Job::ReadPiece { piece, .. }) => format!("read {piece}"),
-        Work::Worker(Job::RestoreUnsealed { sector }) => format!("restore {}", sector.display()),
+        Work::Worker(Job::RestoreUnsealed { sector }) => format!("unseal {}", sector.display()),
+        Work::Worker(Job::DropUnsealed { sector }) => {
+            format!("drop the unsealed copy of {}", sector.display())
+        }
     }
 }
 
@@ -89,10 +91,12 @@ fn state(state: State, said: Option<&Message>, paused: bool) -> String {
         (State::Missed, _) => "missed".to_owned(),
         (State::Stopping { .. }, _) => "stopping".to_owned(),
         (State::Running { .. }, Some(Message::Phase(phase))) => format!("running, past {}", phase.name()),
-        (State::Running { .. }, Some(Message::Parameters(progress))) => match progress.expected_cpu_seconds {
-            Some(expected) => format!("running, {:.0} of about {expected:.0} CPU s", progress.cpu_seconds),
-            None => format!("running, {:.0} CPU s", progress.cpu_seconds),
-        },
+        (State::Running { .. }, Some(Message::Parameters(progress))) => {
+            match (progress.points * 100).checked_div(progress.points_total) {
+                Some(percent) => format!("running, {percent} % of the points"),
+                None => format!("running, {:.0} CPU s", progress.cpu_seconds),
+            }
+        }
         (State::Running { .. }, _) => "running".to_owned(),
     }
 }

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use proptest::prelude::*;
-use serde_json::json;
 
 use super::journal::{Journal, Record};
 use super::*;
@@ -107,7 +106,7 @@ fn duty(class: Class, deadline_seconds: u64, cpu_seconds: u64, cores: u32, memor
 }
 
 fn done() -> Ending {
-    Ending::Done(Output::Light(json!("proof")))
+    Ending::Done(Output::Worker(JobResult::RestoreUnsealed))
 }
 
 #[test]
@@ -117,7 +116,7 @@ fn proofs_go_before_seals_and_the_earlier_deadline_first() {
         duty(Class::Upkeep, 10, 1, 2, GIB),
         duty(Class::Seal, 20, 1, 2, GIB),
         duty(Class::Spacetime, 90, 1, 2, GIB),
-        duty(Class::Possession, 60, 1, 2, GIB),
+        duty(Class::Spacetime, 60, 1, 2, GIB),
         duty(Class::Seal, 15, 1, 2, GIB),
     ] {
         rig.engine.submit(duty).unwrap();
@@ -138,7 +137,7 @@ fn a_proof_stops_a_seal_which_then_goes_on() {
     let mut rig = Rig::new();
     let seal = rig.engine.submit(duty(Class::Seal, 1_000, 100, 2, 3 * GIB)).unwrap();
     rig.at(0);
-    let proof = rig.engine.submit(duty(Class::Possession, 30, 1, 1, GIB)).unwrap();
+    let proof = rig.engine.submit(duty(Class::Spacetime, 30, 1, 1, GIB)).unwrap();
     rig.at(1);
     assert_eq!(rig.log(), ["start 0", "stop 0"]);
     let events = rig.at(2);
@@ -156,48 +155,16 @@ fn a_proof_that_fits_leaves_seals_alone() {
     let mut rig = Rig::new();
     rig.engine.submit(duty(Class::Seal, 1_000, 100, 1, GIB)).unwrap();
     rig.at(0);
-    rig.engine.submit(duty(Class::Possession, 30, 1, 1, GIB)).unwrap();
+    rig.engine.submit(duty(Class::Spacetime, 30, 1, 1, GIB)).unwrap();
     rig.at(1);
     assert_eq!(rig.log(), ["start 0", "start 1"]);
-}
-
-#[test]
-fn steady_audits_starve_no_seal_that_has_all_cores() {
-    let mut rig = Rig::new();
-    let seal = rig.engine.submit(duty(Class::Seal, 1_000, 100, 2, 4 * GIB)).unwrap();
-    rig.at(0);
-    for second in 1..40 {
-        let audit =
-            Duty { work: Work::Light(json!(second)), ..duty(Class::Possession, second + 30, 1, 2, 9 * GIB) };
-        let audit = rig.engine.submit(audit).unwrap();
-        assert!(rig.at(second).contains(&Event::Started(audit)));
-        rig.ends(audit, done());
-    }
-    assert!(!rig.log().contains(&"stop 0".to_owned()));
-    assert!(rig.engine.core.running().any(|id| id == seal));
-}
-
-#[test]
-fn light_tasks_are_few_at_a_time() {
-    let mut rig = Rig::new();
-    for _ in 0..2 * core::LIGHT_AT_ONCE_MAX {
-        let audit = Duty { work: Work::Light(json!(0)), ..duty(Class::Possession, 30, 1, 1, GIB) };
-        rig.engine.submit(audit).unwrap();
-    }
-    rig.at(0);
-    assert_eq!(rig.engine.core.running().count(), core::LIGHT_AT_ONCE_MAX);
-    rig.ends(TaskId(0), done());
-    rig.at(1);
-    rig.at(2);
-    assert_eq!(rig.engine.core.running().count(), core::LIGHT_AT_ONCE_MAX);
-    assert_eq!(rig.engine.status().used.cores, 0);
 }
 
 #[test]
 fn nothing_that_cannot_fit_is_taken_and_no_seal_is_stopped_in_vain() {
     let mut rig = Rig::new();
     for (cores, memory) in [(3, GIB), (1, 5 * GIB)] {
-        let refused = rig.engine.submit(duty(Class::Possession, 30, 1, cores, memory)).unwrap_err();
+        let refused = rig.engine.submit(duty(Class::Spacetime, 30, 1, cores, memory)).unwrap_err();
         assert!(matches!(refused, EngineError::Submit(SubmitError::OverBudget { .. })), "{refused}");
     }
     rig.hand.0.set(50 * SECOND);
@@ -238,7 +205,7 @@ fn risk_is_told_once_and_before_the_deadline_is_missed() {
 #[test]
 fn failures_are_tried_again_with_pauses_that_never_miss_the_deadline() {
     let mut rig = Rig::new();
-    let id = rig.engine.submit(duty(Class::Possession, 10, 2, 1, GIB)).unwrap();
+    let id = rig.engine.submit(duty(Class::Spacetime, 10, 2, 1, GIB)).unwrap();
     rig.at(0);
     let failed = |permanent| Ending::Failed { permanent, reason: "disk".to_owned() };
     rig.ends(id, failed(false));
@@ -314,8 +281,8 @@ fn cancelled_tasks_are_stopped_and_forgotten() {
 fn a_crash_forgets_nothing_and_repeats_what_ran() {
     let mut rig = Rig::new();
     let seal = rig.engine.submit(duty(Class::Seal, 100, 10, 1, GIB)).unwrap();
-    let proof = rig.engine.submit(duty(Class::Possession, 50, 1, 1, GIB)).unwrap();
-    let over = rig.engine.submit(duty(Class::Possession, 40, 1, 1, GIB)).unwrap();
+    let proof = rig.engine.submit(duty(Class::Spacetime, 50, 1, 1, GIB)).unwrap();
+    let over = rig.engine.submit(duty(Class::Spacetime, 40, 1, 1, GIB)).unwrap();
     rig.at(0);
     rig.ends(over, done());
     rig.at(1);
@@ -426,7 +393,7 @@ proptest! {
         let mut duties = duties.into_iter();
         for (second, (pick, how)) in ends.into_iter().enumerate() {
             if let Some((class, deadline, cpu, cores, memory)) = duties.next() {
-                let class = [Class::Possession, Class::Spacetime, Class::Seal, Class::Upkeep][usize::from(class)];
+                let class = [Class::Spacetime, Class::Spacetime, Class::Seal, Class::Upkeep][usize::from(class)];
                 let _ = rig.engine.submit(duty(class, deadline, cpu, cores, memory * GIB));
             }
             rig.at(second as u64);

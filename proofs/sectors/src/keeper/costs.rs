@@ -55,7 +55,12 @@ pub(super) fn window(settings: &Settings, sectors: usize) -> Cost {
     Cost { cpu_millis: cpu_millis * partitions, memory_bytes, cores: proof_cores(settings.budget) }
 }
 
+/// Working the layers of a sector once more.
+pub(super) fn unseal(settings: &Settings) -> Cost {
+    Cost { cores: 1, ..seal(settings) }
+}
+
 /// Making parameters for Window PoSt, of a test profile.
 pub(super) fn parameters(settings: &Settings) -> Cost {
-    Cost { cpu_millis: 10_000, memory_bytes: GIB, cores: settings.budget.cores }
+    Cost { cpu_millis: 3_000, memory_bytes: GIB, cores: settings.budget.cores }
 }

@@ -8,7 +8,7 @@ use crate::work::JobResult;
 impl Doing {
     /// Whether it works on a sector's files.
     pub(super) fn seals(&self, number: u64) -> bool {
-        matches!(self, Self::Fill(of) | Self::Seal(of) if *of == number)
+        matches!(self, Self::Fill(of) | Self::Seal(of) | Self::Copy(of) if *of == number)
     }
 
     /// Whether it needs a sector's files.
@@ -102,6 +102,7 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
                 }
                 Ok(())
             }
+            (Doing::Copy(number), _) => self.look(number),
             (Doing::Window(window), JobResult::WindowPost { proven, faults }) => {
                 self.answered(window, proven, &faults)
             }
@@ -114,7 +115,7 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
         match doing {
             Doing::Parameters => self.tell(true, format!("parameters cannot be made: {reason}")),
             Doing::Window(window) => self.missed(&window, reason),
-            Doing::Fill(number) | Doing::Seal(number) => {
+            Doing::Fill(number) | Doing::Seal(number) | Doing::Copy(number) => {
                 self.tell(true, format!("sector {number} is stuck: {reason}"));
                 if let Some(kept) = self.sectors.get_mut(&number) {
                     // What failed for good is looked at from the ground up the next time.

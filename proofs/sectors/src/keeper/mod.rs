@@ -51,7 +51,7 @@ use sectors::Kept;
 
 pub use run::run;
 
-const SECTORS: &str = "sectors";
+pub(crate) const SECTORS: &str = "sectors";
 const PROOFS: &str = "proofs";
 const QUEUE: &str = "queue";
 const LOCK: &str = "lock";
@@ -103,7 +103,10 @@ impl KeeperError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     pub profile: Profile,
+    /// Of new sectors; those that were begun stay what they are.
     pub mode: SealMode,
+    /// Whether a sealed sector keeps its unsealed copy, beside the slots of its deals.
+    pub keep_unsealed: bool,
     /// Who seals: bound into every replica.
     pub prover: Bytes32,
     pub budget: Budget,
@@ -124,6 +127,8 @@ enum Doing {
     /// A sector's pieces; again for a faulty one, which looks for damage and begins to mend it.
     Fill(u64),
     Seal(u64),
+    /// A sealed sector's unsealed copy is given up, or made again.
+    Copy(u64),
     Window(windows::Window),
 }
 

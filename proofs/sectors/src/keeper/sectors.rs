@@ -20,6 +20,8 @@ const DAMAGED: &str = "damaged";
 #[derive(Debug, Clone)]
 pub(super) struct Kept {
     pub(super) phase: Phase,
+    mode: SealMode,
+    unsealed_dropped: bool,
     pub(super) pieces: Vec<PieceCid>,
     pub(super) comm_r: Option<crate::types::Bytes32>,
     has_ticket: bool,
@@ -39,9 +41,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    fn planned(pieces: Vec<PieceCid>) -> Self {
+    fn planned(mode: SealMode, pieces: Vec<PieceCid>) -> Self {
         Self {
             phase: Phase::Filling,
+            mode,
+            unsealed_dropped: false,
             pieces,
             comm_r: None,
             has_ticket: false,
@@ -58,6 +62,8 @@ impl Kept {
     /// Takes over what the journal says.
     pub(super) fn look(&mut self, glance: Glance) {
         self.phase = glance.phase;
+        self.mode = glance.spec.mode;
+        self.unsealed_dropped = glance.unsealed_dropped;
         self.comm_r = glance.comm_r;
         self.has_ticket = glance.has_ticket;
         self.has_seed = glance.has_seed;
@@ -85,6 +91,11 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
         SectorSpec { profile: settings.profile, mode: settings.mode, prover: settings.prover, number }
     }
 
+    /// Whether it was made for this prover at this profile; how it is sealed was settled when it was begun.
+    fn is_ours(&self, number: u64, glance: &Glance) -> bool {
+        glance.spec == SectorSpec { mode: glance.spec.mode, ..self.spec(number) }
+    }
+
     /// Looks at all sectors' folders. One that was not begun is removed, one that cannot be read is set aside: its pieces
     /// are on the provider's disk and go into another.
     pub(super) fn scan(&mut self) -> Result<(), KeeperError> {
@@ -97,8 +108,8 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
             };
             self.book.next_sector = self.book.next_sector.max(number + 1);
             match glance(&path) {
-                Ok(Some(glance)) if glance.spec == self.spec(number) && !glance.pieces.is_empty() => {
-                    let mut kept = Kept::planned(Vec::new());
+                Ok(Some(glance)) if self.is_ours(number, &glance) && !glance.pieces.is_empty() => {
+                    let mut kept = Kept::planned(glance.spec.mode, Vec::new());
                     kept.look(glance);
                     // When its replica was committed to is forgotten: any later window is late enough.
                     kept.seed_from = Some(self.window() + 1);
@@ -143,7 +154,7 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
                 self.pieces.put(cid, number);
                 self.places.insert(*cid, number);
             }
-            self.sectors.insert(number, Kept::planned(pieces));
+            self.sectors.insert(number, Kept::planned(self.settings.mode, pieces));
         }
         Ok(())
     }
@@ -204,8 +215,7 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
                 self.submit(seal, deadline, costs::fill(&self.settings), job, Doing::Fill(number))?
             }
         } else if kept.phase < Phase::Commit1 {
-            let replica =
-                if self.settings.mode == SealMode::Synthetic { Phase::Synthetic } else { Phase::PreCommit2 };
+            let replica = if kept.mode == SealMode::Synthetic { Phase::Synthetic } else { Phase::PreCommit2 };
             let late_enough = kept.seed_from.is_some_and(|from| window >= from);
             if kept.phase >= replica && !kept.has_seed && !late_enough {
                 waits = Some("its seed, from the next window's beacon".to_owned());
@@ -228,6 +238,12 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
                 let job = Job::Seal { sector: dir, through: Phase::Cleared, seed: None };
                 self.submit(seal, deadline, costs::groth(&self.settings), job, Doing::Seal(number))?
             }
+        } else if kept.unsealed_dropped == self.settings.keep_unsealed {
+            let (job, cost) = match self.settings.keep_unsealed {
+                true => (Job::RestoreUnsealed { sector: dir }, costs::unseal(&self.settings)),
+                false => (Job::DropUnsealed { sector: dir }, costs::fill(&self.settings)),
+            };
+            self.submit(Class::Upkeep, deadline, cost, job, Doing::Copy(number))?
         } else {
             None
         };

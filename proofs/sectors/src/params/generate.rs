@@ -1,7 +1,7 @@
-//! Making parameters for test profiles: one circuit at a time, each kept once it is whole.
+//! Making parameters for test profiles: one circuit at a time, by portions, each kept once it is whole.
 //!
-//! The generator is `bellperson`'s own, with the caller's randomness, of which nothing is kept. It cannot be interrupted inside a circuit, so that is the grain at which making resumes: what is
-//! stamped stays, what is not is made again.
+//! The points are those of `bellperson`'s own generator from the same secrets (`holdfast-setup`; the tests compare them). What
+//! is stamped stays; what was interrupted goes on after its last synced portion (`draft`), with the secrets that it began with.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use bellperson::groth16::{Parameters, generate_random_parameters};
-use blstrs::Bls12;
+use bellpepper_core::{Circuit as Constraints, ConstraintSystem, SynthesisError};
 use filecoin_proofs::parameters::{public_params, window_post_public_params, winning_post_public_params};
 use filecoin_proofs::{DefaultPieceHasher, MerkleTreeTrait};
+use holdfast_setup::{Fr, Secrets, Setup};
 use nix::fcntl::{Flock, FlockArg};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use storage_proofs_core::compound_proof::CompoundProof;
 use storage_proofs_porep::stacked::{StackedCompound, StackedDrg};
 use storage_proofs_post::fallback::{FallbackPoSt, FallbackPoStCompound};
 
+use super::draft::Draft;
 use super::{Checked, Circuit, ParameterStore, ParamsError, Stamp};
 use crate::durable;
 use crate::entropy::{Adapter, Rng};
@@ -34,9 +35,10 @@ const TICK: Duration = Duration::from_secs(1);
 pub enum GenerateStage {
     /// Hashing what is already there.
     Checking,
-    /// The generator runs.
+    /// The circuit is laid out: nothing can be said of how far that is.
+    LayingOut,
+    /// Points are made and written.
     Computing,
-    Writing,
     /// Hashing what was written, for the stamp.
     Stamping,
     Done,
@@ -50,21 +52,9 @@ pub struct GenerateProgress {
     pub stage: GenerateStage,
     /// Seconds of processor time spent on this circuit so far.
     pub cpu_seconds: f64,
-    /// What it took where it was measured, if it was.
-    pub expected_cpu_seconds: Option<f64>,
-}
-
-impl Circuit {
-    /// Processor time of the generator as measured (SOUNDNESS.md has the machine).
-    fn generate_cpu_seconds(self, profile: Profile) -> Option<f64> {
-        match (profile, self) {
-            (Profile::Test2k, Self::Porep) => Some(1_500.0),
-            (Profile::Test2k, Self::WindowPost) => Some(4.5),
-            (Profile::Test2k, Self::WinningPost) => Some(13.0),
-            (Profile::Test8m, Self::WindowPost) => Some(9.0),
-            _ => None,
-        }
-    }
+    /// Points made, and all of them, while they are made: a resumed making begins where it was.
+    pub points: u64,
+    pub points_total: u64,
 }
 
 impl ParameterStore {
@@ -85,15 +75,17 @@ impl ParameterStore {
         fs::create_dir_all(self.dir()).map_err(ParamsError::io(self.dir()))?;
         let _lock = self.lock()?;
         let started = cpu_seconds();
-        let expected_cpu_seconds = circuit.generate_cpu_seconds(profile);
-        let mut tell = |stage| {
+        let mut tell = |stage, (points, points_total)| {
             let cpu_seconds = cpu_seconds() - started;
-            progress(GenerateProgress { profile, circuit, stage, cpu_seconds, expected_cpu_seconds });
+            progress(GenerateProgress { profile, circuit, stage, cpu_seconds, points, points_total });
         };
-        tell(GenerateStage::Checking);
+        const NONE: (u64, u64) = (0, 0);
+        let (params, key) = (self.params_path(profile, circuit), self.key_path(profile, circuit));
+        tell(GenerateStage::Checking, NONE);
         match self.check(profile, circuit) {
             Ok(checked) => {
-                tell(GenerateStage::Done);
+                Draft::forget(&params)?;
+                tell(GenerateStage::Done, NONE);
                 return Ok(checked);
             }
             Err(error @ ParamsError::Io { .. }) => return Err(error),
@@ -102,17 +94,26 @@ impl ParameterStore {
         }
         let stamp_path = self.stamp_path(profile, circuit);
         durable::remove(&stamp_path).map_err(ParamsError::io(&stamp_path))?;
-        let made =
-            ticking(|| tell(GenerateStage::Computing), || shaped!(profile, compute(profile, circuit, rng)))?;
-        tell(GenerateStage::Writing);
-        let (params, key) = (self.params_path(profile, circuit), self.key_path(profile, circuit));
-        write(&params, |out| made.write(out))?;
-        write(&key, |out| made.vk.write(out))?;
-        drop(made);
-        tell(GenerateStage::Stamping);
-        Stamp::of(profile, circuit, &params, &key)?.write(&stamp_path)?;
+        let mut draft = Draft::open(&params, profile, circuit, &mut Adapter(rng))?;
+        let secrets = draft.secrets.clone();
+        let setup = ticking(
+            || tell(GenerateStage::LayingOut, NONE),
+            || shaped!(profile, lay_out(profile, circuit, &secrets)),
+        )?;
+        let made = draft.make(&setup, |portions| {
+            let progress = setup.progress(portions);
+            tell(GenerateStage::Computing, (progress.done, progress.total));
+        })?;
+        write(&key, |out| setup.key().write(out))?;
+        drop(setup);
+        fs::rename(&made, &params).map_err(ParamsError::io(&params))?;
+        durable::sync_dir(self.dir()).map_err(ParamsError::io(self.dir()))?;
+        tell(GenerateStage::Stamping, NONE);
+        let stamp = Stamp::of(profile, circuit, &params, &key)?;
+        Draft::forget(&params)?;
+        stamp.write(&stamp_path)?;
         let checked = self.check(profile, circuit)?;
-        tell(GenerateStage::Done);
+        tell(GenerateStage::Done, NONE);
         Ok(checked)
     }
 
@@ -141,38 +142,60 @@ fn write(
     .map_err(ParamsError::io(path))
 }
 
-fn compute<Tree: MerkleTreeTrait + 'static>(
+/// The parameters' scalars, from a circuit without witnesses.
+pub(super) fn lay_out<Tree: MerkleTreeTrait + 'static>(
     profile: Profile,
     circuit: Circuit,
-    rng: &mut dyn Rng,
-) -> Result<Parameters<Bls12>, ParamsError> {
-    let mut rng = Adapter(rng);
+    secrets: &Secrets,
+) -> Result<Setup, ParamsError> {
+    match circuit {
+        Circuit::Porep => scalars(|| porep::<Tree>(profile), secrets),
+        Circuit::WindowPost | Circuit::WinningPost => scalars(|| post::<Tree>(profile, circuit), secrets),
+    }
+}
+
+fn scalars<C: Constraints<Fr>>(
+    blank: impl Fn() -> Result<C, anyhow::Error>,
+    secrets: &Secrets,
+) -> Result<Setup, ParamsError> {
+    let threads = rayon::current_num_threads();
+    // Both passes need a circuit; whether there is one is known before the first.
     let library = |error: anyhow::Error| ParamsError::Library(format!("{error:#}"));
-    let made = match circuit {
-        Circuit::Porep => {
-            let params =
-                public_params::<Tree>(&profile.porep_config(SealMode::Interactive)).map_err(library)?;
-            let blank = <StackedCompound<Tree, DefaultPieceHasher> as CompoundProof<
-                StackedDrg<'_, Tree, DefaultPieceHasher>,
-                _,
-            >>::blank_circuit(&params);
-            generate_random_parameters::<Bls12, _, _>(blank, &mut rng)
-        }
-        Circuit::WindowPost | Circuit::WinningPost => {
-            let params = if circuit == Circuit::WindowPost {
-                window_post_public_params::<Tree>(&profile.window_config())
-            } else {
-                winning_post_public_params::<Tree>(&profile.winning_config())
-            }
-            .map_err(library)?;
-            let blank =
-                <FallbackPoStCompound<Tree> as CompoundProof<FallbackPoSt<'_, Tree>, _>>::blank_circuit(
-                    &params,
-                );
-            generate_random_parameters::<Bls12, _, _>(blank, &mut rng)
-        }
-    };
-    made.map_err(|error| ParamsError::Library(error.to_string()))
+    let circuits = std::cell::RefCell::new(vec![blank().map_err(library)?, blank().map_err(library)?]);
+    let next = || circuits.borrow_mut().pop();
+    Setup::new(|| Blank(next()), secrets, threads).map_err(|error| ParamsError::Library(error.to_string()))
+}
+
+/// A circuit that is laid out once.
+struct Blank<C>(Option<C>);
+
+impl<C: Constraints<Fr>> Constraints<Fr> for Blank<C> {
+    fn synthesize<CS: ConstraintSystem<Fr>>(self, cs: &mut CS) -> Result<(), SynthesisError> {
+        self.0.ok_or(SynthesisError::AssignmentMissing)?.synthesize(cs)
+    }
+}
+
+/// The circuit of a seal: interactive and synthetic seals have the same.
+pub(super) fn porep<Tree: MerkleTreeTrait + 'static>(
+    profile: Profile,
+) -> Result<impl Constraints<Fr>, anyhow::Error> {
+    let params = public_params::<Tree>(&profile.porep_config(SealMode::Interactive))?;
+    Ok(<StackedCompound<Tree, DefaultPieceHasher> as CompoundProof<
+        StackedDrg<'_, Tree, DefaultPieceHasher>,
+        _,
+    >>::blank_circuit(&params))
+}
+
+pub(super) fn post<Tree: MerkleTreeTrait + 'static>(
+    profile: Profile,
+    circuit: Circuit,
+) -> Result<impl Constraints<Fr>, anyhow::Error> {
+    let params = if circuit == Circuit::WindowPost {
+        window_post_public_params::<Tree>(&profile.window_config())
+    } else {
+        winning_post_public_params::<Tree>(&profile.winning_config())
+    }?;
+    Ok(<FallbackPoStCompound<Tree> as CompoundProof<FallbackPoSt<'_, Tree>, _>>::blank_circuit(&params))
 }
 
 /// Runs `work` while another thread tells that it still does.

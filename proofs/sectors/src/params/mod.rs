@@ -13,6 +13,7 @@
 //! Refuses: to fetch anything, to make parameters for production, to load a file of unknown origin.
 
 mod circuit;
+mod draft;
 mod generate;
 mod key;
 mod report;

@@ -139,6 +139,8 @@ pub struct Glance {
     pub comm_r: Option<Bytes32>,
     pub has_ticket: bool,
     pub has_seed: bool,
+    /// Whether the unsealed copy was given up on purpose.
+    pub unsealed_dropped: bool,
 }
 
 /// Looks at a sector's folder; none where its journal was never written.
@@ -157,6 +159,7 @@ pub fn glance(dir: &Path) -> Result<Option<Glance>, SectorError> {
         comm_r: journal.comm_r,
         has_ticket: journal.ticket.is_some(),
         has_seed: journal.seed.is_some(),
+        unsealed_dropped: journal.unsealed_dropped,
     }))
 }
 
@@ -209,6 +212,29 @@ impl Sector {
         let sector = Self { dir: dir.to_owned(), journal, _lock: lock };
         sector.sweep()?;
         Ok((sector, setbacks))
+    }
+
+    /// Opens a sector to read pieces from it: nothing is hashed, nothing is changed.
+    ///
+    /// # Errors
+    /// `Journal`, `Busy`, `Io`.
+    pub fn open_to_read(dir: &Path) -> Result<Self, SectorError> {
+        let lock = lock(dir)?;
+        Ok(Self { dir: dir.to_owned(), journal: Journal::load(dir)?, _lock: lock })
+    }
+
+    /// Takes a sector back to its filling, for one whose bytes are to be had elsewhere: replica and unsealed copy are lost.
+    /// Pieces, ticket, seed and the replica's commitment stay, so that what is made again is the same, and so does its proof.
+    ///
+    /// # Errors
+    /// `Journal`, `Busy`, `Io`.
+    pub fn begin_again(dir: &Path) -> Result<Self, SectorError> {
+        let mut sector = Self::open_to_read(dir)?;
+        sector.journal.finished.clear();
+        sector.journal.unsealed_dropped = false;
+        sector.journal.store(dir)?;
+        sector.sweep()?;
+        Ok(sector)
     }
 
     /// Removes what no finished phase needs: outputs of interrupted phases, and of those that are cleared.

@@ -1,13 +1,14 @@
 //! Reading pieces: from the unsealed copy while it is there, from the replica otherwise.
 //!
-//! Unsealing works all layers of the whole sector again, whatever the range: the cost of pre-commit 1.
+//! Unsealing works all layers of the whole sector again, whatever the range: the cost of pre-commit 1. So the whole piece is
+//! unsealed and compared with its name, and a range of it is given: no byte that is not the piece's own comes out as one.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 
 use filecoin_proofs::{MerkleTreeTrait, UnpaddedByteIndex, UnpaddedBytesAmount, unseal_range_mapped};
-use holdfast_proofs::PieceCid;
 use holdfast_proofs::commp::leaves_of;
+use holdfast_proofs::{CommpHasher, PieceCid};
 
 use super::{Phase, SEALED, Sector, SectorError, UNSEALED};
 use crate::durable;
@@ -22,11 +23,12 @@ const QUAD_PADDED: u64 = 128;
 const CHUNK_QUADS: u64 = 8_192;
 
 impl Sector {
-    /// Writes a range of a piece's payload to `out`, from the unsealed copy if it is sound.
+    /// Writes a range of a piece's payload to `out`, from the unsealed copy if it is sound; whether it was unsealed. What was
+    /// written before an error is worth nothing.
     ///
     /// # Errors
     /// `Range` outside the piece or where there is no such piece; `WrongPhase` where there is neither a packed
-    /// copy nor a replica; `Workshop`, `Library`, `Io`.
+    /// copy nor a replica; `OtherPiece` where the replica does not give the piece back; `Workshop`, `Library`, `Io`.
     pub fn read_piece(
         &self,
         workshop: &Workshop,
@@ -34,7 +36,7 @@ impl Sector {
         offset: u64,
         len: u64,
         out: &mut dyn Write,
-    ) -> Result<(), SectorError> {
+    ) -> Result<bool, SectorError> {
         let outside = SectorError::Range { offset, len };
         let start = self.pieces().find(|(piece, _)| *piece == cid).map(|(_, start)| start);
         let Some(start) = start else { return Err(outside) };
@@ -43,10 +45,14 @@ impl Sector {
         }
         if self.check_unsealed() {
             let path = self.path(UNSEALED);
-            return copy_compressed(&path, start, offset, len, out).map_err(SectorError::io(&path));
+            copy_compressed(&path, start, offset, len, out).map_err(SectorError::io(&path))?;
+            return Ok(false);
         }
+        let mut whole = Named { out: Window { out, skip: offset, left: len }, hasher: CommpHasher::new() };
         // A piece begins at a multiple of four leaves, so its payload begins at that many times 127 bytes.
-        self.unseal(workshop, start / QUAD_PADDED * QUAD + offset, len, out)
+        self.unseal(workshop, start / QUAD_PADDED * QUAD, cid.payload_len(), &mut whole)?;
+        let found = whole.hasher.finish();
+        if found == *cid { Ok(true) } else { Err(SectorError::OtherPiece { expected: *cid, found }) }
     }
 
     /// Unseals a range of the sector's payload bytes.
@@ -143,6 +149,24 @@ impl Write for Window<'_> {
         self.skip -= skipped;
         self.left -= wanted;
         Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Names what passes.
+struct Named<'a> {
+    out: Window<'a>,
+    hasher: CommpHasher,
+}
+
+impl Write for Named<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hasher.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -87,6 +87,9 @@ impl Launcher {
             .current_dir(self.workshop.run_dir())
             .envs(self.workshop.environment())
             .env("RAYON_NUM_THREADS", limits.cores.max(1).to_string())
+            // Whoever is out of memory has none for a backtrace, and would wait for ever for the lock that it holds itself.
+            .env("RUST_BACKTRACE", "0")
+            .env("RUST_LIB_BACKTRACE", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -238,6 +241,8 @@ fn ran_out(status: ExitStatus, errors: &str) -> bool {
     by(Signal::SIGKILL)
         || (by(Signal::SIGABRT) || status.code() == Some(101)) && {
             let errors = errors.to_ascii_lowercase();
-            errors.contains("memory allocation of") || errors.contains("cannot allocate memory")
+            // A thread whose stack has no room is refused in other words than an allocation.
+            let signs = ["memory allocation of", "cannot allocate memory", "failed to spawn thread"];
+            signs.iter().any(|sign| errors.contains(sign))
         }
 }

@@ -52,6 +52,8 @@ pub enum Job {
     ReadPiece { sector: PathBuf, piece: PieceCid, offset: u64, len: u64, out: PathBuf },
     /// Make the unsealed copy again.
     RestoreUnsealed { sector: PathBuf },
+    /// Give up the unsealed copy of a sector that is sealed.
+    DropUnsealed { sector: PathBuf },
 }
 
 /// A piece and the file of its bytes.
@@ -112,8 +114,12 @@ pub enum JobResult {
         faults: Vec<Fault>,
     },
     WinningPost,
-    ReadPiece,
+    ReadPiece {
+        /// From the replica, since the unsealed copy was gone.
+        unsealed: bool,
+    },
     RestoreUnsealed,
+    DropUnsealed,
 }
 
 /// A piece that did not go into its sector.

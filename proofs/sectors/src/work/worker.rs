@@ -124,20 +124,25 @@ fn work(assignment: Assignment) -> Result<JobResult, WorkError> {
             Ok(JobResult::WinningPost)
         }
         Job::ReadPiece { sector, piece, offset, len, out } => {
-            let (sector, _) = Sector::open(&sector)?;
+            let sector = Sector::open_to_read(&sector)?;
             let beside = durable::partial(&out);
             let io = |source| WorkError::Io { path: beside.display().to_string(), source };
             let mut file = BufWriter::new(File::create(&beside).map_err(io)?);
-            sector.read_piece(&workshop, &piece, offset, len, &mut file)?;
+            let unsealed = sector.read_piece(&workshop, &piece, offset, len, &mut file)?;
             file.flush().map_err(io)?;
             file.get_ref().sync_all().map_err(io)?;
             fs::rename(&beside, &out).map_err(io)?;
-            Ok(JobResult::ReadPiece)
+            Ok(JobResult::ReadPiece { unsealed })
         }
         Job::RestoreUnsealed { sector } => {
             let (mut sector, _) = Sector::open(&sector)?;
             sector.restore_unsealed(&workshop)?;
             Ok(JobResult::RestoreUnsealed)
+        }
+        Job::DropUnsealed { sector } => {
+            let (mut sector, _) = Sector::open(&sector)?;
+            sector.drop_unsealed()?;
+            Ok(JobResult::DropUnsealed)
         }
     }
 }
@@ -150,7 +155,11 @@ fn write_proof(out: &Path, proof: &ProofFile) -> Result<(), WorkError> {
 /// Idempotent: pieces that are there already stay, so that an interrupted filling is gone on with.
 fn fill(dir: &Path, spec: SectorSpec, pieces: &[FillPiece], ticket: Bytes32) -> Result<JobResult, WorkError> {
     let mut sector = match Sector::create(dir, spec) {
-        Err(SectorError::Exists { .. }) => Sector::open(dir)?.0,
+        Err(SectorError::Exists { .. }) => match Sector::open(dir) {
+            // Its pieces are here.
+            Err(SectorError::Lost) => Sector::begin_again(dir)?,
+            other => other?.0,
+        },
         other => other?,
     };
     let mut refused = Vec::new();

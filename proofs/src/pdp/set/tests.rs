@@ -66,13 +66,7 @@ fn tampering_is_refused() {
     assert!(set.positions(&challenge).len() > 1);
     let verdict = verify_set(&set, &challenge, &proof).unwrap();
     assert_eq!((verdict.set(), verdict.challenge()), (set.digest(), &challenge));
-    let bytes = proof.encode().unwrap();
-    for at in 0..bytes.len() {
-        let mut bytes = bytes.clone();
-        bytes[at] ^= 1 << (at % 8);
-        let accepted = PossessionProof::decode(&bytes).and_then(|proof| verify_set(&set, &challenge, &proof));
-        assert!(accepted.is_err(), "{at}");
-    }
+    every_bit_is_bound(&set, &challenge, &proof);
     let mut reordered: Vec<PieceCid> = set.pieces().to_vec();
     reordered.swap(0, 2);
     assert!(verify_set(&ProvingSet::new(reordered).unwrap(), &challenge, &proof).is_err());
@@ -85,6 +79,40 @@ fn tampering_is_refused() {
         let mut proof = proof.clone();
         change(&mut proof);
         assert!(verify_set(&set, &challenge, &proof).is_err());
+    }
+}
+
+/// Every bit of every input: proof, seed, count, and the name of each piece, whether a draw falls on it or not.
+fn every_bit_is_bound(set: &ProvingSet, challenge: &Challenge, proof: &PossessionProof) {
+    let flips = |len: usize| (0..len).flat_map(|at| (0..8).map(move |bit| (at, 1_u8 << bit)));
+    let bytes = proof.encode().unwrap();
+    for (at, bit) in flips(bytes.len()) {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= bit;
+        let accepted = PossessionProof::decode(&bytes).and_then(|proof| verify_set(set, challenge, &proof));
+        assert!(accepted.is_err(), "proof byte {at}");
+    }
+    for (at, bit) in flips(32) {
+        let mut seed = *challenge.seed();
+        seed[at] ^= bit;
+        let other = Challenge::new(seed, challenge.count()).unwrap();
+        assert!(verify_set(set, &other, proof).is_err(), "seed byte {at}");
+    }
+    for count in (1..=64).filter(|count| *count != challenge.count()) {
+        let other = Challenge::new(*challenge.seed(), count).unwrap();
+        assert!(verify_set(set, &other, proof).is_err(), "count {count}");
+    }
+    for (index, piece) in set.pieces().iter().enumerate() {
+        let name = piece.to_bytes();
+        for (at, bit) in flips(name.len()) {
+            let mut name = name.clone();
+            name[at] ^= bit;
+            let Ok(piece) = PieceCid::from_bytes(&name) else { continue };
+            let mut pieces = set.pieces().to_vec();
+            pieces[index] = piece;
+            let Ok(other) = ProvingSet::new(pieces) else { continue };
+            assert!(verify_set(&other, challenge, proof).is_err(), "piece {index}, byte {at}");
+        }
     }
 }
 

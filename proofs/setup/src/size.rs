@@ -4,9 +4,7 @@
 use bellpepper_core::{Circuit, ConstraintSystem, Index, LinearCombination, SynthesisError, Variable};
 use ff::Field;
 
-use super::AuditCircuit;
-use crate::field::Fr;
-use crate::shape::Shape;
+use crate::Fr;
 
 /// How large a circuit is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,9 +16,9 @@ pub struct CircuitSize {
     /// Without the constant one.
     pub public_inputs: usize,
     /// Variables, public ones included, on the left side of a constraint.
-    pub(crate) left: usize,
+    pub left: usize,
     /// Variables, public ones included, on the right side of a constraint.
-    pub(crate) right: usize,
+    pub right: usize,
 }
 
 impl CircuitSize {
@@ -31,13 +29,13 @@ impl CircuitSize {
     }
 }
 
-/// The size of a shape's circuit, by counting (about a second for `Shape::V1`).
+/// The size of a circuit, by counting.
 ///
 /// # Errors
-/// None in practice: the constraints need no witness.
-pub fn circuit_size(shape: Shape) -> Result<CircuitSize, SynthesisError> {
+/// What the circuit says; a blank one needs no witness.
+pub fn size_of(circuit: impl Circuit<Fr>) -> Result<CircuitSize, SynthesisError> {
     let mut count = Count { inputs: vec![(false, false)], ..Count::default() };
-    AuditCircuit::blank(shape).synthesize(&mut count)?;
+    circuit.synthesize(&mut count)?;
     let right = count.inputs.iter().chain(&count.variables).filter(|(_, right)| *right).count();
     // The constraints that Groth16 adds have every public input on their left.
     let left = count.inputs.len() + count.variables.iter().filter(|(left, _)| *left).count();
