@@ -12,10 +12,7 @@ use super::{
     print, runtime,
 };
 use crate::{
-    control::{
-        Client, ProgressLine, Request, ShareReport, ShareRequest, SharesReport,
-        SyncReport,
-    },
+    control::{Client, ProgressLine, Request, ShareReport, ShareRequest, SharesReport, SyncReport},
     home::Home,
     progress::Progress,
     share::{
