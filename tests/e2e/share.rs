@@ -250,11 +250,17 @@ pub fn words_bring_them_back(ctx: &Context) -> Result<()> {
         let (name, secret) = (link.split(['?', '#']).next()?, link.split_once('#')?.1);
         Some((name.to_owned(), secret.to_owned()))
     };
-    for (before, now) in [(&folder, &list[0]), (&one, &list[1])] {
-        ensure!(before["id"] == now["id"] && before["path"].is_string(), "{before} became {now}");
+    // Two of one second are in no order.
+    let of = |share: &Value| {
+        let found = list.iter().find(|now| now["id"] == share["id"]);
+        found.with_context(|| format!("{share} is not listed"))
+    };
+    for before in [&folder, &one] {
+        let now = of(before)?;
+        ensure!(now["path"] == before["path"] && now["state"] == "in_force", "{before} became {now}");
         ensure!(known(&text(before, "link")?) == known(&text(now, "link")?), "{before} became {now}");
     }
-    ensure!(list[2]["state"] == "ended", "{}", list[2]);
+    ensure!(of(&passing)?["state"] == "ended", "{}", of(&passing)?);
     // It is looked after from here on: what is deleted stays for the link, and a lost copy is made anew.
     wait_kept(&restored, &text(&folder, "id")?, 3)?;
     remove_tree(&restored.mountpoint.join("Shared"))?;
@@ -262,7 +268,7 @@ pub fn words_bring_them_back(ctx: &Context) -> Result<()> {
     run_ok(Command::new("sync").arg(&restored.mountpoint), SYNC)?;
     got(ctx, &link, "from the restored one", &tree)?;
     let out = ctx.dir.join("one file");
-    let done = get(ctx, &text(&list[1], "link")?, &out)?;
+    let done = get(ctx, &text(of(&one)?, "link")?, &out)?;
     ensure!(done.status.success() && std::fs::read(&out)? == b"one file", "{}", done.stderr);
 
     told(&restored, &["unshare", &text(&folder, "id")?])?;
