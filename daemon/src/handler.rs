@@ -225,13 +225,15 @@ impl ControlHandler for Handler {
             report.survives = b.survives;
             report.seconds = started.elapsed().as_secs();
             if b.published && b.pieces.0 == b.pieces.1 {
-                if commit.pending.is_empty() {
+                let unsealed =
+                    engine.blocking(|e| e.drive.unsealed_files()).await.map_err(ControlError::internal)?;
+                let unsealed = unsealed.map_err(ControlError::internal)?;
+                if commit.pending.is_empty() || unsealed == 0 {
                     report.placed = true;
                     return Ok(report);
                 }
                 // Parts of these files are out of reach, so that they could not be sealed whole: once more.
-                let note =
-                    format!("{} files wait for older parts that are out of reach", commit.pending.len());
+                let note = format!("{unsealed} files wait for parts of them that are out of reach");
                 progress.send(ProgressLine {
                     phase: "sealing".into(),
                     note: Some(note),

@@ -14,11 +14,12 @@ impl Durability {
     /// (rung, survives, at): what decides the order.
     fn rank(self) -> (u8, u8, u64) {
         match self {
-            Self::Staged => (0, 0, 0),
-            Self::Sealed => (1, 0, 0),
-            Self::Packed => (2, 0, 0),
-            Self::Placed(survives) => (3, survives, 0),
-            Self::Proven { survives, at } => (4, survives, at),
+            Self::Missing => (0, 0, 0),
+            Self::Staged => (1, 0, 0),
+            Self::Sealed => (2, 0, 0),
+            Self::Packed => (3, 0, 0),
+            Self::Placed(survives) => (4, survives, 0),
+            Self::Proven { survives, at } => (5, survives, at),
         }
     }
 
@@ -50,6 +51,7 @@ impl Ord for Durability {
 impl fmt::Display for Durability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Missing => f.write_str("missing"),
             Self::Staged => f.write_str("staged"),
             Self::Sealed => f.write_str("sealed"),
             Self::Packed => f.write_str("packed"),
@@ -78,6 +80,7 @@ impl FromStr for Durability {
         };
         let small = |n: u64| u8::try_from(n).map_err(|_| ParseDurabilityError);
         let parsed = match rung {
+            "missing" => Self::Missing,
             "staged" => Self::Staged,
             "sealed" => Self::Sealed,
             "packed" => Self::Packed,
@@ -94,7 +97,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const RUNGS: [Durability; 6] = [
+    const RUNGS: [Durability; 7] = [
+        Durability::Missing,
         Durability::Staged,
         Durability::Sealed,
         Durability::Packed,

@@ -154,6 +154,7 @@ const TESTS: &[Test] = &[
     test("a_quota_smaller_than_the_data", FUSE, 900, quota::smaller_than_the_data),
     test("what_is_pinned_stays_here", FUSE, 300, quota::pinned),
     test("snapshots_show_what_was_and_give_it_back", FUSE, 300, snapshots::past_and_back),
+    waiting(test("what_a_commit_lacks_is_an_error_after_a_restore", FUSE, 300, snapshots::what_is_lacking)),
     waiting(test("room_that_old_snapshots_held_comes_free", FUSE, 600, retention::room_comes_free)),
     waiting(test("a_second_writer_is_refused", FUSE, 300, writers::second_writer)),
     waiting(test("two_restores_at_once_have_two_terms", FUSE, 300, writers::two_at_once)),

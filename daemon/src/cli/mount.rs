@@ -15,7 +15,7 @@ use super::{
 use crate::{
     drive,
     home::{
-        Home, Passphrase,
+        Home, HomeError, Passphrase,
         mountpoint::{self, Mountpoint},
     },
     process::ProcessRecord,
@@ -92,6 +92,17 @@ fn in_background(
     print(cli.json, &said, &format!("{text}\n"))
 }
 
+/// What a drive that is only read on a full disk can do without.
+fn even_if_full(done: Result<(), HomeError>) -> Result<(), HomeError> {
+    match done {
+        Err(error @ HomeError::NoSpace { .. }) => {
+            tracing::warn!(%error, "mounting all the same");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 /// Runs the drive in this process until it is unmounted.
 fn serve(
     cli: &Cli,
@@ -114,8 +125,9 @@ fn serve(
     let point = Arc::new(Mountpoint::prepare(&chosen, home.path(), how.plain_mountpoint)?);
     log::to_file(&home.log_path())?;
     let pid_path = home.pid_path();
-    ProcessRecord::of_this_process().map_err(Failure::internal)?.write(&pid_path)?;
-    home.change_config(|config| config.mountpoint = Some(point.path().to_owned()))?;
+    let record = ProcessRecord::of_this_process().map_err(Failure::internal)?;
+    even_if_full(record.write(&pid_path))?;
+    even_if_full(home.change_config(|config| config.mountpoint = Some(point.path().to_owned())))?;
     let mountpoint = point.path().to_owned();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), mountpoint = %mountpoint.display(), "mounting");
 

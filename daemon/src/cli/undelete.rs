@@ -56,7 +56,8 @@ pub fn run(cli: &Cli, args: &UndeleteArgs) -> Outcome {
     }
     let copied = Command::new("cp").arg("-a").arg("--").arg(at(&from)).arg(&to).status();
     if !copied.map_err(|e| failed(Path::new("cp"), &e))?.success() {
-        return Err(Failure::new(Exit::Failed, format!("not all of {} could be copied", inner.display())));
+        return Err(Failure::new(Exit::Failed, format!("not all of {} could be copied", inner.display()))
+            .hint("What that snapshot lacks an older one may have: --from names it."));
     }
     let report = UndeleteReport { from, path: to };
     let text = format!("{} is back, as of {}.\n", report.path.display(), report.from);

@@ -176,6 +176,15 @@ impl StatusReport {
                     restored.asked
                 ),
             );
+            if restored.missing_files > 0 {
+                line(
+                    out,
+                    format_args!(
+                        "            {} files were not sealed whole then: reading them fails; .snapshots has the newest commit with all",
+                        restored.missing_files
+                    ),
+                );
+            }
         }
         if let Some(term) = &self.term {
             let by = if term.forced { "by your word" } else { "by a majority" };

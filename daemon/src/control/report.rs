@@ -320,6 +320,9 @@ pub struct RestoredReport {
     /// Providers that answered when the newest head was asked for, of those that the head names.
     pub answered: u32,
     pub asked: u32,
+    /// Files whose data is not in that commit: they are there, and reading them is an error.
+    #[serde(default)]
+    pub missing_files: u64,
 }
 
 /// `holdfast sync --json`.

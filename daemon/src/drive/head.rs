@@ -208,13 +208,17 @@ impl Engine {
         let sequence = before.sequence.saturating_add(1);
         let term = standing.certificate.claim().term;
         let digest = Standing::digest(&standing.encode());
+        let complete = match commit.pending.is_empty() {
+            true => None,
+            false => self.drive.complete_commit()?.map(|complete| complete.commit),
+        };
         let body = HeadBody {
             sequence,
             term,
             device: self.device,
             time: self.now(),
             commit: commit.commit.clone(),
-            complete: None,
+            complete,
             location: commit.location_root.clone(),
             checkpoint: checkpoint.as_ref().map(CheckpointRow::root),
             checkpoint_chains,

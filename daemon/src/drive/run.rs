@@ -309,9 +309,11 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
         }
         None => None,
     };
-    let point = newest
-        .as_ref()
-        .map(|n| RestorePoint { commit: n.body.commit.clone(), location_root: n.body.location.clone() });
+    let point = newest.as_ref().map(|n| RestorePoint {
+        commit: n.body.commit.clone(),
+        complete: n.body.complete.clone(),
+        location_root: n.body.location.clone(),
+    });
     let drive = {
         let (keys, retriever) = (keys.clone(), retriever.clone());
         tokio::task::spawn_blocking(move || {
@@ -421,6 +423,12 @@ fn tell_recovery(engine: &Engine) {
         );
         engine.events.add(engine.now(), Level::Warning, text);
     }
+    if found.no_room {
+        let text =
+            "the disk has no room left, the drive is read-only: make some, then unmount and mount it again";
+        tracing::warn!("{text}");
+        engine.events.add(engine.now(), Level::Error, text.to_owned());
+    }
     if let Some(what) = &found.corruption {
         let text = format!("the log is damaged, the drive is read-only: {what}");
         tracing::error!("{text}");
@@ -508,14 +516,14 @@ async fn adopt(
     // The head may name providers that the search did not know of.
     let named: Vec<ProviderAddr> = restore::providers(&newest.body);
     home.change_config(|config| ProviderAddr::merge(&mut config.providers, named))?;
-    let sequence = published.commit_sequence;
+    let (sequence, missing_files) = (published.commit_sequence, commit.pending_files);
     term::note_known(ledger, sequence)?;
     HeadState::open(ledger)?.set(ledger, published)?;
     home.change_config(|c| {
         c.restore_pending = false;
         c.restore_minority = false;
     })?;
-    Ok(RestoredReport { at: now, sequence, answered: newest.answered, asked: newest.asked })
+    Ok(RestoredReport { at: now, sequence, answered: newest.answered, asked: newest.asked, missing_files })
 }
 
 async fn commit_of(

@@ -37,10 +37,9 @@ impl LockGuard {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        // The pid is for messages only; the lock is what counts.
-        file.set_len(0).map_err(failed)?;
-        file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        // The pid is for messages only; the lock is what counts. It stands where the one before stood, since a full disk may have no other room, and
+        // where it cannot be written it is missed by nobody.
+        let _ = file.seek(SeekFrom::Start(0)).and_then(|_| writeln!(file, "{:<10}", std::process::id()));
         Ok(LockGuard { _file: file })
     }
 }

@@ -78,8 +78,10 @@ impl Home {
         }
         let mut config = self.config.clone();
         change(&mut config);
-        config.write(&self.path.join(CONFIG))?;
-        self.config = config;
+        if config != self.config {
+            config.write(&self.path.join(CONFIG))?;
+            self.config = config;
+        }
         Ok(())
     }
 

@@ -94,10 +94,11 @@ impl Engine {
             let text =
                 format!("sealed commit {} into {} new pieces", commit.sequence, commit.new_pieces.len());
             self.events.add(self.now(), Level::Info, text);
-            if !commit.pending.is_empty() {
+            if let Ok(unsealed) = self.blocking(|e| e.drive.unsealed_files()).await?
+                && unsealed > 0
+            {
                 let text = format!(
-                    "{} files could not be sealed whole, since older parts of them are out of reach; they are tried again",
-                    commit.pending.len()
+                    "{unsealed} files could not be sealed whole, since parts of them are out of reach or cannot be read; they are tried again"
                 );
                 self.events.add(self.now(), Level::Warning, text);
             }

@@ -227,14 +227,15 @@ impl Checker<'_> {
     }
 }
 
-/// Equal, but for what changes without a mark: when a file was read, the hint that there may be chunks, and LSNs of other devices.
+/// Equal, but for what changes without a mark: when a file was read, the hint that there may be chunks, what
+/// earlier versions did not say of files without data, and LSNs of other devices.
 fn same(table: Table, row: &Bytes, committed: &Bytes) -> Result<bool, DriveError> {
     if row == committed {
         return Ok(true);
     }
     Ok(match table {
         Table::Inode => {
-            let hint = inode_flags::HAS_CHUNKS;
+            let hint = inode_flags::HAS_CHUNKS | inode_flags::LACKS_DATA;
             let unmarked =
                 |row: InodeRow| InodeRow { atime: Time::default(), lsn: 0, flags: row.flags & !hint, ..row };
             unmarked(InodeRow::decode(row)?) == unmarked(InodeRow::decode(committed)?)

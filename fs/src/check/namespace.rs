@@ -83,6 +83,11 @@ impl Checker<'_> {
                 }
             };
             highest = highest.max(ino);
+            if row.lacks_data() {
+                this.report.problem(format!(
+                    "inode {ino}: its data is in no commit that this drive has, nor here; an older snapshot may have it"
+                ));
+            }
             let fact = Facts {
                 kind: row.kind,
                 size: row.size,

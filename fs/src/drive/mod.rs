@@ -50,6 +50,7 @@ use self::activity::Activity;
 use self::space::SpaceGauge;
 use crate::pieces::rows::PieceRow;
 use crate::restore::{CommitTree, LocationRoot};
+use crate::rows::InodeRow;
 use crate::rows::marks::ChangedKeys;
 use crate::seal::commit_row::CommitRow;
 use crate::seal::{self, SealParts, SealState, Sealed};
@@ -172,6 +173,20 @@ impl Drive {
         Ok(self.inner.latest.load_full().map(|row| row.info.clone()))
     }
 
+    /// The newest commit that lacks no file's data.
+    pub fn complete_commit(&self) -> Result<Option<CommitInfo>, DriveError> {
+        let newest = self.latest_commit()?.filter(|commit| commit.pending.is_empty());
+        match newest {
+            Some(commit) => Ok(Some(commit)),
+            None => Ok(self.inner.complete_commit()?.map(|row| row.info)),
+        }
+    }
+
+    /// How many files of the newest commit lack data that is here: a later seal tries them again.
+    pub fn unsealed_files(&self) -> Result<usize, DriveError> {
+        Ok(self.inner.pending_files()?.iter().filter(|row| !row.lacks_data()).count())
+    }
+
     /// Commits with a higher sequence, in order.
     pub fn commits_after(&self, sequence: u64) -> Result<Vec<CommitInfo>, DriveError> {
         let mut range = KeyRange::from(CommitRow::key(sequence.saturating_add(1)));
@@ -269,6 +284,38 @@ impl Inner {
         self.latest.load().as_ref().map_or(0, |row| row.cut())
     }
 
+    /// The files that the newest commit calls pending and that are still there, as they are now.
+    fn pending_files(&self) -> Result<Vec<InodeRow>, DriveError> {
+        let Some(latest) = self.latest() else { return Ok(Vec::new()) };
+        let live = self.parts.rows().live();
+        let rows = latest.info.pending.iter().map(|ino| Ok(live.inode(*ino)?));
+        rows.filter_map(Result::transpose).collect()
+    }
+
+    /// Whether there are files whose data is in no commit, nor here.
+    fn lacks_data(&self) -> Result<bool, DriveError> {
+        Ok(self.pending_files()?.iter().any(InodeRow::lacks_data))
+    }
+
+    /// The newest commit's row that lacks no file's data.
+    pub(crate) fn complete_commit(&self) -> Result<Option<CommitRow>, DriveError> {
+        let mut range = KeyRange::all();
+        loop {
+            let page = self.parts.store.scan(Table::Commit, &range, 1, Direction::Reverse)?;
+            let Some((key, row)) = page.into_iter().next() else { return Ok(None) };
+            let row = CommitRow::decode(&row)?;
+            if row.info.pending.is_empty() {
+                return Ok(Some(row));
+            }
+            range = KeyRange::between([], key);
+        }
+    }
+
+    /// Whether what was deleted is about to free room, which from now on is hastened.
+    fn frees_room(&self) -> bool {
+        self.parts.vfs.hasten_reclaim() || self.parts.store.want_room()
+    }
+
     fn settle(&self, cut: Lsn) {
         self.settled.fetch_max(cut, Ordering::AcqRel);
         self.activity.lock().forget(cut);
@@ -301,7 +348,7 @@ impl Inner {
     pub(crate) fn adopt(&self, row: &CommitRow) {
         self.location.set(row.info.location_root.clone());
         if self.parts.rows().has_base() {
-            let base = CommitTree::new(self.parts.trees.clone(), row.namespace.clone());
+            let base = CommitTree::new(self.parts.trees.clone(), row);
             self.parts.rows().set_base(Some(Arc::new(base)));
         }
         self.latest.store(Some(Arc::new(row.clone())));

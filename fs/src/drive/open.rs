@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwapOption;
-use holdfast_content::commit::Commit;
+use holdfast_content::commit::{Commit, CommitRef};
 use holdfast_content::keys::DriveKeys;
 use holdfast_content::retrieve::{Priority, Retriever};
 use holdfast_store::{
@@ -29,7 +29,7 @@ use crate::pieces::places::Places;
 use crate::restore::{CommitTree, LocationRoot, Trees};
 use crate::rows::{BaseTree, NameKey, Rows, marks};
 use crate::seal::commit_row::CommitRow;
-use crate::seal::{SealParts, SealState};
+use crate::seal::{SealParts, SealState, UNLISTED};
 use crate::vfs::{Vfs, VfsOptions};
 
 /// `meta`: this drive began as a restored one; rows that are not here are in the newest commit's tree.
@@ -173,29 +173,41 @@ impl Begun {
         if self.latest()?.is_some_and(|row| row.cut() != 0) {
             return Err(DriveError::Limit("this home holds a drive already".to_owned()));
         }
-        let want = self.blocks.want(Priority::Interactive, self.options.fetch_deadline);
-        let block = self.blocks.read_at(&point.commit.at, want)?;
-        let commit = Commit::decode(&block, &point.commit.key, &self.keys)
-            .map_err(|error| DriveError::damaged("commit", error))?;
-        let row = CommitRow {
-            info: super::CommitInfo {
-                sequence: commit.sequence,
-                // LSNs number the records of one log, and this one has none yet.
-                cut: 0,
-                commit: point.commit.clone(),
-                location_root: point.location_root.clone(),
-                new_pieces: Vec::new(),
-                pending: commit.pending,
-                time: commit.time_ms / 1000,
-            },
-            namespace: commit.namespace,
-            stats: commit.stats,
-        };
+        let commit = self.commit(&point.commit)?;
         let mut txn = Txn::new();
-        txn.put(Table::Commit, CommitRow::key(commit.sequence), row.encode()?);
+        let lacking = commit.pending_files;
+        if let Some(complete) = point.complete.as_ref().filter(|_| lacking > 0) {
+            match self.commit(complete) {
+                Ok(older) if older.sequence < commit.sequence => {
+                    txn.put(
+                        Table::Commit,
+                        CommitRow::key(older.sequence),
+                        row_of(point, complete, older).encode()?,
+                    );
+                }
+                Ok(_) => {
+                    tracing::warn!("the commit that the head calls complete is not older than the newest one")
+                }
+                Err(error) => tracing::warn!(%error, "the newest complete commit is not among the snapshots"),
+            }
+        }
+        if lacking > 0 {
+            tracing::warn!(
+                files = lacking,
+                "files had not been sealed when the commit was made: they are there, and reading them fails"
+            );
+        }
+        let sequence = commit.sequence;
+        txn.put(Table::Commit, CommitRow::key(sequence), row_of(point, &point.commit, commit).encode()?);
         txn.put(Table::Meta, META_HAS_BASE, vec![1]);
         let lsn = self.store.commit(txn)?;
         Ok(self.store.sync(lsn)?)
+    }
+
+    fn commit(&self, at: &CommitRef) -> Result<Commit, DriveError> {
+        let want = self.blocks.want(Priority::Interactive, self.options.fetch_deadline);
+        let block = self.blocks.read_at(&at.at, want)?;
+        Commit::decode(&block, &at.key, &self.keys).map_err(|error| DriveError::damaged("commit", error))
     }
 
     fn latest(&self) -> Result<Option<CommitRow>, DriveError> {
@@ -219,7 +231,7 @@ impl Begun {
         let base: Option<Arc<dyn BaseTree>> = match (&latest, self.store.get(Table::Meta, META_HAS_BASE)?) {
             (Some(row), Some(_)) => {
                 self.blocks.set_locator(location.clone());
-                Some(Arc::new(CommitTree::new(self.trees.clone(), row.namespace.clone())))
+                Some(Arc::new(CommitTree::new(self.trees.clone(), row)))
             }
             _ => None,
         };
@@ -273,6 +285,25 @@ impl Begun {
         hooks.attach(&inner);
         Ok(Drive { inner })
     }
+}
+
+/// A commit that another device made, as a row of this home.
+fn row_of(point: &RestorePoint, at: &CommitRef, commit: Commit) -> CommitRow {
+    let mut pending = commit.pending;
+    if commit.pending_files > pending.len() as u64 {
+        pending.insert(0, UNLISTED);
+    }
+    let info = super::CommitInfo {
+        sequence: commit.sequence,
+        // LSNs number the records of one log, and this one has none yet.
+        cut: 0,
+        commit: at.clone(),
+        location_root: point.location_root.clone(),
+        new_pieces: Vec::new(),
+        pending,
+        time: commit.time_ms / 1000,
+    };
+    CommitRow { info, namespace: commit.namespace, stats: commit.stats }
 }
 
 impl Inner {

@@ -5,7 +5,7 @@
 //!
 //!     quota = index + pieces + log + ballast + (the log's payloads once more: sealing writes them into pieces before the log lets go) + reserve + free
 //!
-//! Without a quota nothing is evicted to make room, so waiting would not help: the disk is full or it is not.
+//! Without a quota the disk is full or it is not: who is refused waits only while what was deleted frees its room, a few seconds at most.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +29,8 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 const REFRESH_INTERVAL_QUOTA: Duration = Duration::from_millis(100);
 /// With no change of what is taken and no byte sent to a provider for so long, nothing drains: a provider's own timeouts are shorter.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
+/// What was deleted has freed its room after so long, or something keeps it from that.
+const FREED_WITHIN: Duration = Duration::from_secs(5);
 /// One change asks for no more than this share (1/8) of the quota.
 const LARGEST_SHIFT: u32 = 3;
 /// What `df` shows as free under a quota while it drains. How much the providers take is not known beforehand, and a file manager
@@ -61,6 +63,8 @@ struct State {
     used: u64,
     sent: u64,
     moved_at: Duration,
+    /// Without a quota: since when somebody is refused while something frees its room.
+    freeing_since: Option<Duration>,
 }
 
 impl SpaceGauge {
@@ -135,6 +139,17 @@ impl SpaceGauge {
             self.stalled.store(false, Ordering::Relaxed);
         }
         if self.stalled.load(Ordering::Relaxed) { Room::Stalled } else { Room::Waits }
+    }
+
+    /// There is no room, and `freeing` says whether some is about to come free: whether that is worth waiting for.
+    pub(crate) fn worth_waiting(&self, freeing: bool) -> bool {
+        let mut state = self.state.lock();
+        if !freeing {
+            state.freeing_since = None;
+            return false;
+        }
+        let now = self.clock.now();
+        now.saturating_sub(*state.freeing_since.get_or_insert(now)) < FREED_WITHIN
     }
 
     /// Does somebody wait for room?

@@ -133,7 +133,8 @@ pub struct CommitInfo {
     pub location_root: PhysicalRef,
     /// Pieces that were finished since the commit before, oldest first: what has to be placed before this commit may be published.
     pub new_pieces: Vec<PieceId>,
-    /// Inodes whose data could not be sealed, because an old chunk was out of reach; they restore as an error.
+    /// Inodes whose data is not in the commit: it could not be sealed ([`Drive::unsealed_files`](super::Drive::unsealed_files)), or an earlier
+    /// commit lacked it. They restore as an error. 0 stands for those that a commit counts and does not list.
     pub pending: Vec<u64>,
     /// Unix seconds.
     pub time: u64,
@@ -144,6 +145,8 @@ pub struct CommitInfo {
 pub struct RestorePoint {
     /// The commit.
     pub commit: CommitRef,
+    /// The newest commit that lacks nothing, where the head names another one.
+    pub complete: Option<CommitRef>,
     /// The location tree that the head names.
     pub location_root: PhysicalRef,
 }
@@ -247,6 +250,8 @@ pub trait DurabilitySource: Send + Sync {
 /// The ladder; every byte stands on exactly one rung. Ordered: a directory's rung is the lowest below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
+    /// On no rung: the commit that the drive was restored from lacks the file's data.
+    Missing,
     /// In the local log.
     Staged,
     /// Encrypted blocks of a UnixFS DAG, named by a local commit.

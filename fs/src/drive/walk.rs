@@ -51,6 +51,8 @@ struct Walk<'a> {
     /// The newest commit that a published head names, if this home knows it.
     published: Option<Arc<CommitRow>>,
     committed: Lsn,
+    /// No file of the drive stands lower: a walk may end there.
+    lowest: Durability,
     pieces: HashMap<PieceId, Durability>,
     rows: u64,
 }
@@ -62,7 +64,11 @@ impl<'a> Walk<'a> {
             None => None,
         };
         let published = published.map(|row| CommitRow::decode(&row)).transpose()?.map(Arc::new);
-        Ok(Self { inner, published, committed: inner.latest_cut(), pieces: HashMap::new(), rows: 0 })
+        let latest = inner.latest();
+        let lacks = latest.as_ref().is_some_and(|row| !row.info.pending.is_empty());
+        let lowest = if lacks { Durability::Missing } else { Durability::Staged };
+        let committed = latest.map_or(0, |row| row.cut());
+        Ok(Self { inner, published, committed, lowest, pieces: HashMap::new(), rows: 0 })
     }
 
     fn rung(&mut self, ino: Ino) -> Result<Durability, DriveError> {
@@ -84,7 +90,7 @@ impl<'a> Walk<'a> {
             first = false;
             let rung = self.inode(at, &row)?;
             let now = lowest.map_or(rung, |low| low.lower(rung));
-            if now == Durability::Staged {
+            if now <= self.lowest {
                 return Ok(now);
             }
             lowest = Some(now);
@@ -116,6 +122,9 @@ impl<'a> Walk<'a> {
     /// One inode without what is below it.
     fn inode(&mut self, ino: Ino, row: &InodeRow) -> Result<Durability, DriveError> {
         self.rows += 1;
+        if row.lacks_data() {
+            return Ok(Durability::Missing);
+        }
         if row.lsn > self.committed {
             return Ok(Durability::Staged);
         }
@@ -181,6 +190,9 @@ impl<'a> Walk<'a> {
 
     /// The lowest rung of everything.
     fn whole_drive(&mut self) -> Result<Durability, DriveError> {
+        if self.lowest == Durability::Missing && self.inner.lacks_data()? {
+            return Ok(Durability::Missing);
+        }
         if crate::seal::is_dirty(&self.inner.parts.store, self.committed)? {
             return Ok(Durability::Staged);
         }
@@ -251,6 +263,12 @@ impl Hooks for DriveHooks {
     }
 
     fn room(&self, bytes: u64) -> Room {
-        self.get().map_or(Room::Free, |inner| inner.gauge.room(bytes, inner.sent_bytes()))
+        let Some(inner) = self.get() else { return Room::Free };
+        match inner.gauge.room(bytes, inner.sent_bytes()) {
+            Room::None if inner.gauge.worth_waiting(inner.frees_room()) => Room::Waits,
+            // What came free meanwhile.
+            Room::None => inner.gauge.room(bytes, inner.sent_bytes()),
+            room => room,
+        }
     }
 }

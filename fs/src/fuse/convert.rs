@@ -8,7 +8,7 @@ use crate::rows::{Kind, Time};
 use crate::vfs::{Attr, FsError, TimeSet};
 
 pub(super) fn errno(error: &FsError) -> Errno {
-    if matches!(error, FsError::Rows(_) | FsError::Damaged(_)) {
+    if matches!(error, FsError::Rows(_) | FsError::Damaged(_) | FsError::LacksData(_)) {
         tracing::error!(%error, "a request failed");
     }
     Errno::from_i32(error.errno())

@@ -4,18 +4,20 @@ use std::sync::{Arc, OnceLock};
 
 use fuser::{INodeNo, Notifier, ReplyWrite, ReplyXattr, WriteFlags};
 
+use super::caller::Who;
 use super::edge::Edge;
 use super::pool::Late;
 use super::reply::{reply_xattr, written};
 use crate::durability::Durability;
 use crate::rows::{Ino, Kind};
-use crate::vfs::{Caller, DURABILITY_XATTR, Room, Vfs, WriteMode};
+use crate::vfs::{DURABILITY_XATTR, Room, Vfs, WriteMode};
 
 impl Edge {
     /// On the thread that read it, unless it has to wait for room, or for a lock under which the network is waited for.
     pub(super) fn write_data(
         &self,
         ino: Ino,
+        who: Who,
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
@@ -23,13 +25,14 @@ impl Edge {
     ) {
         // The kernel has made an offset of O_APPEND: it alone knows what its cache appended.
         let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let kills = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let mode = WriteMode {
             append: false,
-            kill_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+            kill_privileges: kills.then(|| who.towards(&self.vfs, ino).gid),
             from_cache,
             times_follow: from_cache && self.writeback,
         };
-        let set_ids = self.set_ids(ino, mode.kill_privileges);
+        let set_ids = self.set_ids(ino, kills);
         let bytes = data.len() as u64;
         let room = self.vfs.room(bytes);
         let waits = room == Room::Waits || (mode.from_cache && room == Room::Stalled);
@@ -83,15 +86,8 @@ impl Edge {
     }
 
     /// Most is shared, or here. A part of a chunk is copied by reading it, perhaps from afar: then where others wait for that, too.
-    pub(super) fn copy_data(
-        &self,
-        caller: Caller,
-        from: (Ino, u64),
-        to: (Ino, u64),
-        len: u64,
-        reply: ReplyWrite,
-    ) {
-        let set_ids = self.set_ids(to.0, true);
+    pub(super) fn copy_data(&self, who: Who, from: (Ino, u64), to: (Ino, u64), len: u64, reply: ReplyWrite) {
+        let (caller, set_ids) = (who.towards(&self.vfs, to.0), self.set_ids(to.0, true));
         // The answer has 32 bits.
         let len = len.min(1 << 30);
         let (vfs, network) = (Arc::clone(&self.vfs), Arc::clone(&self.network));

@@ -27,7 +27,7 @@ use crate::vfs::{
 };
 
 use super::MountOptions;
-use super::caller::{acl_caller, caller};
+use super::caller::{Who, caller};
 use super::convert::{attr, errno, no_attr, time, time_set};
 use super::init::{IO_BYTES_MAX, negotiate};
 use super::pacing::Pacing;
@@ -151,7 +151,7 @@ impl Filesystem for Edge {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let caller = caller(req);
+        let who = Who::of(req);
         let set = SetAttr {
             perm: mode.map(perm),
             uid,
@@ -162,7 +162,8 @@ impl Filesystem for Edge {
             ctime: ctime.map(time),
         };
         self.serve_xattrs(ino.0, move |vfs, late| {
-            reply_attr(reply, late.in_time().and_then(|()| vfs.setattr(&caller, ino.0, &set)));
+            let changed = |()| vfs.setattr(&who.giving(vfs, ino.0, gid), ino.0, &set);
+            reply_attr(reply, late.in_time().and_then(changed));
         });
     }
 
@@ -269,7 +270,7 @@ impl Filesystem for Edge {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let truncate = flags.0 & libc::O_TRUNC != 0;
-        let caller = caller(req);
+        let who = Who::of(req);
         let writers = self.writers.clone();
         let reads = flags.0 & libc::O_ACCMODE == libc::O_RDONLY;
         let draws = reads && self.thumbnailers.as_ref().is_some_and(|known| known.contain(req.pid()));
@@ -281,7 +282,8 @@ impl Filesystem for Edge {
             }
             let opened = late.in_time().and_then(|()| vfs.open_file(ino.0)).and_then(|_| {
                 let set = SetAttr { size: Some(0), mtime: Some(TimeSet::Now), ..SetAttr::default() };
-                let truncated = if truncate { vfs.setattr(&caller, ino.0, &set).map(drop) } else { Ok(()) };
+                let emptied = || vfs.setattr(&who.towards(vfs, ino.0), ino.0, &set).map(drop);
+                let truncated = if truncate { emptied() } else { Ok(()) };
                 truncated.inspect_err(|_| drop(vfs.release_file(ino.0)))
             });
             match set_ids.after(opened) {
@@ -374,7 +376,7 @@ impl Filesystem for Edge {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -384,7 +386,7 @@ impl Filesystem for Edge {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.write_data(ino.0, offset, data, write_flags, reply);
+        self.write_data(ino.0, Who::of(req), offset, data, write_flags, reply);
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
@@ -442,17 +444,15 @@ impl Filesystem for Edge {
             0 => SetMode::Either,
             libc::XATTR_CREATE => SetMode::Create,
             libc::XATTR_REPLACE => SetMode::Replace,
+            both if both == libc::XATTR_CREATE | libc::XATTR_REPLACE => SetMode::Both,
             _ => return reply.error(Errno::EINVAL),
         };
-        let (caller, pid) = (caller(req), req.pid());
+        let who = Who::of(req);
         let (name, value) = (name.to_owned(), value.to_vec());
         self.serve_xattrs(ino.0, move |vfs, late| {
             let name = name.as_bytes();
-            let caller = acl_caller(caller, pid, vfs, ino.0, name);
-            reply_empty(
-                reply,
-                late.in_time().and_then(|()| vfs.setxattr(&caller, ino.0, name, &value, mode)),
-            );
+            let set = |()| vfs.setxattr(&who.towards(vfs, ino.0), ino.0, name, &value, mode);
+            reply_empty(reply, late.in_time().and_then(set));
         });
     }
 
@@ -511,8 +511,9 @@ impl Filesystem for Edge {
             libc::FALLOC_FL_ZERO_RANGE => AllocateMode::Zero { keep_size },
             _ => return reply.error(Errno::EOPNOTSUPP),
         };
-        let (caller, set_ids) = (caller(req), self.set_ids(ino.0, true));
+        let (who, set_ids) = (Who::of(req), self.set_ids(ino.0, true));
         let allocate = move |vfs: &Vfs, _| {
+            let caller = who.towards(vfs, ino.0);
             reply_empty(reply, set_ids.after(vfs.fallocate(&caller, ino.0, offset, length, mode)));
         };
         if mode == AllocateMode::Punch {
@@ -561,6 +562,6 @@ impl Filesystem for Edge {
         reply: ReplyWrite,
     ) {
         let (from, to) = ((ino_in.0, offset_in), (ino_out.0, offset_out));
-        self.copy_data(caller(req), from, to, len, reply);
+        self.copy_data(Who::of(req), from, to, len, reply);
     }
 }

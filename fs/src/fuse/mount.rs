@@ -95,9 +95,13 @@ pub fn mount(vfs: Arc<Vfs>, mountpoint: &Path, options: &MountOptions) -> Result
 }
 
 fn keep_house(vfs: &Vfs, ended: &AtomicBool) {
+    vfs.set_keeper();
     while !ended.load(Ordering::Acquire) {
         std::thread::park_timeout(HOUSEKEEPING);
-        vfs.begin_round();
+        // Who wants room does not shorten the time that files outlive their names.
+        if !vfs.was_hastened() {
+            vfs.begin_round();
+        }
         if let Err(error) = vfs.reclaim(RECLAIM_ROWS).and_then(|_| vfs.write_atimes()) {
             tracing::warn!(%error, "housekeeping");
         }

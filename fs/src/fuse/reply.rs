@@ -140,7 +140,11 @@ pub(super) fn while_in_time() -> impl Fn() -> bool {
 }
 
 pub(super) fn readdirplus(vfs: &Vfs, late: Late, ino: Ino, offset: u64, mut reply: ReplyDirectoryPlus) {
-    let page = |offset| vfs.readdir(ino, offset, DIR_PAGE);
+    let page = |offset| {
+        let page = vfs.readdir(ino, offset, DIR_PAGE)?;
+        vfs.prepare(&page);
+        Ok(page)
+    };
     let give = |entry: &DirEntry| {
         // The kernel counts no look-up for "." and "..".
         let found = vfs.getattr(entry.ino)?;

@@ -51,6 +51,7 @@ fn valid_values_are_seeds() {
     seed("rows-inode", &inode.encode(9));
     let file = InodeRow { kind: Kind::File, size: 1 << 20, flags: 3, target: Bytes::new(), ..inode };
     seed("rows-inode", &file.encode(10));
+    seed("rows-inode", &InodeRow { flags: 7, ..file.clone() }.encode(11));
     seed("rows-entry", &EntryRow::Name { ino: 2, kind: Kind::Dir, name: Bytes::from("name") }.encode());
     seed("rows-entry", &EntryRow::Tombstone.encode());
     let xattr = XattrRow { name: Bytes::from("user.a"), value: Bytes::from("b") };

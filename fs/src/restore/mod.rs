@@ -6,6 +6,7 @@
 //!
 //!     row absent in the store ─► namespace tree ─► node ─► its place: block row, or location tree ─► Retriever
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,8 @@ use holdfast_store::Table;
 
 use crate::drive::error::DriveError;
 use crate::pieces::blocks::{BlockReader, Locator, Want};
-use crate::rows::{BaseError, BaseTree, ChunkRow, InodeRow, RowList, keys};
+use crate::rows::{BaseError, BaseTree, ChunkRow, Ino, InodeRow, Kind, RowError, RowList, inode_flags, keys};
+use crate::seal::commit_row::CommitRow;
 
 /// The readers of both trees, with their decoded nodes.
 pub(crate) struct Trees {
@@ -140,14 +142,35 @@ impl Locator for LocationRoot {
 /// A commit's namespace tree, as the rows beneath a store.
 ///
 /// LSNs number the records of one device's log. Those in a commit's rows mean nothing here and are read as 0: older than anything.
+/// Files that the commit calls pending lack their data here, also where the program that sealed it did not say so in their rows.
 pub(crate) struct CommitTree {
     trees: Arc<Trees>,
     root: NodeRef,
+    pending: BTreeSet<Ino>,
 }
 
 impl CommitTree {
-    pub(crate) fn new(trees: Arc<Trees>, root: NodeRef) -> Self {
-        Self { trees, root }
+    pub(crate) fn new(trees: Arc<Trees>, commit: &CommitRow) -> Self {
+        Self { trees, root: commit.namespace.clone(), pending: commit.info.pending.iter().copied().collect() }
+    }
+
+    /// A row as it reads here.
+    fn row(&self, table: Table, key: &[u8], value: Bytes) -> Result<Bytes, BaseError> {
+        let damaged = |error: RowError| BaseError::Damaged(error.to_string());
+        Ok(match table {
+            Table::Inode => {
+                let mut row = InodeRow::decode(&value).map_err(damaged)?;
+                if row.kind == Kind::File
+                    && !self.pending.is_empty()
+                    && self.pending.contains(&keys::decode_inode(key).map_err(damaged)?)
+                {
+                    row.flags |= inode_flags::LACKS_DATA;
+                }
+                row.encode(0).into()
+            }
+            Table::Chunk => ChunkRow { cut: 0, ..ChunkRow::decode(&value).map_err(damaged)? }.encode().into(),
+            _ => value,
+        })
     }
 }
 
@@ -156,7 +179,7 @@ impl BaseTree for CommitTree {
         let source = self.trees.source(Priority::Interactive);
         let entry =
             self.trees.namespace.get(&source, &self.root, &keys::full(table, key)).map_err(base_error)?;
-        entry.map(|entry| without_lsn(table, entry.value)).transpose()
+        entry.map(|entry| self.row(table, key, entry.value)).transpose()
     }
 
     fn range(&self, table: Table, start: &[u8], end: &[u8], limit: usize) -> Result<RowList, BaseError> {
@@ -167,19 +190,12 @@ impl BaseTree for CommitTree {
         entries
             .into_iter()
             .map(|entry| {
-                Ok((entry.key.get(1..).unwrap_or_default().to_vec(), without_lsn(table, entry.value)?))
+                let key = entry.key.get(1..).unwrap_or_default().to_vec();
+                let row = self.row(table, &key, entry.value)?;
+                Ok((key, row))
             })
             .collect()
     }
-}
-
-fn without_lsn(table: Table, value: Bytes) -> Result<Bytes, BaseError> {
-    let damaged = |error: crate::rows::RowError| BaseError::Damaged(error.to_string());
-    Ok(match table {
-        Table::Inode => InodeRow::decode(&value).map_err(damaged)?.encode(0).into(),
-        Table::Chunk => ChunkRow { cut: 0, ..ChunkRow::decode(&value).map_err(damaged)? }.encode().into(),
-        _ => value,
-    })
 }
 
 fn base_error(error: TreeError) -> BaseError {

@@ -131,6 +131,8 @@ impl Drive {
         let mut commits = Vec::new();
         self.inner.each_commit(|row| commits.push((row.info.sequence, row.info.time)))?;
         always.extend(commits.iter().map(|(sequence, _)| *sequence).filter(|at| *at >= published));
+        // Where newer ones lack files' data, heads name it.
+        always.extend(self.inner.complete_commit()?.map(|row| row.info.sequence));
         let kept = rule.kept(&commits, now, &always);
         let dropped: Vec<u64> =
             commits.into_iter().map(|(sequence, _)| sequence).filter(|at| !kept.contains(at)).collect();

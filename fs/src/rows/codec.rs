@@ -52,10 +52,15 @@ impl<'a> Reader<'a> {
 
     /// The version byte of a row: 1 is ours, anything higher is from a newer Holdfast.
     pub(crate) fn version(&mut self) -> Result<(), RowError> {
+        self.version_up_to(super::ROW_VERSION).map(|_| ())
+    }
+
+    /// The same of a kind of row that has several.
+    pub(crate) fn version_up_to(&mut self, newest: u8) -> Result<u8, RowError> {
         match self.u8()? {
-            super::ROW_VERSION => Ok(()),
             0 => Err(self.corrupt()),
-            found => Err(RowError::Newer { what: self.what, found }),
+            found if found > newest => Err(RowError::Newer { what: self.what, found }),
+            found => Ok(found),
         }
     }
 

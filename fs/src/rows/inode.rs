@@ -83,9 +83,14 @@ pub mod inode_flags {
     pub const HAS_CHUNKS: u16 = 1;
     /// At least one xattr row was once written for this inode.
     pub const HAS_XATTRS: u16 = 2;
+    /// The commit that the row is from lacks the file's data: what chunks there are, are of an older age. Only in rows of version 2.
+    pub const LACKS_DATA: u16 = 4;
     /// Every bit that this version knows; others are refused.
-    pub const KNOWN: u16 = HAS_CHUNKS | HAS_XATTRS;
+    pub const KNOWN: u16 = HAS_CHUNKS | HAS_XATTRS | LACKS_DATA;
 }
+
+/// The version of rows with [`inode_flags::LACKS_DATA`], so that a program that would show the older age refuses them.
+const VERSION_LACKS_DATA: u8 = ROW_VERSION + 1;
 
 /// One row of the inode table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +144,11 @@ impl InodeRow {
         self.flags & inode_flags::HAS_XATTRS != 0
     }
 
+    /// Whether the file's data is in no commit that this drive has: nothing of it can be read.
+    pub fn lacks_data(&self) -> bool {
+        self.flags & inode_flags::LACKS_DATA != 0
+    }
+
     /// `st_mode`: kind and permissions.
     pub fn mode(&self) -> u32 {
         self.kind.mode_bits() | u32::from(self.perm)
@@ -147,7 +157,7 @@ impl InodeRow {
     /// Encodes the row as of record `lsn`.
     pub fn encode(&self, lsn: Lsn) -> Vec<u8> {
         let mut out = Vec::with_capacity(128 + self.target.len());
-        out.push(ROW_VERSION);
+        out.push(if self.lacks_data() { VERSION_LACKS_DATA } else { ROW_VERSION });
         out.push(self.kind as u8);
         out.extend_from_slice(&self.perm.to_le_bytes());
         out.extend_from_slice(&self.flags.to_le_bytes());
@@ -169,13 +179,15 @@ impl InodeRow {
     pub fn decode(bytes: &[u8]) -> Result<Self, RowError> {
         const CORRUPT: RowError = RowError::Corrupt { what: "inode" };
         let mut r = Reader::new("inode", bytes);
-        r.version()?;
+        let version = r.version_up_to(VERSION_LACKS_DATA)?;
         let kind = Kind::from_u8(r.u8()?).ok_or(CORRUPT)?;
         let perm = r.u16()?;
         let flags = r.u16()?;
         let chunk_log2 = r.u8()?;
         if perm & !0o7777 != 0
             || flags & !inode_flags::KNOWN != 0
+            || (flags & inode_flags::LACKS_DATA != 0) != (version == VERSION_LACKS_DATA)
+            || (version == VERSION_LACKS_DATA && kind != Kind::File)
             || !(CHUNK_LOG2_MIN..=CHUNK_LOG2_MAX).contains(&chunk_log2)
         {
             return Err(CORRUPT);

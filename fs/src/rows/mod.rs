@@ -152,6 +152,15 @@ impl<S: Reads> View<'_, S> {
         self.get(Table::Inode, &keys::inode(ino))?.map(|value| InodeRow::decode(&value)).transpose()
     }
 
+    /// All of `first..=last`, at most `limit`.
+    pub fn inodes(&self, first: Ino, last: Ino, limit: usize) -> Result<Vec<(Ino, InodeRow)>, RowError> {
+        let (_, end) = keys::of_inode(last);
+        self.range(Table::Inode, &keys::inode(first), &end, limit)?
+            .into_iter()
+            .map(|(key, value)| Ok((keys::decode_inode(&key)?, InodeRow::decode(&value)?)))
+            .collect()
+    }
+
     pub fn entry(&self, parent: Ino, tag: Tag) -> Result<Option<EntryRow>, RowError> {
         self.get(Table::Entry, &keys::entry(parent, tag))?.map(|value| EntryRow::decode(&value)).transpose()
     }

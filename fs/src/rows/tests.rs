@@ -11,12 +11,13 @@ fn times() -> impl Strategy<Value = Time> {
 prop_compose! {
     fn inodes()(
         (kind, perm, uid, gid, nlink, size) in (1u8..=7, 0u16..=0o7777, any::<u32>(), any::<u32>(), any::<u32>(), any::<u64>()),
-        (allocated, rdev, generation, chunk_log2, flags, parent) in (any::<u64>(), any::<u32>(), any::<u32>(), 12u8..=20, 0u16..=3, any::<u64>()),
+        (allocated, rdev, generation, chunk_log2, flags, parent) in (any::<u64>(), any::<u32>(), any::<u32>(), 12u8..=20, 0u16..=7, any::<u64>()),
         (atime, mtime, ctime, btime) in (times(), times(), times(), times()),
         (lsn, target) in (any::<u64>(), proptest::collection::vec(any::<u8>(), 0..64)),
     ) -> InodeRow {
         let kind = Kind::from_u8(kind).unwrap();
         let target = if kind == Kind::Symlink { Bytes::from(target) } else { Bytes::new() };
+        let flags = if kind == Kind::File { flags } else { flags & !inode_flags::LACKS_DATA };
         InodeRow {
             kind, perm, uid, gid, nlink, size, allocated, rdev, atime, mtime, ctime, btime, generation,
             chunk_log2, flags, parent, lsn, target,
@@ -42,7 +43,7 @@ proptest! {
 
     #[test]
     fn what_decodes_encodes_to_the_same_bytes(mut bytes in proptest::collection::vec(any::<u8>(), 2..120)) {
-        bytes[0] = ROW_VERSION;
+        bytes[0] = ROW_VERSION + bytes[0] % 2;
         bytes[1] %= 8;
         if let Ok(row) = InodeRow::decode(&bytes) { prop_assert_eq!(row.encode(row.lsn), bytes.clone()); }
         if let Ok(row) = EntryRow::decode(&bytes) { prop_assert_eq!(row.encode(), bytes.clone()); }

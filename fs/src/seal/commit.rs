@@ -15,13 +15,13 @@ use holdfast_store::{Lsn, Table};
 use super::commit_row::CommitRow;
 use super::data::Cut;
 use super::edits::{Edits, Gone, with_chunks_flag};
-use super::overlay::Overlay;
+use super::overlay::{Overlaid, Overlay};
 use super::{SealParts, dag};
 use crate::drive::error::DriveError;
 use crate::pieces::places::Placed;
 use crate::pieces::writer::PieceSink;
 use crate::rows::marks::ChangedKeys;
-use crate::rows::{Ino, InodeRow, keys};
+use crate::rows::{Ino, InodeRow, inode_flags, keys};
 
 /// What the blocks of a commit say.
 pub(crate) struct Written {
@@ -88,6 +88,24 @@ fn one_file(
         new.put(Table::Inode, &keys::inode(ino), flagged);
     }
     dag::update(&cut.view, new, ino, numbers, sink)
+}
+
+/// Says of files in the tree itself that their data is not in it: so that whoever reads the commit meets an error, not an older age.
+pub(crate) fn flag_lacking(
+    cut: &Cut<'_>,
+    new: &mut Overlay,
+    without_data: &BTreeSet<Ino>,
+) -> Result<(), DriveError> {
+    for ino in without_data {
+        let key = keys::inode(*ino);
+        let row = Overlaid { cut: &cut.view, new }.get(Table::Inode, &key)?;
+        // One that went meanwhile leaves the tree.
+        let Some(row) = row else { continue };
+        let mut row = InodeRow::decode(&row)?;
+        row.flags |= inode_flags::LACKS_DATA;
+        new.put(Table::Inode, &key, row.encode(row.lsn));
+    }
+    Ok(())
 }
 
 /// Writes the namespace tree, the commit and the location tree. `None`: the cut holds what the last commit holds.

@@ -70,12 +70,14 @@ pub(crate) struct Lap {
     begun: Option<Lsn>,
     /// Inodes whose data could not be sealed.
     pub(crate) pending: BTreeSet<Ino>,
+    /// Inodes whose data is neither here nor in any commit.
+    pub(crate) lacking: BTreeSet<Ino>,
 }
 
 impl Lap {
-    /// A seal's first, after the commit of the cut `after`.
-    pub(crate) fn begin(after: Lsn) -> Self {
-        Self { after, from: 0, begun: None, pending: BTreeSet::new() }
+    /// A seal's first, after the commit of the cut `after`, which did without the data of `lacking`: those that are marked are looked at anew.
+    pub(crate) fn begin(after: Lsn, lacking: BTreeSet<Ino>) -> Self {
+        Self { after, from: 0, begun: None, pending: BTreeSet::new(), lacking }
     }
 }
 
@@ -198,8 +200,11 @@ impl DataRound<'_, '_> {
                 return Ok(Some(ino));
             }
             self.lap.pending.remove(&ino);
-            if let Some(row) = self.sealable(ino)? {
-                self.file(ino, &row)?;
+            self.lap.lacking.remove(&ino);
+            match self.sealable(ino)? {
+                Some(row) if row.lacks_data() => _ = self.lap.lacking.insert(ino),
+                Some(row) => self.file(ino, &row)?,
+                None => {}
             }
             if self.full {
                 return Ok(Some(ino));

@@ -53,6 +53,9 @@ pub(crate) const INSTALL_ROWS: usize = 2048;
 /// Rows written in one record.
 const TXN_ROWS: usize = 512;
 
+/// Among the pending inodes of a commit: it counts more than it lists. No inode has this number.
+pub(crate) const UNLISTED: Ino = 0;
+
 /// What sealing needs of the drive.
 pub(crate) struct SealParts {
     pub(crate) store: Store,
@@ -158,7 +161,8 @@ fn rounds(
     sink: &mut PieceSink<'_>,
 ) -> Result<Sealed, DriveError> {
     let mut round = 0;
-    let mut lap = Lap::begin(last.map_or(0, CommitRow::cut));
+    let lacking = last.map(|row| row.info.pending.iter().copied().collect()).unwrap_or_default();
+    let mut lap = Lap::begin(last.map_or(0, CommitRow::cut), lacking);
     loop {
         lighten(parts);
         let snapshot = parts.store.cut()?;
@@ -173,7 +177,7 @@ fn rounds(
             parts.let_go_of_log()?;
             continue;
         }
-        return last_round(parts, &cut, last, earlier, data, lap.pending, waiting, sink);
+        return last_round(parts, &cut, last, earlier, data, lap, waiting, sink);
     }
 }
 
@@ -194,7 +198,7 @@ fn last_round(
     last: Option<&CommitRow>,
     earlier: &[PieceId],
     data: data::Round,
-    pending: BTreeSet<Ino>,
+    lap: Lap,
     waiting: Vec<SealedFile>,
     sink: &mut PieceSink<'_>,
 ) -> Result<Sealed, DriveError> {
@@ -202,7 +206,10 @@ fn last_round(
     let mut new = data.overlay;
     let gone = Gone::find(cut, after)?;
     commit::file_dags(cut, after, &mut new, &gone, sink)?;
-    let written = commit::write(parts, cut, last, &new, &gone, &pending, sink)?;
+    let Lap { pending, lacking, .. } = lap;
+    let without_data: BTreeSet<Ino> = pending.union(&lacking).copied().collect();
+    commit::flag_lacking(cut, &mut new, &without_data)?;
+    let written = commit::write(parts, cut, last, &new, &gone, &without_data, sink)?;
     sink.finish()?;
     install(parts, waiting)?;
     install_dags(parts, cut.lsn, &new)?;
@@ -218,7 +225,7 @@ fn last_round(
             commit: written.commit,
             location_root: written.location_root,
             new_pieces,
-            pending: pending.iter().copied().collect(),
+            pending: without_data.into_iter().collect(),
             time: parts.now_ms() / 1000,
         },
         namespace: written.namespace,
@@ -274,7 +281,7 @@ fn install_dags(parts: &SealParts, cut: Lsn, new: &overlay::Overlay) -> Result<(
     Ok(())
 }
 
-/// The commit's own record: its row, its pieces' rows, and the marks of what is still pending.
+/// The commit's own record: its row, its pieces' rows, and the marks of what is to be tried again.
 pub(crate) fn install_commit(
     parts: &SealParts,
     row: &CommitRow,
@@ -292,7 +299,7 @@ pub(crate) fn install_commit(
                 txn.put(Table::Piece, id, PieceRow { commit_sequence: row.info.sequence, ..old }.encode());
             }
         }
-        for ino in pending {
+        for ino in pending.iter().filter(|ino| **ino != UNLISTED) {
             mark_again(&mut txn, Table::Inode, &keys::inode(*ino));
         }
         parts.store.commit(txn)?

@@ -220,7 +220,7 @@ impl Drive {
         }
         let row = self.inner.commit_row(sequence)?.ok_or(DriveError::Fs(FsError::NotFound))?;
         let parts = &self.inner.parts;
-        let tree = CommitTree::new(parts.trees.clone(), row.namespace);
+        let tree = CommitTree::new(parts.trees.clone(), &row);
         let names = NameKey::new(*parts.keys.name_tag.as_bytes());
         let rows = Rows::new(snapshots.empty_store(self)?, names, Some(Arc::new(tree)));
         let options =

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::rows::{Ino, InodeRow, Kind, Time};
+use crate::rows::{Ino, InodeRow, Kind, Time, inode_flags};
 
 use super::error::FsError;
 use super::node::{Node, State};
@@ -99,11 +99,11 @@ impl SetAttr {
     }
 }
 
-/// Permission bits after a change that a stranger may have made to the contents: setuid goes, and so does setgid
-/// where it means execution (without group execution it means mandatory locking and stays).
-pub(super) fn without_privileges(perm: u16) -> u16 {
-    let perm = perm & !0o4000;
-    if perm & 0o2010 == 0o2010 { perm & !0o2000 } else { perm }
+/// Permission bits after a change that may not keep privileges: setuid goes, and so does setgid, but for one without group execution
+/// where who made the change might set it anew: a member of the group.
+pub(super) fn without_privileges(perm: u16, member: bool) -> u16 {
+    let keeps = member && perm & 0o0010 == 0;
+    perm & if keeps { !0o4000 } else { !0o6000 }
 }
 
 impl Vfs {
@@ -130,17 +130,21 @@ impl Vfs {
         let mut row = state.row.clone();
         let mut perm = row.perm;
         if set.size.is_some() && !caller.privileged {
-            perm = without_privileges(perm);
+            perm = without_privileges(perm, caller.gid == row.gid);
         }
         if set.uid.is_some() || set.gid.is_some() || set.is_bare() {
             // chown clears them even for root, and never on directories.
             if row.kind != Kind::Dir {
-                perm = without_privileges(perm);
+                perm = without_privileges(perm, caller.privileged || caller.gid == row.gid);
             }
             row.uid = set.uid.unwrap_or(row.uid);
             row.gid = set.gid.unwrap_or(row.gid);
         }
         row.perm = set.perm.map_or(perm, |perm| perm & 0o7777);
+        if set.size == Some(0) {
+            // What it held does not matter any more.
+            row.flags &= !inode_flags::LACKS_DATA;
+        }
         let at = |set: TimeSet| match set {
             TimeSet::Now => now,
             TimeSet::To(time) => time,

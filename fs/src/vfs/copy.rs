@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::rows::{ChunkRow, ExtentRow, ExtentSource, Ino, InodeRow, inode_flags};
 
 use super::attr::without_privileges;
-use super::data::{Atime, PAYLOAD_BYTES_MAX, WriteMode, require_file};
+use super::data::{Atime, PAYLOAD_BYTES_MAX, WriteMode, require_data, require_file};
 use super::error::FsError;
 use super::extents::{self, ExtentMap};
 use super::node::{State, lock_many};
@@ -93,7 +93,8 @@ impl Vfs {
         if data.is_empty() {
             return Ok(Some(0));
         }
-        let mode = WriteMode { kill_privileges: !caller.privileged, ..WriteMode::default() };
+        let mode =
+            WriteMode { kill_privileges: (!caller.privileged).then_some(caller.gid), ..WriteMode::default() };
         let written = self.write(to_ino, to_off, data, mode)? as u64;
         self.settle(Some(written), Synced::All)
     }
@@ -112,6 +113,7 @@ impl Vfs {
         for ino in [from_ino, to_ino] {
             let state = locked.get(ino)?;
             require_file(state)?;
+            require_data(ino, state)?;
             if state.dead {
                 return Err(FsError::NotFound);
             }
@@ -139,7 +141,7 @@ impl Vfs {
         let now = self.now();
         let mut row = InodeRow { mtime: now, ctime: now, ..state.row.clone() };
         if !caller.privileged {
-            row.perm = without_privileges(row.perm);
+            row.perm = without_privileges(row.perm, caller.gid == row.gid);
         }
         row.size = row.size.max(end);
         let map = state.extents.get_or_insert_default();

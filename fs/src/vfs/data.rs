@@ -26,8 +26,8 @@ const CHUNK_ROWS_KEPT: usize = 128;
 pub struct WriteMode {
     /// At the end of the file, wherever that is by then; the offset is ignored.
     pub append: bool,
-    /// The writer may not keep setuid and setgid.
-    pub kill_privileges: bool,
+    /// The writer may not keep setuid and setgid; the group as whose member it comes.
+    pub kill_privileges: Option<u32>,
     /// Pages that the kernel accepted from a program long ago: turned away only when nothing else is left.
     pub from_cache: bool,
     /// The kernel keeps this file's times and sends them by itself.
@@ -88,6 +88,7 @@ impl Vfs {
         if end > FILE_BYTES_MAX {
             return Err(FsError::TooBig);
         }
+        require_data(ino, &state)?;
         self.finish_trim(ino, &mut state)?;
         self.load_extents(ino, &mut state)?;
         let covered_by_chunks = self.chunk_bytes_in_gaps(ino, &state, off..end)?;
@@ -102,8 +103,8 @@ impl Vfs {
         if !mode.times_follow {
             (row.mtime, row.ctime) = (now, now);
         }
-        if mode.kill_privileges {
-            row.perm = without_privileges(row.perm);
+        if let Some(group) = mode.kill_privileges {
+            row.perm = without_privileges(row.perm, group == row.gid);
         }
         let mut txn = self.rows.begin();
         txn.payload(payload);
@@ -165,6 +166,7 @@ impl Vfs {
         let (read, parts) = {
             let state = node.read();
             require_file(&state)?;
+            require_data(ino, &state)?;
             let left = state.row.size.saturating_sub(off);
             let read = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let Some(buf) = buf.get_mut(..read) else { return Ok(Some(0)) };
@@ -272,7 +274,7 @@ impl Vfs {
             self.load_extents(ino, &mut node.write())?;
         }
         let state = node.read();
-        if !state.row.has_chunks() {
+        if !state.row.has_chunks() || state.row.lacks_data() {
             return Ok(true);
         }
         let (chunk_bytes, empty) = (state.row.chunk_bytes(), ExtentMap::new());
@@ -356,6 +358,9 @@ impl Vfs {
             return Err(FsError::TooBig);
         }
         self.finish_trim(ino, state)?;
+        if size > 0 {
+            require_data(ino, state)?;
+        }
         let row = InodeRow { size, allocated: state.row.allocated, ..row };
         if size < state.row.size {
             return self.trim(ino, state, size, row);
@@ -508,4 +513,9 @@ pub(super) fn require_file(state: &State) -> Result<(), FsError> {
         Kind::Dir => Err(FsError::IsDir),
         _ => Err(FsError::Invalid),
     }
+}
+
+/// A file whose data is in no commit that this drive has can be emptied, moved, replaced and removed; what it held is neither shown nor written over in part.
+pub(super) fn require_data(ino: Ino, state: &State) -> Result<(), FsError> {
+    if state.row.lacks_data() { Err(FsError::LacksData(ino)) } else { Ok(()) }
 }

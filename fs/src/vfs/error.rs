@@ -2,7 +2,7 @@
 
 use holdfast_store::StoreError;
 
-use crate::rows::{BaseError, RowError};
+use crate::rows::{BaseError, Ino, RowError};
 
 use super::seams::ChunkError;
 
@@ -53,6 +53,11 @@ pub enum FsError {
     TimedOut,
     #[error("damaged: {0}")]
     Damaged(String),
+    /// What there is of it is older than its attributes say: it is never shown.
+    #[error(
+        "inode {0}: the commit lacks its data, which had not been sealed or could not be read when the commit was made"
+    )]
+    LacksData(Ino),
     #[error(transparent)]
     Rows(RowError),
 }
@@ -81,7 +86,7 @@ impl FsError {
             Self::Unsupported => libc::EOPNOTSUPP,
             Self::NoSuchOffset => libc::ENXIO,
             Self::TimedOut => libc::ETIMEDOUT,
-            Self::Damaged(_) | Self::Rows(_) => libc::EIO,
+            Self::Damaged(_) | Self::LacksData(_) | Self::Rows(_) => libc::EIO,
         }
     }
 }

@@ -37,7 +37,6 @@ use parking_lot::Mutex;
 use crate::rows::{Ino, InodeRow, Kind, ROOT_INO, Rows, Time};
 use crate::snapshots::SnapshotSource;
 
-pub(crate) use acl::is_acl;
 pub use attr::{Attr, SetAttr, TimeSet};
 pub use create::NewNode;
 pub use data::{Atime, WriteMode};
@@ -126,6 +125,7 @@ pub enum Synced {
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
     pub uid: u32,
+    /// One group that it is in; where setgid is at stake, the file's, if it is in that.
     pub gid: u32,
     /// Has CAP_FSETID and CAP_SYS_ADMIN, as far as the edge can tell: setuid bits survive its writes, `trusted.*` is shown.
     pub privileged: bool,
@@ -150,6 +150,9 @@ pub struct Vfs {
     renames: Mutex<()>,
     /// Orphans whose rows wait for [`Vfs::reclaim`].
     reclaimable: Mutex<VecDeque<Ino>>,
+    /// Who takes them away, and whether it was woken for that.
+    keeper: Mutex<Option<std::thread::Thread>>,
+    hastened: AtomicBool,
     /// Orphans of careful times, those of this round of housekeeping and of the one before.
     lingering: Mutex<(Vec<Ino>, Vec<Ino>)>,
     /// Rounds of housekeeping for which inodes outlive their last name (see [`Vfs::open_file`]).
@@ -187,6 +190,8 @@ impl Vfs {
             inos: Mutex::new(InoBlock { next: 0, end: 0 }),
             renames: Mutex::new(()),
             reclaimable: Mutex::default(),
+            keeper: Mutex::default(),
+            hastened: AtomicBool::new(false),
             lingering: Mutex::default(),
             careful_rounds: AtomicU32::new(0),
             atimes: Mutex::new(Vec::new()),
@@ -308,6 +313,15 @@ impl Vfs {
             true => node.try_read().is_none_or(|state| has(&state)),
             false => has(&node.read()),
         })
+    }
+
+    /// The group of a file that is in memory, unless one would have to wait for the network to know.
+    pub fn group(&self, ino: Ino) -> Option<u32> {
+        let node = self.nodes.peek(ino)?;
+        match self.rows.has_base() {
+            true => node.try_read().map(|state| state.row.gid),
+            false => Some(node.read().row.gid),
+        }
     }
 
     /// Whether part of the drive may be elsewhere.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use holdfast_store::Lsn;
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -106,6 +107,15 @@ impl Node {
         self.state.try_write()
     }
 
+    /// Becomes loaded. The caller holds the lock, and the row is the newest.
+    fn take(&self, state: &mut State, row: InodeRow) {
+        self.parent.store(row.parent, Ordering::Relaxed);
+        // One without a name that the kernel knows stays in memory: this one is from before the start.
+        self.forgotten.store(row.nlink == 0, Ordering::SeqCst);
+        *state = State::new(row);
+        self.loaded.store(true, Ordering::Release);
+    }
+
     pub(crate) fn is_loaded(&self) -> bool {
         self.loaded.load(Ordering::Acquire)
     }
@@ -144,29 +154,47 @@ impl NodeCache {
 
     /// The node, loaded from its row if need be.
     pub(crate) fn get(&self, rows: &Rows, ino: Ino) -> Result<Arc<Node>, FsError> {
-        let node = {
-            let mut shard = self.shard(ino).lock();
-            match shard.get(&ino) {
-                Some(node) => node.clone(),
-                None => {
-                    let node = Arc::new(Node {
-                        ino,
-                        loaded: AtomicBool::new(false),
-                        opens: AtomicU32::new(0),
-                        forgotten: AtomicBool::new(false),
-                        parent: AtomicU64::new(0),
-                        state: RwLock::new(State::new(placeholder())),
-                    });
-                    shard.push(ino, node.clone());
-                    self.evict(&mut shard);
-                    node
-                }
-            }
-        };
+        let node = self.placed(ino);
         if !node.is_loaded() {
             self.load(rows, &node)?;
         }
         Ok(node)
+    }
+
+    /// The node, loaded or not.
+    fn placed(&self, ino: Ino) -> Arc<Node> {
+        let mut shard = self.shard(ino).lock();
+        if let Some(node) = shard.get(&ino) {
+            return node.clone();
+        }
+        let node = Arc::new(Node {
+            ino,
+            loaded: AtomicBool::new(false),
+            opens: AtomicU32::new(0),
+            forgotten: AtomicBool::new(false),
+            parent: AtomicU64::new(0),
+            state: RwLock::new(State::new(placeholder())),
+        });
+        shard.push(ino, node.clone());
+        self.evict(&mut shard);
+        node
+    }
+
+    /// Loads nodes from rows that were read together when `as_of` was the last record. Whatever changes a row makes a record, under the
+    /// node's lock: if there is none since, with the locks held, the rows are as they were. Else nothing is taken.
+    pub(crate) fn offer(&self, rows: &Rows, as_of: Lsn, found: Vec<(Ino, InodeRow)>) {
+        let placed: Vec<_> = found.into_iter().map(|(ino, row)| (self.placed(ino), row)).collect();
+        let unloaded = placed.iter().filter(|(node, _)| !node.is_loaded());
+        let locked: Vec<_> =
+            unloaded.filter_map(|(node, row)| Some((node, row, node.try_write()?))).collect();
+        if rows.store().last_lsn() != as_of {
+            return;
+        }
+        for (node, row, mut state) in locked {
+            if !node.is_loaded() {
+                node.take(&mut state, row.clone());
+            }
+        }
     }
 
     fn load(&self, rows: &Rows, node: &Arc<Node>) -> Result<(), FsError> {
@@ -180,11 +208,7 @@ impl NodeCache {
                 if rows.has_base() && row.kind == Kind::File && row.size > 0 {
                     row.flags |= inode_flags::HAS_CHUNKS;
                 }
-                node.parent.store(row.parent, Ordering::Relaxed);
-                // One without a name that the kernel knows stays in memory: this one is from before the start.
-                node.forgotten.store(row.nlink == 0, Ordering::SeqCst);
-                *state = State::new(row);
-                node.loaded.store(true, Ordering::Release);
+                node.take(&mut state, row);
                 Ok(())
             }
             None => {

@@ -259,6 +259,26 @@ impl Vfs {
         self.reclaimable.lock().push_front(ino);
     }
 
+    /// Housekeeping is done by the calling thread, which parks between its rounds.
+    pub fn set_keeper(&self) {
+        *self.keeper.lock() = Some(std::thread::current());
+    }
+
+    /// Whether files without a name still hold room; if so, whoever keeps house is woken to take them away.
+    pub fn hasten_reclaim(&self) -> bool {
+        let waits = !self.reclaimable.lock().is_empty();
+        if waits && let Some(keeper) = self.keeper.lock().as_ref() {
+            self.hastened.store(true, Ordering::Release);
+            keeper.unpark();
+        }
+        waits
+    }
+
+    /// Whether housekeeping was woken for that since the last time.
+    pub fn was_hastened(&self) -> bool {
+        self.hastened.swap(false, Ordering::AcqRel)
+    }
+
     /// A round of housekeeping begins: what lingered for a whole one may be reclaimed.
     pub fn begin_round(&self) {
         let less = |rounds: u32| Some(rounds.saturating_sub(1));

@@ -3,7 +3,7 @@
 use crate::rows::{ExtentSource, Ino, InodeRow, Kind};
 
 use super::attr::without_privileges;
-use super::data::require_file;
+use super::data::{require_data, require_file};
 use super::error::FsError;
 use super::extents::{self, ExtentMap};
 use super::node::State;
@@ -64,11 +64,12 @@ impl Vfs {
         if state.dead {
             return Err(FsError::NotFound);
         }
+        require_data(ino, &state)?;
         self.finish_trim(ino, &mut state)?;
         let now = self.now();
         let mut row = InodeRow { mtime: now, ctime: now, ..state.row.clone() };
         if !caller.privileged {
-            row.perm = without_privileges(row.perm);
+            row.perm = without_privileges(row.perm, caller.gid == row.gid);
         }
         let grow_to = match mode {
             AllocateMode::Reserve { keep_size: false } | AllocateMode::Zero { keep_size: false } => end,
@@ -104,6 +105,7 @@ impl Vfs {
         }
         let state = node.read();
         require_file(&state)?;
+        require_data(ino, &state)?;
         let size = state.row.size;
         if off >= size {
             return Err(FsError::NoSuchOffset);

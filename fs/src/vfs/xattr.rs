@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::durability::Durability;
 use crate::rows::values::XATTR_VALUE_BYTES_MAX;
 use crate::rows::{Ino, InodeRow, XattrRow, inode_flags};
 
@@ -20,12 +21,29 @@ pub enum SetMode {
     Either,
     Create,
     Replace,
+    /// Both at once, which no attribute meets.
+    Both,
+}
+
+/// Names that ext4 takes, ACLs aside.
+fn check_namespace(name: &[u8]) -> Result<(), FsError> {
+    let rest =
+        ["user.", "trusted.", "security."].iter().find_map(|known| name.strip_prefix(known.as_bytes()));
+    match rest {
+        Some([]) => Err(FsError::Invalid),
+        Some(_) => Ok(()),
+        None => Err(FsError::Unsupported),
+    }
 }
 
 impl Vfs {
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Bytes, FsError> {
         if name == DURABILITY_XATTR {
-            self.node(ino)?;
+            let node = self.node(ino)?;
+            // In snapshots, too, which have no rungs.
+            if node.read().row.lacks_data() {
+                return Ok(Bytes::from(Durability::Missing.to_string()));
+            }
             return self.hooks().durability(ino).map(Bytes::from).ok_or(FsError::NoAttribute);
         }
         let node = self.node(ino)?;
@@ -87,9 +105,7 @@ impl Vfs {
         if acl::is_acl(name) {
             return self.set_acl(caller, ino, name, value);
         }
-        if name.starts_with(b"system.") {
-            return Err(FsError::Unsupported);
-        }
+        check_namespace(name)?;
         self.require_space(value.len() as u64)?;
         let node = self.node(ino)?;
         let mut state = node.write();
@@ -98,8 +114,8 @@ impl Vfs {
         }
         let there = self.read_xattr(ino, &state, name)?.is_some();
         match mode {
-            SetMode::Create if there => return Err(FsError::Exists),
-            SetMode::Replace if !there => return Err(FsError::NoAttribute),
+            SetMode::Create | SetMode::Both if there => return Err(FsError::Exists),
+            SetMode::Replace | SetMode::Both if !there => return Err(FsError::NoAttribute),
             _ => {}
         }
         let mut row = InodeRow { ctime: self.now(), ..state.row.clone() };

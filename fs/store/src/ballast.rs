@@ -140,6 +140,47 @@ impl Inner {
         }
     }
 
+    /// Somebody was turned away for want of room: what is dead shall free its own at once. Whether anything is, that the index has only to follow for.
+    pub(crate) fn want_room(&self) -> bool {
+        let dead = self.has_dead();
+        if dead {
+            self.ballast.note_full();
+            self.ring_for_index();
+        }
+        dead
+    }
+
+    /// The same, done when it returns. Whether it freed anything.
+    pub(crate) fn free_dead(&self) -> bool {
+        let dead = self.has_dead();
+        if dead {
+            self.ballast.note_full();
+        }
+        dead && self.checkpoint().is_ok()
+    }
+
+    /// Whether a segment in which nothing lives waits for the index alone.
+    fn has_dead(&self) -> bool {
+        let log = self.log.lock();
+        let mut data = self.data.lock();
+        let active_is_dead = data.active.as_ref().is_some_and(|active| {
+            let account = log.ledger.account(active.number());
+            account.live_payloads == 0 && account.last_release > 0 && !active.is_in_flight()
+        });
+        if active_is_dead {
+            // What comes next goes elsewhere.
+            data.active = None;
+        }
+        drop(data);
+        let applied = self.applied.load(Ordering::Acquire);
+        let waits = |number: &u64| {
+            let account = log.ledger.account(*number);
+            let last = account.last_lsn.max(account.last_release);
+            *number != log.active.number() && account.live_payloads == 0 && last > applied
+        };
+        log.check().is_ok() && (active_is_dead || self.segments.read().keys().any(waits))
+    }
+
     pub(crate) fn lay_ballast(&self) {
         self.ballast.lay(&*self.medium);
     }

@@ -147,6 +147,8 @@ pub struct RecoveryReport {
     pub index_rebuilt: bool,
     /// The index was damaged and was set aside, as a folder beside it; what was wrong with it.
     pub index_set_aside: Option<String>,
+    /// The disk has no room to begin in: the store is read-only until a start finds some.
+    pub no_room: bool,
     /// A damaged record below the last durable mark. The store is read-only; the files are untouched.
     pub corruption: Option<String>,
 }

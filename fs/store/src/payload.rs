@@ -127,7 +127,7 @@ impl Inner {
         if plain.is_empty() {
             return Err(StoreError::TooLarge { what: "empty payload", size: 0, max: 0 });
         }
-        self.ballast.check_data(&*self.medium)?;
+        self.admit_data()?;
         if plain.len() <= limits::INLINE_PAYLOAD_BYTES_MAX {
             return Ok(Payload(PayloadKind::Inline(Bytes::copy_from_slice(plain))));
         }
@@ -142,7 +142,9 @@ impl Inner {
                     self.data.lock().active = None;
                     last = error;
                 }
-                Err(error @ StoreError::NoSpace { .. }) if self.give_recycled() => last = error,
+                Err(error @ StoreError::NoSpace { .. }) if self.give_recycled() || self.free_dead() => {
+                    last = error
+                }
                 Err(error) => {
                     if let StoreError::NoSpace { .. } = error {
                         self.ballast.note_full();
@@ -152,6 +154,14 @@ impl Inner {
             }
         }
         Err(last)
+    }
+
+    /// Refuses data for which there is no room, also when what is dead has been freed.
+    fn admit_data(&self) -> Result<()> {
+        match self.ballast.check_data(&*self.medium) {
+            Err(StoreError::NoSpace { .. }) if self.free_dead() => self.ballast.check_data(&*self.medium),
+            other => other,
+        }
     }
 
     fn write_data(&self, plain: &[u8]) -> Result<Staged> {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::delta::{Collected, Layer, find};
 use crate::error::Result;
 use crate::index::IndexRead;
+use crate::index::ahead::Ahead;
 use crate::inner::{Inner, decode_place, scan_layers};
 use crate::key::Key;
 use crate::store::Reads;
@@ -47,7 +48,7 @@ impl Inner {
             log.cut = lsn;
         }
         let layers = self.view.read().frozen.clone();
-        let index = self.index.snapshot();
+        let index = Arc::new(Ahead::new(self.index.snapshot()));
         *self.snapshots.lock().entry(lsn).or_insert(0) += 1;
         let snapshot = Snapshot(Arc::new(Moment { inner: self.clone(), lsn, layers, index }));
         self.write_out(&mut log, lsn)?;

@@ -19,13 +19,16 @@ use crate::inner::{Inner, Log, Mode};
 use crate::medium::StorageMedium;
 use crate::payload::DataTail;
 use crate::record::RecordKind;
-use crate::recovery::{self, Recovered, Tools};
+use crate::recovery::{self, Purpose, Recovered, Tools};
 use crate::segment::{HEADER_BYTES, Kind};
 use crate::worker::{Bell, Workers};
 use crate::{
     Direction, IndexKind, KeyRange, Lsn, MemoryIndex, Payload, RecoveryReport, Row, Snapshot, StoreError,
     StoreKeys, StoreOptions, Table, Txn, Usage,
 };
+
+/// Why the store takes no changes that was opened without room.
+const NO_ROOM: &str = "the disk has no room left, and had none when the drive was opened";
 
 /// Reads, of the store as it is (`Store`) or as it was at one record (`Snapshot`).
 pub trait Reads: Send + Sync {
@@ -70,17 +73,26 @@ impl Store {
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
     ) -> Result<(Store, RecoveryReport), StoreError> {
-        let open = || {
+        let open = |purpose| {
             let (medium, index, keys) = (medium.clone(), index.clone(), keys.clone());
-            Self::open_once(medium, index, keys, options.clone(), clock.clone(), rng.clone())
+            Self::open_once(purpose, medium, index, keys, options.clone(), clock.clone(), rng.clone())
         };
-        match open() {
-            Err(StoreError::NoSpace { .. }) if give_unopened(&*medium) => open(),
+        let opened = match open(Purpose::Normal) {
+            Err(StoreError::NoSpace { .. }) if give_unopened(&*medium) => open(Purpose::Normal),
+            other => other,
+        };
+        match opened {
+            // What is there can be read all the same.
+            Err(StoreError::NoSpace { what }) if recovery::has_segments(&*medium)? => {
+                tracing::warn!(what, "the disk is full, and nothing was kept for that: opening read-only");
+                open(Purpose::Reading)
+            }
             other => other,
         }
     }
 
     fn open_once(
+        purpose: Purpose,
         medium: Arc<dyn StorageMedium>,
         index: IndexKind,
         keys: StoreKeys,
@@ -92,12 +104,12 @@ impl Store {
             IndexKind::Rocks(path) => {
                 let write_buffer_bytes = write_buffer_bytes(&*medium, &options);
                 let index_options = StoreOptions { write_buffer_bytes, ..options.clone() };
-                match RocksIndex::open(&path, &index_options) {
+                match RocksIndex::open(&path, &index_options, purpose) {
                     Ok(index) => Arc::new(index),
                     Err(StoreError::IndexDamaged(what)) if recovery::has_segments(&*medium)? => {
                         let open = || {
-                            let index = Arc::new(RocksIndex::open(&path, &index_options)?);
-                            Store::open_over(medium, index, &keys, options.clone(), clock, rng)
+                            let index = Arc::new(RocksIndex::open(&path, &index_options, purpose)?);
+                            Store::open_over(purpose, medium, index, &keys, options.clone(), clock, rng)
                         };
                         return aside::open_without(&path, what, open);
                     }
@@ -107,10 +119,11 @@ impl Store {
             IndexKind::Memory => Arc::new(MemoryIndex::new()),
             IndexKind::Shared(index) => Arc::new(index),
         };
-        Store::open_over(medium, index, &keys, options, clock, rng)
+        Store::open_over(purpose, medium, index, &keys, options, clock, rng)
     }
 
     fn open_over(
+        purpose: Purpose,
         medium: Arc<dyn StorageMedium>,
         index: Arc<dyn Index>,
         keys: &StoreKeys,
@@ -122,7 +135,7 @@ impl Store {
         let wrap = LongCipher::new(&keys.log);
         let values = ValueCipher::new(&keys.index, nonces.clone());
         let tools = Tools { medium: &*medium, index: &*index, wrap: &wrap, nonces: &nonces, values: &values };
-        let recovered = recovery::recover(&tools)?;
+        let recovered = recovery::recover(&tools, purpose)?;
         let report = recovered.report.clone();
         let parts = Parts { medium, index, options, clock, nonces, wrap, values };
         let inner = Arc::new(parts.assemble(recovered)?);
@@ -174,6 +187,11 @@ impl Store {
     /// Brings the index up to the last record and retires dead segments. The background does it in time by itself.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
         self.inner.checkpoint()
+    }
+
+    /// Somebody was turned away for want of room: has dead segments freed at once. Whether there are any.
+    pub fn want_room(&self) -> bool {
+        self.inner.want_room()
     }
 
     /// One round of background work, for stores opened without it.
@@ -266,7 +284,9 @@ struct Parts {
 impl Parts {
     fn assemble(self, recovered: Recovered) -> Result<Inner> {
         let last = recovered.last_lsn;
-        let corruption = recovered.report.corruption.clone();
+        let no_room = || NO_ROOM.to_owned();
+        let read_only =
+            recovered.report.corruption.clone().or_else(|| recovered.report.no_room.then(no_room));
         let forge = Forge {
             medium: self.medium.clone(),
             nonces: self.nonces.clone(),
@@ -279,7 +299,7 @@ impl Parts {
             failpoints: self.options.failpoints.clone(),
         };
         let mut segments = recovered.segments;
-        let active = if corruption.is_none() {
+        let active = if read_only.is_none() {
             let active = forge.make(Kind::Log, first_size(&forge, &self.options))?;
             segments.insert(active.number(), active.clone());
             active
@@ -289,7 +309,7 @@ impl Parts {
             last.ok_or_else(|| StoreError::corrupt("no log segment has a readable header"))?
         };
         let log = Log {
-            mode: corruption.map_or(Mode::Normal, Mode::ReadOnly),
+            mode: read_only.map_or(Mode::Normal, Mode::ReadOnly),
             next_lsn: last + 1,
             written_lsn: last,
             durable_lsn: last,

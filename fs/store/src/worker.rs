@@ -105,6 +105,12 @@ impl Inner {
         self.bell.condvar.notify_all();
     }
 
+    /// Has the index looked after now.
+    pub(crate) fn ring_for_index(&self) {
+        self.bell.state.lock().index = true;
+        self.bell.condvar.notify_all();
+    }
+
     /// Syncs a dirty log; says so in the log once it is idle.
     pub(crate) fn sync_tick(&self) -> Result<()> {
         let dirty = {

@@ -48,9 +48,9 @@ pub fn kill_setuid(dir: &Path) -> Result<()> {
     one("truncate", &|| Ok(OpenOptions::new().write(true).open(&path)?.set_len(5)?))?;
     one("O_TRUNC", &|| Ok(drop(File::create(&path)?)))?;
     one("fallocate", &|| Ok(allocate(&OpenOptions::new().write(true).open(&path)?, 0, 0, 20_000)?))?;
-    // Without group execution, setgid means mandatory locking and is the chmod's business.
+    // Without group execution, setgid means mandatory locking, and a member of the group might set it anew.
     again(0o2767)?;
-    as_user(ONE, &[ONE], || Ok(OpenOptions::new().append(true).open(&path)?.write_all(b"x")?))?;
+    as_user(ONE, &[ONE, 0], || Ok(OpenOptions::new().append(true).open(&path)?.write_all(b"x")?))?;
     same("setgid without group execution", mode(&path)?, 0o2767)?;
     again(0o6755)?;
     chown(&path, Some(ONE), Some(ONE))?;

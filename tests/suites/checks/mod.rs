@@ -7,7 +7,9 @@ mod contents;
 mod holes;
 mod kit;
 mod names;
+mod odd_calls;
 mod patterns;
+mod set_ids;
 mod times;
 mod tools;
 
@@ -56,10 +58,12 @@ pub const ALL: &[Check] = &[
     check("holes_are_found", holes::found),
     check("room_is_made_and_taken", holes::room),
     check("copies_share", holes::copies),
+    as_root("odd_calls_are_answered_as_on_the_native_disk", odd_calls::beside_native),
     check("times_follow_each_call", times::follow),
     check("times_are_kept_as_set", times::kept),
     check("reading_moves_atime_as_relatime_does", times::relatime),
     as_root("setuid_goes_when_a_stranger_writes", access::kill_setuid),
+    as_root("setuid_and_setgid_go_as_on_the_native_disk", set_ids::beside_native),
     as_root("setgid_and_sticky_directories", access::directories),
     as_root("setgid_goes_with_a_foreign_group", access::foreign_group),
     as_root("acls_are_obeyed_and_inherited", access::acls),

@@ -4,6 +4,7 @@
 mod cases;
 mod crash;
 mod marks;
+mod pending;
 mod random;
 mod restore;
 mod retention;
@@ -143,7 +144,11 @@ pub(super) fn with_edges(edges: Edges) -> DriveOptions {
 
 /// An empty home that stands on a commit, with nothing but what the retriever gives.
 pub(super) fn attach(media: &Media, commit: &CommitInfo, retriever: Arc<FakeRetriever>) -> Drive {
-    let point = RestorePoint { commit: commit.commit.clone(), location_root: commit.location_root.clone() };
+    let point = RestorePoint {
+        commit: commit.commit.clone(),
+        complete: None,
+        location_root: commit.location_root.clone(),
+    };
     Drive::attach_on(
         media.home(),
         keys(),

@@ -2,6 +2,7 @@
 
 mod base;
 mod calls;
+mod listing;
 mod model;
 mod power;
 mod sealed;

@@ -3,6 +3,7 @@
 //! Takes sealed values under opaque keys. Each batch carries the state row (`STATE_KEY`), so that after any crash the index
 //! holds a prefix of the batches and says which.
 
+pub(crate) mod ahead;
 pub(crate) mod aside;
 mod memory;
 mod rocks;

@@ -12,6 +12,7 @@ use rocksdb::{
 use super::{Batch, Index, IndexRead, Visit};
 use crate::error::Result;
 use crate::medium::make_folder;
+use crate::recovery::Purpose;
 use crate::{Direction, StoreError, StoreOptions};
 
 pub(crate) struct RocksIndex(Arc<DB>);
@@ -42,8 +43,8 @@ const DELETIONS_WINDOW: usize = 4096;
 const DELETIONS_MAX: usize = 2048;
 
 impl RocksIndex {
-    pub(crate) fn open(path: &Path, options: &StoreOptions) -> Result<Self> {
-        if !path.is_dir() {
+    pub(crate) fn open(path: &Path, options: &StoreOptions, purpose: Purpose) -> Result<Self> {
+        if !path.is_dir() && purpose == Purpose::Normal {
             make_folder(path).map_err(|error| {
                 StoreError::io("create the index folder", &path.display().to_string(), error)
             })?;
@@ -85,7 +86,11 @@ impl RocksIndex {
             env.lower_high_priority_thread_pool_cpu_priority();
             settings.set_env(&env);
         }
-        let database = DB::open(&settings, path).map_err(|error| match error.kind() {
+        let opened = match purpose {
+            Purpose::Normal => DB::open(&settings, path),
+            Purpose::Reading => DB::open_for_read_only(&settings, path, false),
+        };
+        let database = opened.map_err(|error| match error.kind() {
             // A file that another one of the index names.
             rocksdb::ErrorKind::IOError if error.to_string().contains("No such file") => {
                 StoreError::IndexDamaged(error.to_string())

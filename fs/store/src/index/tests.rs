@@ -3,6 +3,7 @@
 use std::ops::Bound;
 
 use super::{Index, IndexRead, MemoryIndex, RocksIndex};
+use crate::recovery::Purpose;
 use crate::{Direction, StoreOptions};
 
 fn write(index: &dyn Index, rows: &[(&[u8], Option<&[u8]>)]) {
@@ -59,8 +60,8 @@ fn every_index_conforms() {
     conformance(&MemoryIndex::new());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index");
-    conformance(&RocksIndex::open(&path, &StoreOptions::default()).unwrap());
-    let again = RocksIndex::open(&path, &StoreOptions::default()).unwrap();
+    conformance(&RocksIndex::open(&path, &StoreOptions::default(), Purpose::Normal).unwrap());
+    let again = RocksIndex::open(&path, &StoreOptions::default(), Purpose::Normal).unwrap();
     assert_eq!(again.get(b"b").unwrap(), Some(b"new".to_vec()), "flushed rows survive");
 }
 

@@ -52,10 +52,21 @@ pub(crate) struct Recovered {
     pub(crate) report: RecoveryReport,
 }
 
-pub(crate) fn recover(tools: &Tools<'_>) -> Result<Recovered> {
+/// Why a store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To go on with it.
+    Normal,
+    /// To read what is there, without writing a byte.
+    Reading,
+}
+
+pub(crate) fn recover(tools: &Tools<'_>, purpose: Purpose) -> Result<Recovered> {
     let mut inventory = inventory::take(tools)?;
     let state = read_state(tools)?;
-    let mut report = RecoveryReport { corruption: inventory.damage.take(), ..RecoveryReport::default() };
+    let no_room = purpose == Purpose::Reading;
+    let mut report =
+        RecoveryReport { corruption: inventory.damage.take(), no_room, ..RecoveryReport::default() };
     let state = match (state, inventory.store_id) {
         (None, None) if inventory.segments.is_empty() => create(tools, &mut report)?,
         // An earlier start made the index and died before its first segment.
@@ -71,12 +82,12 @@ pub(crate) fn recover(tools: &Tools<'_>) -> Result<Recovered> {
     };
     report.applied_lsn = state.applied;
     let replayed = replay::replay(tools, &inventory, state, &mut report)?;
-    if report.index_rebuilt && report.corruption.is_none() {
+    if report.index_rebuilt && report.corruption.is_none() && !no_room {
         write_state(tools, inventory.store_id.unwrap_or_default(), 0)?;
     }
     check_missing(&inventory, &replayed.ledger, &mut report);
     report.last_lsn = replayed.last_lsn;
-    if report.corruption.is_none() {
+    if report.corruption.is_none() && !no_room {
         settle(tools, &inventory, &replayed)?;
     }
     let mut ledger = replayed.ledger;
