@@ -20,7 +20,7 @@ use holdfast_net::{ByteRange, DealId, ErrorCode, NetError, mask};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use crate::drive::ledger::{Holder, Ledger, PieceId};
+use crate::drive::ledger::{Holder, Ledger, PieceId, PieceRow};
 use crate::drive::peers::Peers;
 use crate::drive::slots;
 
@@ -87,12 +87,24 @@ pub struct NetRetriever {
     sources: ArcSwapOption<Sources>,
     /// See [`Suspicions`].
     pub suspicions: Suspicions,
+    /// By deal, reads that brought other bytes or were refused for good, since one that was right.
+    wrong: Mutex<HashMap<Vec<u8>, u32>>,
 }
+
+/// So many such reads of a deal, and no right one between them, are a fault, whatever its challenges show: a proof of some leaves
+/// says nothing of the others, and one who proves everything and gives nothing keeps the data from its owner.
+const WRONG_READS_MAX: u32 = 3;
 
 impl NetRetriever {
     /// Answers `NotFound` until it is joined. `waits`: a runtime's handle, whose threads run the fetch meanwhile.
     pub fn new(waits: impl Waits + 'static, seeds: Seeds) -> Self {
-        Self { waits: Box::new(waits), seeds, sources: ArcSwapOption::empty(), suspicions: Mutex::default() }
+        Self {
+            waits: Box::new(waits),
+            seeds,
+            sources: ArcSwapOption::empty(),
+            suspicions: Mutex::default(),
+            wrong: Mutex::default(),
+        }
     }
 
     /// From now on it asks these.
@@ -233,7 +245,7 @@ impl NetRetriever {
                 tracing::debug!(peer = %crate::drive::peers::peer_short(&answer.holder.provider), %error, "read failed");
                 sources.peers.note(&answer.holder.provider, None);
                 if is_suspicious(&error) {
-                    self.suspicions.lock().insert((answer.piece, answer.slot));
+                    self.gave_other_bytes(answer.piece, answer.slot, &answer.holder.deal);
                 }
                 group.worst = match error {
                     NetError::Timeout(_) => FetchError::Timeout,
@@ -252,6 +264,7 @@ impl NetRetriever {
         }
         if clean {
             sources.peers.note(&answer.holder.provider, Some(answer.took));
+            self.wrong.lock().remove(&answer.holder.deal);
         } else {
             group.worst = FetchError::Corrupt;
             self.suspect(sources, &answer.piece, answer.slot, &answer.holder);
@@ -261,7 +274,29 @@ impl NetRetriever {
 
     fn suspect(&self, sources: &Sources, piece: &PieceId, slot: u16, holder: &Holder) {
         sources.peers.note(&holder.provider, None);
-        self.suspicions.lock().insert((*piece, slot));
+        self.gave_other_bytes(*piece, slot, &holder.deal);
+    }
+
+    /// A read of this deal brought bytes that are not the slot's, or was refused for good: it is challenged next.
+    pub fn gave_other_bytes(&self, piece: PieceId, slot: u16, deal: &[u8]) {
+        let mut wrong = self.wrong.lock();
+        let count = wrong.entry(deal.to_vec()).or_default();
+        *count = count.saturating_add(1);
+        drop(wrong);
+        self.suspicions.lock().insert((piece, slot));
+    }
+
+    /// Whether this holder of `row` gives other bytes time and again while enough others give the right ones: if all of them seemed to, the
+    /// fault would be nearer to this machine.
+    pub fn gives_other_bytes(&self, row: &PieceRow, slot: u16, deal: &[u8]) -> bool {
+        let wrong = self.wrong.lock();
+        if wrong.get(deal).is_none_or(|count| *count < WRONG_READS_MAX) {
+            return false;
+        }
+        let right = row.holders().filter(|(n, held)| {
+            *n != slot && held.failed.is_none() && held.proven_at > 0 && !wrong.contains_key(&held.deal)
+        });
+        right.count() >= row.stripe.as_ref().map_or(1, |stripe| stripe.pieces.len())
     }
 }
 
@@ -398,6 +433,47 @@ fn net_priority(p: Priority) -> holdfast_net::client::Priority {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Nowhere;
+
+    impl Waits for Nowhere {
+        fn wait(&self, _: BoxFuture<'_, Fetched>) -> Option<Fetched> {
+            None
+        }
+    }
+
+    #[test]
+    fn whoever_proves_a_slot_and_never_gives_it_is_at_fault_while_others_give_it() {
+        let retriever = NetRetriever::new(Nowhere, Seeds::Key([0; 32]));
+        let mut row = PieceRow::new(100, 3);
+        for (n, slot) in (0u8..).zip(&mut row.slots) {
+            slot.holder = Some(Holder {
+                provider: vec![n],
+                deal: vec![n; 32],
+                entry: 0,
+                confirmed_at: 1,
+                proven_at: 1,
+                ends_at: 9,
+                failed: None,
+            });
+        }
+        let wrong = |slot: u8| retriever.gave_other_bytes([1; 16], u16::from(slot), &[slot; 32]);
+        let at_fault = |slot: u8| retriever.gives_other_bytes(&row, u16::from(slot), &[slot; 32]);
+        for _ in 1..WRONG_READS_MAX {
+            wrong(0);
+            assert!(!at_fault(0));
+        }
+        wrong(0);
+        assert!(at_fault(0) && !at_fault(1));
+        wrong(1);
+        assert!(at_fault(0), "the third one gives the right bytes");
+        wrong(2);
+        assert!(!at_fault(0), "nobody does: it may be us");
+        retriever.wrong.lock().remove(&vec![2u8; 32]);
+        retriever.wrong.lock().remove(&vec![0u8; 32]);
+        assert!(!at_fault(0), "a right read wipes it out");
+        assert_eq!(retriever.suspicions.lock().len(), 3);
+    }
 
     #[test]
     fn whoever_refuses_a_read_for_good_is_challenged() {

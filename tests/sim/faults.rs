@@ -117,7 +117,7 @@ impl History {
             18 => Fault::Newcomer,
             _ => match self.dice.pick(&LIES)? {
                 // README.md says what is not held yet.
-                Lie::GivesOtherBytes if self.world.bug != Some(Bug::HonestUntilRead) => return None,
+                Lie::GivesOtherBytes => return None,
                 lie => Fault::Turns(n, lie),
             },
         };

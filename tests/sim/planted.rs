@@ -20,13 +20,10 @@ pub enum Bug {
     TagsHidden,
     /// A worker looks again at once, and again.
     Livelock,
-    /// Not planted, but open: providers that kept a slot well begin to prove it and to give other bytes. Once this is not found any
-    /// more, `faults.rs` lets it happen in every history.
-    HonestUntilRead,
 }
 
 /// Every bug, how its kind is called, and within how many seeds it must be found.
-pub const ALL: [(Bug, &str, u64); 9] = [
+pub const ALL: [(Bug, &str, u64); 8] = [
     (Bug::RowsForgotten, "rows-forgotten", 20),
     (Bug::ReceiptsBeforeSync, "receipts-before-sync", 20),
     (Bug::AuditsPass, "audits-pass", 20),
@@ -35,7 +32,6 @@ pub const ALL: [(Bug, &str, u64); 9] = [
     (Bug::ReleasesLost, "releases-lost", 20),
     (Bug::TagsHidden, "tags-hidden", 20),
     (Bug::Livelock, "livelock", 20),
-    (Bug::HonestUntilRead, "honest-until-read", 20),
 ];
 
 /// By name.

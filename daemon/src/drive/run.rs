@@ -427,7 +427,7 @@ fn tell_recovery(engine: &Engine) {
         let text =
             "the disk has no room left, the drive is read-only: make some, then unmount and mount it again";
         tracing::warn!("{text}");
-        engine.events.add(engine.now(), Level::Error, text.to_owned());
+        engine.events.add(engine.now(), Level::Error, text);
     }
     if let Some(what) = &found.corruption {
         let text = format!("the log is damaged, the drive is read-only: {what}");

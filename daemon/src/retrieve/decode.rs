@@ -97,7 +97,7 @@ impl NetRetriever {
                         tracing::debug!(peer = %crate::drive::peers::peer_short(&said.holder.provider), %error, "read failed");
                         sources.peers.note(&said.holder.provider, None);
                         if is_suspicious(&error) {
-                            self.suspicions.lock().insert((at.stripe, said.slot));
+                            self.gave_other_bytes(at.stripe, said.slot, &said.holder.deal);
                         }
                         if let Some((slot, holder)) = left.pop_front() {
                             running.push(self.shard(sources, &at, &shape, slot, holder, &ranges, priority, until));
@@ -183,7 +183,10 @@ impl NetRetriever {
                 .collect();
             let Some((block, wrong)) = solve_one(shape, at.slot, want, *from, &have) else { continue };
             blocks.push((*n, block));
-            self.suspicions.lock().extend(wrong.into_iter().map(|slot| (at.stripe, slot)));
+            for slot in wrong {
+                let holder = at.row.slots.get(usize::from(slot)).and_then(|slot| slot.holder.as_ref());
+                self.gave_other_bytes(at.stripe, slot, holder.map_or(&[], |holder| &holder.deal));
+            }
         }
     }
 }

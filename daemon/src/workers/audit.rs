@@ -261,7 +261,13 @@ async fn challenge_all(engine: &Engine, pace: &Pace, peer: Peer, list: Vec<Due>)
         pace.step().await;
         let error = match challenge(engine, &due, n == 0).await {
             Ok(()) => {
-                heard.verdicts.push(verdict(engine, &due, None));
+                let row = engine.ledger.piece(&due.piece);
+                let other = row
+                    .is_some_and(|row| engine.retriever.gives_other_bytes(&row, due.slot, &due.holder.deal));
+                let fault = other.then(|| {
+                    "it proves the slot, and gives other bytes, or none, to who reads it".to_owned()
+                });
+                heard.verdicts.push(verdict(engine, &due, fault));
                 continue;
             }
             Err(error) => error,

@@ -63,7 +63,7 @@ impl RetainWorker {
             .ledger
             .provider(&release.provider)
             .is_none_or(|row| matches!(row.state, ProviderState::Removed))
-            || release.ends_at <= engine.now();
+            || release.ends_at <= engine.deal_now();
         if !gone {
             let deal: [u8; 32] = release.deal.as_slice().try_into()?;
             let telling = async {
@@ -113,7 +113,7 @@ impl Worker for RetainWorker {
             let row = self.engine.ledger.provider(&release.provider);
             let silent =
                 row.is_some_and(|row| !row.answers() && !matches!(row.state, ProviderState::Removed));
-            if (silent && release.ends_at > self.engine.now()) || failing.contains(&release.provider) {
+            if (silent && release.ends_at > self.engine.deal_now()) || failing.contains(&release.provider) {
                 waiting += 1;
                 continue;
             }

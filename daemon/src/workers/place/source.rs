@@ -288,7 +288,7 @@ pub(super) async fn fetch(engine: &Arc<Engine>, kept: &Kept) -> anyhow::Result<F
         })
         .await?;
     if hasher.finish().to_bytes() != kept.cid {
-        engine.retriever.suspicions.lock().insert((kept.id, kept.slot));
+        engine.retriever.gave_other_bytes(kept.id, kept.slot, &kept.holder.deal);
         bail!("provider {} sent other bytes than it was given", peer_short(&kept.holder.provider));
     }
     Ok(fetched)
