@@ -11,7 +11,7 @@ fn what_is_read_together_is_what_is_read_alone() {
     let drive = Drive::new();
     let dir = drive.dir("d");
     for n in 0..40u16 {
-        let new = NewNode::file(0o600 | n % 8, 0);
+        let new = NewNode::file(0o600 | (n % 8), 0);
         let made = drive.vfs.create(&ROOT, dir, format!("f{n}").as_bytes(), &new).unwrap();
         drive.write(made.ino, 0, &vec![1; usize::from(n)]);
     }

@@ -257,8 +257,7 @@ mod tests {
             let counted = Arc::new(Counted(index.snapshot(), Mutex::new(0)));
             let ahead = Ahead::new(counted.clone());
             numbers.for_each(|n| drop(ahead.get(&key(table, n)).unwrap()));
-            let calls = *counted.1.lock();
-            calls
+            *counted.1.lock()
         };
         // Each row once, and a call for each page.
         assert!(asked(&mut (0..3000), Table::Inode) < 3000 + 20);
