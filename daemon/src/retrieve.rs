@@ -286,13 +286,18 @@ impl NetRetriever {
         self.suspicions.lock().insert((piece, slot));
     }
 
+    /// Whether a deal gave other bytes, or none, so often in a row that asking it for a whole slot is a waste.
+    pub fn is_given_up(&self, deal: &[u8]) -> bool {
+        self.wrong.lock().get(deal).is_some_and(|count| *count >= WRONG_READS_MAX)
+    }
+
     /// Whether this holder of `row` gives other bytes time and again while enough others give the right ones: if all of them seemed to, the
     /// fault would be nearer to this machine.
     pub fn gives_other_bytes(&self, row: &PieceRow, slot: u16, deal: &[u8]) -> bool {
-        let wrong = self.wrong.lock();
-        if wrong.get(deal).is_none_or(|count| *count < WRONG_READS_MAX) {
+        if !self.is_given_up(deal) {
             return false;
         }
+        let wrong = self.wrong.lock();
         let right = row.holders().filter(|(n, held)| {
             *n != slot && held.failed.is_none() && held.proven_at > 0 && !wrong.contains_key(&held.deal)
         });
@@ -378,8 +383,8 @@ fn unmask(seed: &mask::SlotSeed, want: &BlockAt, masked: Bytes) -> Option<Block>
     Block::verify(want.cid, Bytes::from(plain)).ok()
 }
 
-/// Ways to a piece, the best first: who keeps the whole of it and answers, then decoding, then those that are silent. Who is
-/// known to have lost it is left out.
+/// Ways to a piece, the best first: who keeps the whole of it and answers, then decoding, then those that are silent, then those that
+/// failed: one that lost a leaf, or answered an audit wrongly, may have the very blocks that nobody else has.
 fn order(sources: &Sources, piece: &PieceId) -> VecDeque<Way> {
     let mut all: Vec<(PieceId, u16, Holder)> = Vec::new();
     if let Some(row) = sources.ledger.piece(piece) {
@@ -396,13 +401,12 @@ fn order(sources: &Sources, piece: &PieceId) -> VecDeque<Way> {
         let said = sources.ledger.hearsay(stripe).into_iter().filter(|(n, _)| n == slot);
         all.extend(said.map(|(slot, h)| (*stripe, slot, h)));
     }
-    all.retain(|(_, _, h)| h.failed.is_none());
     let answers = |h: &Holder| sources.ledger.provider(&h.provider).is_some_and(|p| p.answers());
     all.sort_by_cached_key(|(_, _, h)| {
         let (failed, latency) = sources.peers.rank(&h.provider);
-        (!answers(h), failed, latency)
+        (h.failed.is_some(), !answers(h), failed, latency)
     });
-    let silent = all.iter().position(|(_, _, h)| !answers(h)).unwrap_or(all.len());
+    let silent = all.iter().position(|(_, _, h)| h.failed.is_some() || !answers(h)).unwrap_or(all.len());
     let mut ways: VecDeque<Way> =
         all.into_iter().map(|(id, slot, holder)| Way::Slot { id, slot, holder }).collect();
     if let Some((stripe, row, slot)) = striped {

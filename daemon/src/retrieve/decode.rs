@@ -191,20 +191,21 @@ impl NetRetriever {
     }
 }
 
-/// Holders of the stripe's other slots: those that answer first, then data before parity, then the quickest.
+/// Holders of the stripe's other slots: those that answer first, then data before parity, then the quickest; those that failed last.
 fn others(sources: &Sources, at: &Striped) -> VecDeque<(u16, Holder)> {
     let mut all: Vec<(u16, Holder)> = at
         .row
         .holders()
-        .filter(|(slot, h)| *slot != at.slot && h.failed.is_none())
+        .filter(|(slot, _)| *slot != at.slot)
         .map(|(slot, h)| (slot, h.clone()))
         .chain(sources.ledger.hearsay(&at.stripe).into_iter().filter(|(slot, _)| *slot != at.slot))
         .collect();
     all.sort_by_cached_key(|(slot, h)| {
+        let lost = h.failed.is_some();
         let answers = sources.ledger.provider(&h.provider).is_some_and(|p| p.answers());
         let (failed, latency) = sources.peers.rank(&h.provider);
         let data = at.row.stripe.as_ref().is_some_and(|stripe| *slot < stripe.data());
-        (!answers, failed, !data, latency)
+        (lost, !answers, failed, !data, latency)
     });
     all.into()
 }

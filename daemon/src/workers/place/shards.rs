@@ -159,7 +159,10 @@ async fn sources(
     }
     let answers =
         |kept: &Kept| engine.ledger.provider(&kept.holder.provider).is_some_and(|row| row.answers());
-    left.sort_by_cached_key(|k| (!answers(k), k.len, engine.peers.rank(&k.holder.provider)));
+    left.retain(|kept| source::is_worth_asking(engine, kept));
+    left.sort_by_cached_key(|k| {
+        (k.holder.failed.is_some(), !answers(k), k.len, engine.peers.rank(&k.holder.provider))
+    });
     let mut left = std::collections::VecDeque::from(left);
     while have.len() < need {
         // As many at once as are lacking, no shard twice.

@@ -84,14 +84,15 @@ pub(super) struct Kept {
     pub public: bool,
 }
 
-/// Slots of a row that are not known to be lost.
+/// Slots of a row that somebody has or had: what failed an audit is asked last, since it may be all that is left, and is compared with its
+/// name like any other.
 pub(super) fn kept(id: PieceId, row: &PieceRow) -> Vec<Kept> {
     let slots = row.slots.iter().zip(0u16..);
     slots
         .filter_map(|(s, slot)| {
             let (holder, cid) = (s.holder.clone()?, s.cid.clone()?.into_vec());
             let (len, public) = (row.slot_len(slot), row.public.is_some());
-            holder.failed.is_none().then_some(Kept { id, slot, len, holder, cid, public })
+            Some(Kept { id, slot, len, holder, cid, public })
         })
         .collect()
 }
@@ -245,10 +246,13 @@ impl std::io::Read for Reading<'_> {
     }
 }
 
-/// The first of these slots that comes whole and right, the quickest providers first.
+/// The first of these slots that comes whole and right, the quickest providers first; those that failed last, unless they gave other
+/// bytes time and again.
 pub(super) async fn first(engine: &Arc<Engine>, mut all: Vec<Kept>) -> Option<Arc<dyn PieceBytes>> {
+    all.retain(|k| is_worth_asking(engine, k));
     all.sort_by_cached_key(|k| {
         (
+            k.holder.failed.is_some(),
             !engine.ledger.provider(&k.holder.provider).is_some_and(|p| p.answers()),
             engine.peers.rank(&k.holder.provider),
         )
@@ -264,6 +268,11 @@ pub(super) async fn first(engine: &Arc<Engine>, mut all: Vec<Kept>) -> Option<Ar
         }
     }
     None
+}
+
+/// A holder that failed, and whose bytes were wrong again and again, would cost a whole slot at every attempt.
+pub(super) fn is_worth_asking(engine: &Engine, kept: &Kept) -> bool {
+    kept.holder.failed.is_none() || !engine.retriever.is_given_up(&kept.holder.deal)
 }
 
 /// A whole slot, unmasked, if it has the piece CID that it must have.
