@@ -21,6 +21,9 @@ use crate::machine;
 use crate::provider::{Lie, Provider};
 use crate::world::World;
 
+/// How it is said that too few keep the head.
+pub const HEAD_UNKEPT: &str = "the head is with";
+
 /// Requests of all kinds, for each second and provider: a livelock in which time goes on asks more.
 const REQUESTS_PER_SECOND_MAX: u64 = 4;
 /// What a few placements that were broken off may cost besides.
@@ -193,7 +196,7 @@ impl Checker {
             Err(error) => return Some(error.to_string()),
         }
         if engine.ledger.head_copies() < wanted {
-            return Some(format!("the head is with {} providers", engine.ledger.head_copies()));
+            return Some(format!("{HEAD_UNKEPT} {} providers", engine.ledger.head_copies()));
         }
         let latest = engine.drive.latest_commit().ok().flatten().map_or(0, |commit| commit.sequence);
         if engine.head.published_sequence().unwrap_or(0) < latest {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
+use holdfast::drive::ledger::ProviderState;
 use holdfast::drive::policy::Policy;
 use holdfast_fs::retention::rule::RetentionRule;
 use holdfast_fs::rows::ROOT_INO;
 use holdfast_fs::vfs::{Caller, NewNode, WriteMode};
 use holdfast_net::tags::Tags;
 
-use crate::checker::{Checker, Domain, domain};
+use crate::checker::{Checker, Domain, HEAD_UNKEPT, domain};
 use crate::faults::Until;
 use crate::machine::{self, Dice};
 use crate::owner::{ADDRESS, Daemon, Home};
@@ -23,6 +24,8 @@ use crate::world::World;
 pub const STEP_SECONDS: u64 = 5;
 /// Everything is to be as it should be within so long after the last fault.
 const REST_SECONDS_MAX: u64 = 4 * 3600;
+/// Until the owner looks after a drive whose head has no majority.
+const OWNER_LOOKS_SECONDS: u64 = 1800;
 /// Files at once; older ones are written over or removed.
 const FILES_MAX: u64 = 12;
 
@@ -271,6 +274,17 @@ impl History {
         Ok(())
     }
 
+    /// Too many anchors are gone for ever: which of them will not come back is for the owner to say, as `holdfast doctor` advises.
+    fn take_out_the_gone(&mut self) -> Result<()> {
+        let Some(daemon) = &self.daemon else { return Ok(()) };
+        let gone: Vec<bool> = self.world.state.lock().providers.iter().map(|p| p.destroyed).collect();
+        for (peer, _) in self.known.iter().zip(gone).filter(|(_, gone)| *gone) {
+            daemon.engine.ledger.update_provider(peer, |row| row.state = ProviderState::Removed)?;
+        }
+        daemon.engine.supervisor.poke_all();
+        Ok(())
+    }
+
     /// No more faults: everything is to come to rest, and then to be what was written.
     async fn rest(&mut self) -> Result<()> {
         self.world.note("faults are over");
@@ -293,6 +307,10 @@ impl History {
             quiet = if unrest.is_none() { quiet + STEP_SECONDS } else { 0 };
             if quiet >= 60 {
                 break;
+            }
+            let anchors = unrest.as_ref().is_some_and(|why| why.starts_with(HEAD_UNKEPT));
+            if anchors && machine::elapsed_ms() / 1000 - begun > OWNER_LOOKS_SECONDS {
+                self.take_out_the_gone()?;
             }
             let waited = machine::elapsed_ms() / 1000 - begun;
             if waited > REST_SECONDS_MAX {
