@@ -19,6 +19,8 @@ use holdfast_proofs::{CommpHasher, PieceCid};
 
 /// Seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_mins(4);
+/// A proof takes some seconds of a core, more where others use it, and what is no duty waits for it.
+const LONG_WINDOW: u64 = 20;
 const FAR: u64 = 4_000_000_000;
 /// Of the keeper, each with whatever worker it has.
 const KILLS: u64 = 16;
@@ -323,7 +325,7 @@ fn a_sector_without_its_copy_is_read_from_the_replica_and_mended_from_the_slots(
     surely(&[], 0, 1_000, false);
 
     // A keeper of another mode of sealing keeps it all the same.
-    let mut keeper = Keeper::with(&dir, &parameters, 10, &["--drop-unsealed"]);
+    let mut keeper = Keeper::with(&dir, &parameters, LONG_WINDOW, &["--drop-unsealed"]);
     keeper.list(&deals);
     until(false);
     surely(&[], 0, 1_000, true);
@@ -335,13 +337,13 @@ fn a_sector_without_its_copy_is_read_from_the_replica_and_mended_from_the_slots(
     keeper.until("a window", |status| status.windows.proven > 0);
     keeper.close();
 
-    let mut keeper = Keeper::with(&dir, &parameters, 10, &["--synthetic"]);
+    let mut keeper = Keeper::with(&dir, &parameters, LONG_WINDOW, &["--synthetic"]);
     keeper.list(&deals);
     until(true);
     keeper.close();
     assert_eq!(fs::read(&copy).unwrap(), before);
 
-    let mut keeper = Keeper::with(&dir, &parameters, 10, &["--synthetic", "--drop-unsealed"]);
+    let mut keeper = Keeper::with(&dir, &parameters, LONG_WINDOW, &["--synthetic", "--drop-unsealed"]);
     keeper.list(&deals);
     until(false);
     let replica = dir.join("sectors/7/final/sealed");
