@@ -54,7 +54,13 @@ fn main() -> ExitCode {
         let from = value("--from").and_then(|n| n.parse().ok()).unwrap_or(1);
         return verdict(&[("histories".to_owned(), histories(from, count))]);
     }
-    let names: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
+    if let Some(word) = words.iter().find(|word| word.starts_with('-')) {
+        eprintln!(
+            "unknown option {word}; there are --seed N [--bug NAME] [--planted] [--tell], --seeds N [--from N] and names"
+        );
+        return ExitCode::from(2);
+    }
+    let names = &words;
     let wanted = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
     let mut done = Vec::new();
     let mut test = |name: &str, run: &dyn Fn() -> Result<()>| {
