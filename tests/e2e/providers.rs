@@ -188,14 +188,15 @@ pub fn gone_bad(ctx: &Context) -> Result<()> {
         }
         read_all(ctx, &drive, &tree)?;
         wait_repaired(ctx, &drive, &lost)?;
+        // The next one turns when the bad ones decide nothing any more, the anchors before included.
+        wait_until("others deciding who writes the drive", REPAIR, || {
+            let term = &drive.status()?["term"];
+            let sets = [&term["anchors"], &term["former"]].into_iter().filter_map(Value::as_array);
+            Ok(!sets.flatten().any(|peer| lost.iter().any(|lost| peer == lost.as_str())))
+        })
+        .with_context(|| format!("{}\n{}", drive.status_text(), drive.daemon_log()))?;
     }
     ensure_same("with bad providers", &tree.differences(&Tree::read(&drive.mountpoint)?))?;
-    // Three of six are bad by now, one more than the drive is asked to survive. Where they are too many among its anchors, only the
-    // owner can say that they will not come back.
-    for peer in &lost {
-        let removed = drive.command_with(&["provider", "remove", peer])?;
-        ensure!(removed.status.success(), "provider remove: {}", removed.stderr);
-    }
     std::fs::write(drive.mountpoint.join("after"), b"still a drive")?;
     ctx.note(format!("sync --wait took {:.1} s", drive.sync_wait(SYNC)?.as_secs_f64()));
     drive.unmount()?;

@@ -102,12 +102,10 @@ impl StatusReport {
                 let why = worker.last_error.as_ref().map_or("it crashed", |e| e.message.as_str());
                 summary = format!("{what}, and `{}` has trouble: {why}", worker.name);
                 advice = Some("It is tried again by itself; if this stays, look into daemon.log.".to_owned());
-            } else if let Some(term) = self.unheard() {
+            } else if let Some((keeping, of)) = self.unheard() {
                 level = SafetyLevel::Hindered;
                 summary = format!(
-                    "{what}: {} of the {} providers that decide who writes the drive keep the newest head, and a majority has to.",
-                    term.keeping,
-                    term.anchors.len()
+                    "{what}: {keeping} of the {of} providers that decide who writes the drive keep the newest head, and a majority has to."
                 );
                 advice = Some(
                     "Start the missing ones, or take those that will not come back out: `holdfast provider remove PEER_ID`."
@@ -123,12 +121,11 @@ impl StatusReport {
         self.safety = Safety { level, summary, advice };
     }
 
-    /// The term, if too few of its anchors keep the newest head, and have had the time to.
-    fn unheard(&self) -> Option<&TermReport> {
-        let term = self.term.as_ref()?;
-        let needed = holdfast_net::term::majority(term.anchors.len());
+    /// How many of how many anchors keep the newest head, if these are too few, and have had the time to.
+    fn unheard(&self) -> Option<(u32, usize)> {
         let late = self.now.saturating_sub(self.started_at) > HEAD_SECONDS;
-        (late && self.commits.published_with == 0 && (term.keeping as usize) < needed).then_some(term)
+        let lacks = self.term.as_ref()?.lacks()?;
+        (late && self.commits.published_with == 0).then_some(lacks)
     }
 
     /// What `holdfast status` prints.
@@ -189,10 +186,14 @@ impl StatusReport {
         if let Some(term) = &self.term {
             let by = if term.forced { "by your word" } else { "by a majority" };
             let of = term.anchors.len();
+            let former = match term.former.len() {
+                0 => String::new(),
+                of => format!(", and {} of the {of} whose place they take", term.keeping_former),
+            };
             line(
                 out,
                 format_args!(
-                    "term        {}, granted {by}; {} of {of} keep the newest head",
+                    "term        {}, granted {by}; {} of {of} keep the newest head{former}",
                     term.number, term.keeping
                 ),
             );

@@ -68,6 +68,21 @@ pub struct TermReport {
     pub anchors: Vec<String>,
     /// How many of them keep the newest head; it counts as published when a majority does.
     pub keeping: u32,
+    /// Those whose place they take, while these change: a majority of them has to keep that head, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<String>,
+    /// How many of `former` keep it.
+    #[serde(default)]
+    pub keeping_former: u32,
+}
+
+impl TermReport {
+    /// How many of how many keep the newest head, where a majority of them does not.
+    pub fn lacks(&self) -> Option<(u32, usize)> {
+        let sets = [(self.keeping, self.anchors.len()), (self.keeping_former, self.former.len())];
+        let few = |(keeping, of): &(u32, usize)| (*keeping as usize) < holdfast_net::term::majority(*of);
+        sets.into_iter().filter(|(_, of)| *of > 0).find(few)
+    }
 }
 
 /// `holdfast status --json` of a drive that is not mounted: `state` is `"unmounted"`.

@@ -9,6 +9,7 @@
 //! Promises: a head is composed only under a standing that is in its row; who is overtaken never writes again, and all that was
 //! written before is in a snapshot with a name.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,8 +39,8 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 /// What of a term is held, in memory and in its row.
 pub struct TermState {
     standing: Mutex<Option<Standing>>,
-    /// Anchors that keep the newest head.
-    keeping: Mutex<usize>,
+    /// Anchors that keep the newest head, and of those before them.
+    keeping: Mutex<[u32; 2]>,
 }
 
 impl TermState {
@@ -63,8 +64,8 @@ impl TermState {
         Ok(())
     }
 
-    /// So many anchors keep the newest head.
-    pub fn note_keeping(&self, anchors: usize) {
+    /// So many anchors keep the newest head, and so many of those before them.
+    pub fn note_keeping(&self, anchors: [u32; 2]) {
         *self.keeping.lock() = anchors;
     }
 }
@@ -299,11 +300,15 @@ impl Engine {
     /// As `status` shows it.
     pub fn term_report(&self) -> Option<TermReport> {
         let standing = self.term.standing()?;
+        let names = |peers: &BTreeSet<Peer>| peers.iter().map(super::peers::peer_text).collect();
+        let [keeping, keeping_former] = *self.term.keeping.lock();
         Some(TermReport {
             number: standing.certificate.claim().term,
             forced: standing.certificate.is_forced(),
-            anchors: standing.anchors.now().iter().map(super::peers::peer_text).collect(),
-            keeping: u32::try_from(*self.term.keeping.lock()).unwrap_or(u32::MAX),
+            anchors: names(standing.anchors.now()),
+            keeping,
+            former: names(standing.anchors.former()),
+            keeping_former,
         })
     }
 }

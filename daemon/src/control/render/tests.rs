@@ -129,7 +129,8 @@ fn the_verdict_follows_the_figures() {
 fn who_may_write_is_told() {
     let mut status = sample();
     let anchors = ["a", "b", "c"].map(str::to_owned).to_vec();
-    status.term = Some(TermReport { number: 3, forced: false, anchors, keeping: 3 });
+    let (former, keeping_former) = (Vec::new(), 0);
+    status.term = Some(TermReport { number: 3, forced: false, anchors, keeping: 3, former, keeping_former });
     status.judge();
     assert_eq!(status.safety.level, SafetyLevel::Safe);
     assert!(status.render().contains("term        3, granted by a majority; 3 of 3 keep the newest head"));
@@ -141,6 +142,19 @@ fn who_may_write_is_told() {
     assert_eq!(status.safety.level, SafetyLevel::Hindered);
     assert!(status.safety.summary.contains("1 of the 3 providers"), "{}", status.safety.summary);
     assert!(status.safety.advice.as_ref().unwrap().contains("provider remove"));
+    // While anchors change those before count as well.
+    let term = status.term.as_mut().unwrap();
+    term.keeping = 3;
+    term.former = ["a", "b", "c", "d", "e", "f"].map(str::to_owned).to_vec();
+    term.keeping_former = 3;
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Hindered);
+    assert!(status.safety.summary.contains("3 of the 6 providers"), "{}", status.safety.summary);
+    assert!(status.render().contains("3 of 3 keep the newest head, and 3 of the 6 whose place they take"));
+    status.term.as_mut().unwrap().keeping_former = 4;
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Working, "a majority of both");
+    status.term.as_mut().unwrap().keeping_former = 3;
     status.started_at = status.now - 10;
     status.judge();
     assert_eq!(status.safety.level, SafetyLevel::Working, "it has just begun");

@@ -31,8 +31,10 @@ impl PublishWorker {
         let mut keepers = self.with.clone();
         if let Some(standing) = value.standing() {
             let anchors = &standing.anchors;
-            let keeping = anchors.now().iter().filter(|peer| self.with.contains(*peer)).count();
-            engine.term.note_keeping(keeping);
+            let keeping = |set: &BTreeSet<Peer>| set.intersection(&self.with).count();
+            engine.term.note_keeping(
+                [anchors.now(), anchors.former()].map(|set| u32::try_from(keeping(set)).unwrap_or(u32::MAX)),
+            );
             if anchors.is_majority(|peer| self.with.contains(peer)) {
                 self.note_known(published).await?;
             } else {
