@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use holdfast_content::keys::DriveKeys;
+use holdfast_content::placement::{ChainEnd, PlacementAction, PlacementEntry, PlacementFacts, STRIPE_ITSELF};
 use holdfast_fs::drive::Drive;
 use holdfast_fs::drive::types::PieceInfo;
 use holdfast_net::{Env, SigningKey};
@@ -369,6 +370,30 @@ impl Engine {
             _ = ledger.changed() => {}
             () = tokio::time::sleep(at_most) => {}
         }
+    }
+
+    /// The signed entry of the placement log that carries a note: what a capability or a private link is.
+    pub fn sign_note(
+        &self,
+        action: PlacementAction,
+        id: [u8; 16],
+        note: &[u8],
+        chain: &ChainEnd,
+    ) -> Result<(Vec<u8>, ChainEnd), String> {
+        let facts = PlacementFacts {
+            action,
+            piece: id,
+            raw_len: 0,
+            slot: STRIPE_ITSELF,
+            holder: Vec::new(),
+            slot_cid: Vec::new(),
+            deal: Vec::new(),
+            receipt: note.to_vec(),
+            time: self.now(),
+        };
+        let entry =
+            PlacementEntry::sign(facts, chain, self.keys.placement_signing()).map_err(|e| e.to_string())?;
+        Ok((entry.bytes().to_vec(), entry.chain_end()))
     }
 
     /// A provider answered: it counts (again).

@@ -36,6 +36,10 @@ const HEDGE_MIN: Duration = Duration::from_millis(250);
 const HEDGE_MAX: Duration = Duration::from_millis(2000);
 /// Ranges asked in one request; the provider's own limit is higher.
 const RANGES_MAX: usize = 64;
+/// So many reads of a deal that brought other bytes or were refused for good, and no right one between them, are a fault, whatever its
+/// challenges show: a proof of some leaves says nothing of the others, and one who proves everything and gives nothing keeps the data
+/// from its owner.
+const WRONG_READS_MAX: u32 = 3;
 
 /// From where the seeds of slots are had.
 pub enum Seeds {
@@ -90,10 +94,6 @@ pub struct NetRetriever {
     /// By deal, reads that brought other bytes or were refused for good, since one that was right.
     wrong: Mutex<HashMap<Vec<u8>, u32>>,
 }
-
-/// So many such reads of a deal, and no right one between them, are a fault, whatever its challenges show: a proof of some leaves
-/// says nothing of the others, and one who proves everything and gives nothing keeps the data from its owner.
-const WRONG_READS_MAX: u32 = 3;
 
 impl NetRetriever {
     /// Answers `NotFound` until it is joined. `waits`: a runtime's handle, whose threads run the fetch meanwhile.

@@ -47,20 +47,17 @@ impl Rogue {
         let keys = capability.keys();
         let reach = Reach::start(&keys, Env::system(), false).await?;
         let peer = add(&reach, first)?;
-        let mut plain = BTreeMap::new();
+        let (mut plain, mut number) = (BTreeMap::new(), 0);
         for n in 0.. {
             let key = bundle_name(&capability, n);
             let value = reach.get(&peer, &key).await?.context("no bundle")?;
-            plain.insert(n, Part::verify(&key.name, &value)?.open(&keys.open)?.to_vec());
+            let part = Part::verify(&key.name, &value)?;
+            number = part.number;
+            plain.insert(n, part.open(&keys.open)?.to_vec());
             if n + 1 == Bundle::count(&plain[&0])? {
                 break;
             }
         }
-        let number = Part::verify(
-            &bundle_name(&capability, 0).name,
-            &reach.get(&peer, &bundle_name(&capability, 0)).await?.context("no bundle")?,
-        )?
-        .number;
         let bundle = Bundle::join(number, &plain)?;
         for provider in &bundle.head.providers {
             let addrs =
@@ -146,13 +143,9 @@ impl Rogue {
     async fn place_needlessly(&self, peer: &Vec<u8>) -> Result<PlacementFacts> {
         let (piece, n, slot, from, deal) = self.held().next().context("nothing is held")?;
         let bytes = Bytes::from(self.fetch(&from, deal, piece.slot_len(n)).await?);
-        let cids: Vec<cid::Cid> = piece
-            .slots
-            .iter()
-            .map(|slot| cid::Cid::try_from(slot.cid.as_slice()))
-            .collect::<Result<_, _>>()?;
         let signer = self.keys.holder.verifying_key().to_bytes();
-        let manifest = Manifest::replicas(piece.id, piece.len, cids, signer).sign(&self.keys.holder)?;
+        let manifest =
+            Manifest::replicas(piece.id, piece.len, piece.cids()?, signer).sign(&self.keys.holder)?;
         let permit = self.reach.place_permit(peer).context("no permit to place")?;
         let now = self.reach.env.clock.unix_seconds();
         let proposal = DealProposal {

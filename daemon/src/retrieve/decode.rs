@@ -32,6 +32,8 @@ pub(super) struct Striped {
 /// One source: its ranges, unmasked and extended with zeros, in the order of the wants.
 struct Shard {
     slot: u16,
+    /// Under which it was given.
+    deal: Vec<u8>,
     ranges: Vec<Vec<u8>>,
 }
 
@@ -91,7 +93,7 @@ impl NetRetriever {
                 Some(said) = running.next() => match said.ranges {
                     Ok(ranges) => {
                         sources.peers.note(&said.holder.provider, Some(said.took));
-                        shards.push(Shard { slot: said.slot, ranges });
+                        shards.push(Shard { slot: said.slot, deal: said.holder.deal, ranges });
                     }
                     Err(error) => {
                         tracing::debug!(peer = %crate::drive::peers::peer_short(&said.holder.provider), %error, "read failed");
@@ -184,8 +186,12 @@ impl NetRetriever {
             let Some((block, wrong)) = solve_one(shape, at.slot, want, *from, &have) else { continue };
             blocks.push((*n, block));
             for slot in wrong {
-                let holder = at.row.slots.get(usize::from(slot)).and_then(|slot| slot.holder.as_ref());
-                self.gave_other_bytes(at.stripe, slot, holder.map_or(&[], |holder| &holder.deal));
+                let mut givers = shards.iter().filter(|shard| shard.slot == slot);
+                match (givers.next(), givers.next()) {
+                    (Some(giver), None) => self.gave_other_bytes(at.stripe, slot, &giver.deal),
+                    // Which of two it was is not known.
+                    _ => drop(self.suspicions.lock().insert((at.stripe, slot))),
+                }
             }
         }
     }

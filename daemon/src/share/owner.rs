@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use holdfast_content::placement::{ChainEnd, PlacementAction, PlacementEntry, PlacementFacts, STRIPE_ITSELF};
+use holdfast_content::placement::PlacementAction;
 use holdfast_content::share::{LANES, LinkKeys, ShareId, ShareNote};
 use holdfast_fs::drive::DriveError;
 use holdfast_fs::snapshots::shared::SharedError;
@@ -86,7 +86,9 @@ fn make(engine: &Engine, ino: u64, path: &str, seconds: u64) -> anyhow::Result<S
         let until = now.saturating_add(seconds);
         let note = ShareNote::new(path, now, until, lane, bytes, entries)?;
         engine.shared.keep(engine.keys.share(), &id, loaded)?;
-        engine.ledger.set_share(id, &note, |note, chain| entry(engine, id, note, chain))?;
+        engine
+            .ledger
+            .set_share(id, &note, |note, chain| engine.sign_note(PlacementAction::Share, id, note, chain))?;
         Ok(ShareReport { left_out, ..report(engine, &id, &note) })
     });
     engine.drive.forget_snapshot_name(&holding)?;
@@ -118,24 +120,6 @@ fn shared(engine: &Engine, sequence: u64, ino: u64, path: &str) -> anyhow::Resul
         Err(error) => return Err(error.into()),
     };
     Ok((Loaded { index: Arc::new(tree.index), bytes: Arc::new(bytes) }, tree.left_out))
-}
-
-/// The signed entry that says what a link is.
-fn entry(engine: &Engine, id: ShareId, note: &[u8], chain: &ChainEnd) -> Result<(Vec<u8>, ChainEnd), String> {
-    let facts = PlacementFacts {
-        action: PlacementAction::Share,
-        piece: id,
-        raw_len: 0,
-        slot: STRIPE_ITSELF,
-        holder: Vec::new(),
-        slot_cid: Vec::new(),
-        deal: Vec::new(),
-        receipt: note.to_vec(),
-        time: engine.now(),
-    };
-    let entry =
-        PlacementEntry::sign(facts, chain, engine.keys.placement_signing()).map_err(|e| e.to_string())?;
-    Ok((entry.bytes().to_vec(), entry.chain_end()))
 }
 
 fn report(engine: &Engine, id: &ShareId, note: &ShareNote) -> ShareReport {
@@ -218,7 +202,9 @@ fn end(engine: &Engine, which: &str) -> anyhow::Result<ShareReport> {
     let mut note = note.clone();
     if !note.revoked {
         note.revoked = true;
-        engine.ledger.set_share(*id, &note, |note, chain| entry(engine, *id, note, chain))?;
+        engine.ledger.set_share(*id, &note, |note, chain| {
+            engine.sign_note(PlacementAction::Share, *id, note, chain)
+        })?;
         engine.shared.forget(id);
     }
     Ok(report(engine, id, &note))

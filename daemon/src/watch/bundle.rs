@@ -173,6 +173,11 @@ impl Piece {
         StripeShape::new(lens, u16::try_from(parity).ok()?).ok()
     }
 
+    /// The piece CIDs of its slots, in their order.
+    pub fn cids(&self) -> Result<Vec<cid::Cid>, cid::Error> {
+        self.slots.iter().map(|slot| cid::Cid::try_from(slot.cid.as_slice())).collect()
+    }
+
     /// Bytes of one slot.
     pub fn slot_len(&self, slot: u16) -> u64 {
         self.shards.get(usize::from(slot)).map_or(self.len, |shard| shard.len)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use holdfast_content::placement::{ChainEnd, PlacementAction, PlacementEntry, PlacementFacts, STRIPE_ITSELF};
+use holdfast_content::placement::PlacementAction;
 use holdfast_content::watch::{CapabilityId, GrantNote, GrantTerms, WatcherKeys};
 use holdfast_net::permit::{PERMIT_SUITE, PERMIT_VERSION, PermitBody, Place};
 use holdfast_net::{PeerId, SigningKey};
@@ -144,7 +144,9 @@ fn grant(engine: &Engine, asked: GrantRequest) -> anyhow::Result<WatchGrantedRep
     let note = GrantNote::new(terms).map_err(|error| Refused(error.to_string()))?;
     let mut id = [0; 16];
     engine.env.rng.fill(&mut id);
-    engine.ledger.set_grant(id, &note, |note, chain| entry(engine, id, note, chain))?;
+    engine
+        .ledger
+        .set_grant(id, &note, |note, chain| engine.sign_note(PlacementAction::Watch, id, note, chain))?;
     engine.peers.set_watched();
     engine.watched.outdated();
     let providers = engine.ledger.providers().into_iter().filter(|(_, row)| row.answers());
@@ -173,29 +175,6 @@ pub fn lasting(engine: &Engine) -> Vec<CapabilityId> {
     let now = engine.now();
     let lasts = |row: &GrantRow| row.said().is_some_and(|note| note.lasts(now));
     engine.ledger.grants().into_iter().filter(|(_, row)| lasts(row)).map(|(id, _)| id).collect()
-}
-
-/// The signed entry that says what a capability is.
-fn entry(
-    engine: &Engine,
-    id: CapabilityId,
-    note: &[u8],
-    chain: &ChainEnd,
-) -> Result<(Vec<u8>, ChainEnd), String> {
-    let facts = PlacementFacts {
-        action: PlacementAction::Watch,
-        piece: id,
-        raw_len: 0,
-        slot: STRIPE_ITSELF,
-        holder: Vec::new(),
-        slot_cid: Vec::new(),
-        deal: Vec::new(),
-        receipt: note.to_vec(),
-        time: engine.now(),
-    };
-    let entry =
-        PlacementEntry::sign(facts, chain, engine.keys.placement_signing()).map_err(|e| e.to_string())?;
-    Ok((entry.bytes().to_vec(), entry.chain_end()))
 }
 
 fn list(engine: &Engine) -> WatchesReport {
@@ -247,7 +226,9 @@ fn revoke(engine: &Engine, which: &str) -> anyhow::Result<WatchesReport> {
     if note.revoked.is_none() {
         let mut note = note.clone();
         note.revoked = Some(row.taken.length);
-        engine.ledger.set_grant(*id, &note, |note, chain| entry(engine, *id, note, chain))?;
+        engine.ledger.set_grant(*id, &note, |note, chain| {
+            engine.sign_note(PlacementAction::Watch, *id, note, chain)
+        })?;
         engine.watched.outdated();
     }
     Ok(list(engine))

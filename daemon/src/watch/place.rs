@@ -75,11 +75,7 @@ impl Watcher {
 
     fn manifest(&self, piece: &Piece) -> anyhow::Result<Vec<u8>> {
         let signer = self.keys.holder.verifying_key().to_bytes();
-        let cids: Vec<cid::Cid> = piece
-            .slots
-            .iter()
-            .map(|slot| cid::Cid::try_from(slot.cid.as_slice()))
-            .collect::<Result<_, _>>()?;
+        let cids = piece.cids()?;
         let public = piece.slots.iter().all(|slot| slot.seed.is_none());
         let manifest = match (piece.shape(), cids.first()) {
             (Some(shape), _) => {
