@@ -1,6 +1,7 @@
 //! Blocks from providers: the network side of the file system's `Retriever`.
 //!
-//! Owns the order in which holders are asked. Promises: what it returns hashes to the wanted CID; a holder that is late is
+//! Owns the order in which holders are asked: by when each should have answered, what it was asked before counted in, so that much is shared
+//! out among all. Promises: what it returns hashes to the wanted CID; a holder that is late is
 //! joined by the next one (a hedge) before the reader notices, one that sends other bytes is reported and passed over;
 //! the deadline holds whatever the network does. A slot of a stripe that is out of reach is decoded from the others (`decode`).
 //! Refuses to retry beyond the deadline: the reader decides.
@@ -28,14 +29,17 @@ mod decode;
 
 use decode::Striped;
 
-/// A hedge starts after this many times the holder's usual latency, within the two bounds below.
-const HEDGE_FACTOR: u32 = 3;
-/// Not sooner: a disk seek and a queue of a few requests are no failure.
-const HEDGE_MIN: Duration = Duration::from_millis(250);
-/// Not later: three holders fit into the 8 s that a FUSE read waits.
+/// A hedge starts when an answer is later than 95 of 100 from this provider, within these bounds. Not sooner: a disk seek and a queue of a
+/// few requests are no failure.
+const HEDGE_MIN: Duration = Duration::from_millis(150);
+/// Not later, where somebody waits: three holders fit into the 8 s that a FUSE read does.
 const HEDGE_MAX: Duration = Duration::from_millis(2000);
+/// Not later, where nobody waits: on a slow line that is full an answer may well take some seconds.
+const HEDGE_BULK_MAX: Duration = Duration::from_secs(10);
 /// Ranges asked in one request; the provider's own limit is higher.
 const RANGES_MAX: usize = 64;
+/// So much of a piece is asked of one holder at once; what is more is shared out among all of them.
+const REQUEST_BYTES: u64 = 1 << 20;
 /// So many reads of a deal that brought other bytes or were refused for good, and no right one between them, are a fault, whatever its
 /// challenges show: a proof of some leaves says nothing of the others, and one who proves everything and gives nothing keeps the data
 /// from its owner.
@@ -129,9 +133,7 @@ impl NetRetriever {
         }
         let mut groups: FuturesUnordered<_> = by_piece
             .into_iter()
-            .flat_map(|(piece, wants)| {
-                wants.chunks(RANGES_MAX).map(|c| (piece, c.to_vec())).collect::<Vec<_>>()
-            })
+            .flat_map(|(piece, wants)| shares(wants).into_iter().map(move |share| (piece, share)))
             .map(|(piece, wants)| self.fetch_group(&sources, piece, wants, priority, until))
             .collect();
         let mut out: Vec<Result<Block, FetchError>> =
@@ -154,7 +156,7 @@ impl NetRetriever {
         priority: Priority,
         until: Instant,
     ) -> Vec<(usize, Result<Block, FetchError>)> {
-        let mut ways = order(sources, &piece);
+        let mut ways = order(sources, &piece, bytes_of(&wants));
         let mut group = Group { missing: wants, done: Vec::new(), worst: FetchError::NotFound };
         let mut running: FuturesUnordered<BoxFuture<'_, Outcome>> = FuturesUnordered::new();
         let mut hedge_at = Instant::now();
@@ -170,7 +172,7 @@ impl NetRetriever {
                 let wants = group.missing.clone();
                 match way {
                     Way::Slot { id, slot, holder } => {
-                        hedge_at = now + hedge_after(sources, &holder);
+                        hedge_at = now + hedge_after(sources, &holder, bytes_of(&wants), priority);
                         let asking = self.ask(sources, id, slot, holder, wants, priority, until);
                         running.push(Box::pin(async move { Outcome::Answer(asking.await) }));
                     }
@@ -216,6 +218,7 @@ impl NetRetriever {
         until: Instant,
     ) -> Answer {
         let started = Instant::now();
+        let asking = sources.peers.asking(&holder.provider, bytes_of(&wants));
         let ranges: Vec<ByteRange> = wants.iter().map(|(_, w)| ByteRange::new(w.offset, w.len)).collect();
         let read = async {
             let deal = DealId(
@@ -230,7 +233,10 @@ impl NetRetriever {
             Ok(result) => result,
             Err(_) => Err(NetError::Timeout(until.saturating_duration_since(started))),
         };
-        Answer { piece, slot, holder, wants, bytes, took: started.elapsed() }
+        if bytes.is_ok() {
+            asking.answered();
+        }
+        Answer { piece, slot, holder, wants, bytes }
     }
 
     /// Verifies an answer. `false`: the next holder should be asked without waiting.
@@ -243,7 +249,7 @@ impl NetRetriever {
             }
             Err(error) => {
                 tracing::debug!(peer = %crate::drive::peers::peer_short(&answer.holder.provider), %error, "read failed");
-                sources.peers.note(&answer.holder.provider, None);
+                sources.peers.failed(&answer.holder.provider);
                 if is_suspicious(&error) {
                     self.gave_other_bytes(answer.piece, answer.slot, &answer.holder.deal);
                 }
@@ -263,7 +269,7 @@ impl NetRetriever {
             }
         }
         if clean {
-            sources.peers.note(&answer.holder.provider, Some(answer.took));
+            sources.peers.heard(&answer.holder.provider);
             self.wrong.lock().remove(&answer.holder.deal);
         } else {
             group.worst = FetchError::Corrupt;
@@ -273,7 +279,7 @@ impl NetRetriever {
     }
 
     fn suspect(&self, sources: &Sources, piece: &PieceId, slot: u16, holder: &Holder) {
-        sources.peers.note(&holder.provider, None);
+        sources.peers.failed(&holder.provider);
         self.gave_other_bytes(*piece, slot, &holder.deal);
     }
 
@@ -337,7 +343,6 @@ struct Answer {
     holder: Holder,
     wants: Vec<(usize, BlockAt)>,
     bytes: Result<Vec<Bytes>, NetError>,
-    took: Duration,
 }
 
 struct Group {
@@ -385,7 +390,7 @@ fn unmask(seed: &mask::SlotSeed, want: &BlockAt, masked: Bytes) -> Option<Block>
 
 /// Ways to a piece, the best first: who keeps the whole of it and answers, then decoding, then those that are silent, then those that
 /// failed: one that lost a leaf, or answered an audit wrongly, may have the very blocks that nobody else has.
-fn order(sources: &Sources, piece: &PieceId) -> VecDeque<Way> {
+fn order(sources: &Sources, piece: &PieceId, bytes: u64) -> VecDeque<Way> {
     let mut all: Vec<(PieceId, u16, Holder)> = Vec::new();
     if let Some(row) = sources.ledger.piece(piece) {
         all.extend(row.holders().map(|(slot, h)| (*piece, slot, h.clone())));
@@ -403,8 +408,8 @@ fn order(sources: &Sources, piece: &PieceId) -> VecDeque<Way> {
     }
     let answers = |h: &Holder| sources.ledger.provider(&h.provider).is_some_and(|p| p.answers());
     all.sort_by_cached_key(|(_, _, h)| {
-        let (failed, latency) = sources.peers.rank(&h.provider);
-        (h.failed.is_some(), !answers(h), failed, latency)
+        let (failed, expected) = sources.peers.rank(&h.provider, bytes);
+        (h.failed.is_some(), !answers(h), failed, expected)
     });
     let silent = all.iter().position(|(_, _, h)| h.failed.is_some() || !answers(h)).unwrap_or(all.len());
     let mut ways: VecDeque<Way> =
@@ -422,9 +427,33 @@ fn is_suspicious(error: &NetError) -> bool {
     error.is_fault_of_provider() || error.code().is_some_and(refused)
 }
 
-fn hedge_after(sources: &Sources, holder: &Holder) -> Duration {
-    let (_, usual) = sources.peers.rank(&holder.provider);
-    (usual * HEDGE_FACTOR).clamp(HEDGE_MIN, HEDGE_MAX)
+fn hedge_after(sources: &Sources, holder: &Holder, bytes: u64, priority: Priority) -> Duration {
+    let most = if priority == Priority::Interactive { HEDGE_MAX } else { HEDGE_BULK_MAX };
+    sources.peers.late(&holder.provider, bytes).clamp(HEDGE_MIN, most)
+}
+
+fn bytes_of(wants: &[(usize, BlockAt)]) -> u64 {
+    wants.iter().map(|(_, want)| u64::from(want.len)).sum()
+}
+
+/// Cuts what is wanted of a piece into requests.
+fn shares(wants: Vec<(usize, BlockAt)>) -> Vec<Vec<(usize, BlockAt)>> {
+    let mut out: Vec<Vec<(usize, BlockAt)>> = Vec::new();
+    let mut bytes = 0;
+    for want in wants {
+        let len = u64::from(want.1.len);
+        match out.last_mut() {
+            Some(share) if share.len() < RANGES_MAX && bytes + len <= REQUEST_BYTES => {
+                bytes += len;
+                share.push(want);
+            }
+            _ => {
+                bytes = len;
+                out.push(vec![want]);
+            }
+        }
+    }
+    out
 }
 
 fn net_priority(p: Priority) -> holdfast_net::client::Priority {

@@ -121,6 +121,7 @@ impl Home {
             compact_gain_bytes_min: 1 << 10,
             survive_losses: self.policy.survive_losses,
             device: [7; 16],
+            readahead_threads: 0,
             seal_threads: 1,
             store: StoreOptions {
                 log_segment_bytes: 1 << 20,

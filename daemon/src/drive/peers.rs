@@ -19,6 +19,10 @@ use parking_lot::Mutex;
 
 use super::ledger::{Ledger, Peer};
 
+mod pace;
+
+use pace::{Begun, Pace};
+
 /// A provider that failed is passed over for reads for so long, if another one has the bytes.
 const DEMOTED: Duration = Duration::from_secs(10);
 /// Who answered so lately counts as connected.
@@ -46,8 +50,6 @@ struct Link {
     /// Where the drive knows it to be.
     addrs: Vec<Multiaddr>,
     authenticated: bool,
-    /// Smoothed time to the first answer of a read.
-    latency: Duration,
     failed_at: Option<Instant>,
     last_ok: Option<Instant>,
 }
@@ -60,11 +62,38 @@ enum Whose {
     Link { holder: SigningKey, permits: HashMap<Peer, Vec<SignedPermit>> },
 }
 
+/// A read under way, as its provider's pace counts it.
+#[must_use]
+pub struct Asking {
+    pace: Arc<Mutex<Pace>>,
+    begun: Option<Begun>,
+    started: Instant,
+}
+
+impl Asking {
+    /// All of it is here.
+    pub fn answered(mut self) {
+        if let Some(begun) = self.begun.take() {
+            self.pace.lock().answered(begun, self.started.elapsed(), Instant::now());
+        }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Some(begun) = self.begun.take() {
+            self.pace.lock().ended(begun, self.started.elapsed(), Instant::now());
+        }
+    }
+}
+
 /// Every provider's session.
 pub struct Peers {
     client: Client,
     whose: Whose,
     links: Mutex<HashMap<Peer, Link>>,
+    /// How quick each is; kept when its link is made anew.
+    paces: Mutex<HashMap<Peer, Arc<Mutex<Pace>>>>,
     /// Watchers may place slots of this drive: their deals are under a key of their own.
     watched: AtomicBool,
 }
@@ -81,7 +110,13 @@ impl Peers {
     }
 
     fn of(client: Client, whose: Whose) -> Self {
-        Self { client, whose, links: Mutex::new(HashMap::new()), watched: AtomicBool::new(false) }
+        Self {
+            client,
+            whose,
+            links: Mutex::default(),
+            paces: Mutex::default(),
+            watched: AtomicBool::new(false),
+        }
     }
 
     /// The node's client, for connections beside the shared ones.
@@ -113,7 +148,7 @@ impl Peers {
             }
         };
         if !authenticated {
-            self.prove(&session, peer).await.inspect_err(|_| self.note(peer, None))?;
+            self.prove(&session, peer).await.inspect_err(|_| self.failed(peer))?;
             if let Some(link) = self.links.lock().get_mut(peer) {
                 link.authenticated = true;
             }
@@ -170,28 +205,44 @@ impl Peers {
         Some(addrs.iter().map(ToString::to_string).collect())
     }
 
-    /// What a read or a call showed: `Some(time)` it went well and took so long, `None` it failed.
-    pub fn note(&self, peer: &Peer, took: Option<Duration>) {
-        let mut links = self.links.lock();
-        let Some(link) = links.get_mut(peer) else { return };
-        match took {
-            Some(t) => {
-                link.latency = if link.latency.is_zero() { t } else { (link.latency * 7 + t) / 8 };
-                link.last_ok = Some(Instant::now());
-                link.failed_at = None;
-            }
-            None => link.failed_at = Some(Instant::now()),
+    /// A read or a call failed.
+    pub fn failed(&self, peer: &Peer) {
+        if let Some(link) = self.links.lock().get_mut(peer) {
+            link.failed_at = Some(Instant::now());
         }
     }
 
-    /// Smaller is better: recently failed last, then by measured latency; a peer not measured yet goes first once.
-    pub fn rank(&self, peer: &Peer) -> (bool, Duration) {
-        let links = self.links.lock();
-        let Some(link) = links.get(peer) else { return (false, Duration::ZERO) };
-        (link.failed_at.is_some_and(|t| t.elapsed() < DEMOTED), link.latency)
+    /// Smaller is better: recently failed last, then by when `bytes` that are asked for now should be here; a peer not measured yet goes first once.
+    pub fn rank(&self, peer: &Peer, bytes: u64) -> (bool, Duration) {
+        let demoted = self.links.lock().get(peer).and_then(|link| link.failed_at);
+        let demoted = demoted.is_some_and(|at| at.elapsed() < DEMOTED);
+        let expected = self.pace(peer).lock().expected(bytes, Instant::now());
+        (demoted, Duration::try_from_secs_f64(expected).unwrap_or(Duration::MAX))
     }
 
-    /// It answered something that says nothing of its speed.
+    fn pace(&self, peer: &Peer) -> Arc<Mutex<Pace>> {
+        self.paces.lock().entry(peer.clone()).or_default().clone()
+    }
+
+    /// A read of so many bytes begins. Dropped without [`Asking::answered`] it was given up.
+    pub fn asking(&self, peer: &Peer, bytes: u64) -> Asking {
+        let (pace, started) = (self.pace(peer), Instant::now());
+        let begun = pace.lock().begin(bytes, started);
+        Asking { pace, begun: Some(begun), started }
+    }
+
+    /// After this time a read of so many bytes that is asked for now would be later than usual with this provider.
+    pub fn late(&self, peer: &Peer, bytes: u64) -> Duration {
+        let pace = self.pace(peer);
+        let mut pace = pace.lock();
+        let now = Instant::now();
+        let begun = pace.begin(bytes, now);
+        let late = pace.late(&begun);
+        pace.ended(begun, Duration::ZERO, now);
+        late
+    }
+
+    /// It answered.
     pub fn heard(&self, peer: &Peer) {
         if let Some(link) = self.links.lock().get_mut(peer) {
             link.last_ok = Some(Instant::now());
@@ -215,7 +266,7 @@ impl Peers {
 
 impl Link {
     fn new(session: Session, addrs: Vec<Multiaddr>) -> Self {
-        Self { session, addrs, authenticated: false, latency: Duration::ZERO, failed_at: None, last_ok: None }
+        Self { session, addrs, authenticated: false, failed_at: None, last_ok: None }
     }
 }
 

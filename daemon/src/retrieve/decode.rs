@@ -5,7 +5,7 @@
 //! choices of `k` tried, until one gives the block. Whatever does not fit that choice is told to the audit worker.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -42,7 +42,6 @@ struct Said {
     slot: u16,
     holder: Holder,
     ranges: Result<Vec<Vec<u8>>, NetError>,
-    took: Duration,
 }
 
 impl NetRetriever {
@@ -60,7 +59,7 @@ impl NetRetriever {
         };
         let ranges: Vec<(u64, u64)> =
             wants.iter().map(|(_, want)| shape.aligned(want.offset, want.len.into())).collect();
-        let mut left = others(sources, &at);
+        let mut left = others(sources, &at, ranges.iter().map(|(_, len)| *len).sum());
         let mut shards: Vec<Shard> = Vec::new();
         let mut running = FuturesUnordered::new();
         let mut blocks: Vec<(usize, Block)> = Vec::new();
@@ -92,12 +91,12 @@ impl NetRetriever {
             tokio::select! {
                 Some(said) = running.next() => match said.ranges {
                     Ok(ranges) => {
-                        sources.peers.note(&said.holder.provider, Some(said.took));
+                        sources.peers.heard(&said.holder.provider);
                         shards.push(Shard { slot: said.slot, deal: said.holder.deal, ranges });
                     }
                     Err(error) => {
                         tracing::debug!(peer = %crate::drive::peers::peer_short(&said.holder.provider), %error, "read failed");
-                        sources.peers.note(&said.holder.provider, None);
+                        sources.peers.failed(&said.holder.provider);
                         if is_suspicious(&error) {
                             self.gave_other_bytes(at.stripe, said.slot, &said.holder.deal);
                         }
@@ -155,14 +154,19 @@ impl NetRetriever {
             let list: Vec<ByteRange> = asked.iter().map(|(_, range)| *range).collect();
             session.read(deal, &list, net_priority(priority), left).await
         };
+        let bytes = asked.iter().map(|(_, range)| u64::from(range.len)).sum();
+        let asking = sources.peers.asking(&holder.provider, bytes);
         let parts = match tokio::time::timeout_at(until.into(), reading).await {
             Ok(result) => result,
             Err(_) => Err(NetError::Timeout(until.saturating_duration_since(started))),
         };
+        if parts.is_ok() {
+            asking.answered();
+        }
         let seed = self.seeds.of(at.stripe, slot);
         let seed = seed.ok_or_else(|| NetError::Invalid("a slot whose seed is not known".into()));
         let ranges = parts.and_then(|parts| fill(&seed?, &asked, ranges, parts));
-        Said { slot, holder, ranges, took: started.elapsed() }
+        Said { slot, holder, ranges }
     }
 
     /// Tries choices of `k` shards until each block that is missing came out, and reports whoever does not fit.
@@ -198,7 +202,7 @@ impl NetRetriever {
 }
 
 /// Holders of the stripe's other slots: those that answer first, then data before parity, then the quickest; those that failed last.
-fn others(sources: &Sources, at: &Striped) -> VecDeque<(u16, Holder)> {
+fn others(sources: &Sources, at: &Striped, bytes: u64) -> VecDeque<(u16, Holder)> {
     let mut all: Vec<(u16, Holder)> = at
         .row
         .holders()
@@ -209,9 +213,9 @@ fn others(sources: &Sources, at: &Striped) -> VecDeque<(u16, Holder)> {
     all.sort_by_cached_key(|(slot, h)| {
         let lost = h.failed.is_some();
         let answers = sources.ledger.provider(&h.provider).is_some_and(|p| p.answers());
-        let (failed, latency) = sources.peers.rank(&h.provider);
+        let (failed, expected) = sources.peers.rank(&h.provider, bytes);
         let data = at.row.stripe.as_ref().is_some_and(|stripe| *slot < stripe.data());
-        (lost, !answers, failed, !data, latency)
+        (lost, !answers, failed, !data, expected)
     });
     all.into()
 }

@@ -245,7 +245,7 @@ impl AuditWorker {
                     engine.provider_greeted(&peer)?;
                 }
                 Err(why) => {
-                    engine.peers.note(&peer, None);
+                    engine.peers.failed(&peer);
                     engine.provider_silent(&peer, &why)?;
                 }
             }
@@ -282,7 +282,7 @@ async fn challenge_all(engine: &Engine, pace: &Pace, peer: Peer, list: Vec<Due>)
             // Our own doing says nothing of the provider.
             Blame::Nobody => tracing::warn!(%error, "a challenge could not be asked"),
             Blame::Silence => {
-                engine.peers.note(&heard.peer, None);
+                engine.peers.failed(&heard.peer);
                 heard.silent = Some(error.to_string());
                 break;
             }

@@ -395,7 +395,7 @@ async fn place_slot(
         Err(error) => {
             let short = peer_short(&claim.peer);
             tracing::warn!(peer = %short, %error, "placement failed");
-            engine.peers.note(&claim.peer, None);
+            engine.peers.failed(&claim.peer);
             let broken = matches!(error, NetError::Disconnected(_) | NetError::Timeout(_));
             let pause = if broken { BROKEN } else { REFUSED };
             lanes.lock().refused.insert(claim.peer.clone(), Instant::now() + pause);

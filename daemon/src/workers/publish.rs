@@ -240,7 +240,7 @@ async fn give(engine: &Engine, peer: &Peer, published: &Published, keyring: Opti
         Ok(Ok(Err(term))) => Said::Granted(term),
         Ok(Err(error)) => {
             if matches!(error, NetError::Unreachable(_) | NetError::Disconnected(_)) {
-                engine.peers.note(peer, None);
+                engine.peers.failed(peer);
             }
             Said::Silent(error.to_string())
         }

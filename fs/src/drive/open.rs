@@ -246,6 +246,12 @@ impl Begun {
         ));
         let hooks = Arc::new(DriveHooks::default());
         let vfs = Vfs::open(rows, chunks.clone(), hooks.clone(), self.ambient.now.clone(), vfs_options)?;
+        let vfs = Arc::new(vfs);
+        // Of what is fetched ahead of one reader nothing is to be pushed out before he comes, also where a few others read.
+        let window_bytes = self.options.chunk_cache_bytes_max as u64 / 4;
+        if let Err(error) = vfs.read_ahead(self.options.readahead_threads, window_bytes) {
+            tracing::warn!(%error, "nothing is fetched ahead of readers: no thread can be had");
+        }
         let gauge = SpaceGauge::new(
             self.store.clone(),
             self.folder.clone(),
@@ -256,7 +262,7 @@ impl Begun {
         let inner = Inner {
             parts: SealParts {
                 store: self.store,
-                vfs: Arc::new(vfs),
+                vfs,
                 folder: self.folder,
                 chunks,
                 trees: self.trees,

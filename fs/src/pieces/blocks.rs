@@ -96,11 +96,76 @@ impl BlockReader {
 
     /// A block by its CID.
     pub(crate) fn read(&self, cid: &Cid, want: Want) -> Result<Block, DriveError> {
+        let mut blocks = self.read_all(std::slice::from_ref(cid), want);
+        blocks.pop().unwrap_or_else(|| Err(FetchError::NotFound.into()))
+    }
+
+    /// Several blocks by their CIDs, one result for each, in order; those that are not here are fetched together.
+    pub(crate) fn read_all(&self, cids: &[Cid], want: Want) -> Vec<Result<Block, DriveError>> {
+        let mut out: Vec<Result<Block, DriveError>> = Vec::with_capacity(cids.len());
+        let (mut far, mut places) = (Vec::new(), Vec::new());
+        for (n, cid) in cids.iter().enumerate() {
+            match self.here(cid, want) {
+                Ok(Ok(block)) => out.push(Ok(block)),
+                Ok(Err(at)) => {
+                    out.push(Err(FetchError::NotFound.into()));
+                    far.push(at);
+                    places.push(n);
+                }
+                Err(error) => out.push(Err(error)),
+            }
+        }
+        for (n, block) in places.into_iter().zip(self.fetch(&far, want)) {
+            if let Some(place) = out.get_mut(n) {
+                *place = block;
+            }
+        }
+        out
+    }
+
+    /// A block that is on this machine, or where else it is.
+    fn here(&self, cid: &Cid, want: Want) -> Result<Result<Block, BlockAt>, DriveError> {
         if let Some(block) = self.fetched.lock().get(cid) {
-            return Ok(block);
+            return Ok(Ok(block));
         }
         let at = self.locate(cid, want)?.ok_or_else(|| DriveError::NoPlace(Box::new(*cid)))?;
-        self.read_at(&at, want)
+        Ok(self.near(&at).ok_or(at))
+    }
+
+    /// A block of a place, where its piece is here and right.
+    fn near(&self, at: &BlockAt) -> Option<Block> {
+        match self.read_local(at) {
+            Ok(block) => block,
+            // What the disk spoiled the network may still have.
+            Err(error) => {
+                tracing::error!(%error, cid = %at.cid, "a local block is unreadable");
+                None
+            }
+        }
+    }
+
+    fn fetch(&self, wants: &[BlockAt], want: Want) -> Vec<Result<Block, DriveError>> {
+        let left = want.until.saturating_sub(self.clock.now());
+        if wants.is_empty() || left.is_zero() {
+            return wants.iter().map(|_| Err(FetchError::Timeout.into())).collect();
+        }
+        let mut results = self.retriever.fetch(wants, want.priority, left);
+        results.resize(wants.len(), Err(FetchError::NotFound));
+        let mut blocks = Vec::with_capacity(wants.len());
+        for (at, result) in wants.iter().zip(results) {
+            if let Ok(block) = &result {
+                if *block.cid() != at.cid {
+                    blocks.push(Err(FetchError::Corrupt.into()));
+                    continue;
+                }
+                // Chunks are kept decoded, by whoever asked; here only nodes are.
+                if block.len() <= NODE_BLOCK_BYTES_MAX {
+                    self.fetched.lock().put(block.clone());
+                }
+            }
+            blocks.push(result.map_err(DriveError::from));
+        }
+        blocks
     }
 
     /// A block by its place.
@@ -108,26 +173,10 @@ impl BlockReader {
         if let Some(block) = self.fetched.lock().get(&at.cid) {
             return Ok(block);
         }
-        match self.read_local(at) {
-            Ok(Some(block)) => return Ok(block),
-            Ok(None) => {}
-            // What the disk spoiled the network may still have.
-            Err(error) => tracing::error!(%error, cid = %at.cid, "a local block is unreadable"),
+        if let Some(block) = self.near(at) {
+            return Ok(block);
         }
-        let left = want.until.saturating_sub(self.clock.now());
-        if left.is_zero() {
-            return Err(FetchError::Timeout.into());
-        }
-        let mut results = self.retriever.fetch(std::slice::from_ref(at), want.priority, left);
-        let block = results.pop().unwrap_or(Err(FetchError::NotFound))?;
-        if *block.cid() != at.cid {
-            return Err(FetchError::Corrupt.into());
-        }
-        // Chunks are kept decoded, by whoever asked; here only nodes are.
-        if block.len() <= NODE_BLOCK_BYTES_MAX {
-            self.fetched.lock().put(block.clone());
-        }
-        Ok(block)
+        self.fetch(std::slice::from_ref(at), want).pop().unwrap_or_else(|| Err(FetchError::NotFound.into()))
     }
 
     /// Fetches several blocks ahead; what does not come is no error.

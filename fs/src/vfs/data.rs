@@ -44,6 +44,7 @@ pub enum Atime {
 /// Bytes of a read that come from a chunk.
 struct ChunkPart {
     at: Range<usize>,
+    n: u64,
     chunk: ChunkRow,
     skip: u64,
 }
@@ -176,11 +177,17 @@ impl Vfs {
             }
         };
         // No lock is held: a chunk is named by its content, so nothing can change it meanwhile.
-        if !wait && parts.iter().any(|part| !self.chunks.is_local(&part.chunk)) {
+        let far = self.readahead.get().is_some() || !wait;
+        let far = far && parts.iter().any(|part| !self.chunks.is_local(&part.chunk));
+        if far && !wait {
             return Ok(None);
         }
-        for part in parts {
-            let plain = self.chunks.read_chunk(&part.chunk)?;
+        if let (Some(first), Some(last)) = (parts.first(), parts.last()) {
+            self.look_ahead(&node, first.n..=last.n, far);
+        }
+        let chunks: Vec<ChunkRow> = parts.iter().map(|part| part.chunk.clone()).collect();
+        for (part, plain) in parts.into_iter().zip(self.chunks.read_chunks(&chunks)) {
+            let plain = plain?;
             let Some(to) = buf.get_mut(part.at) else { continue };
             let from = usize::try_from(part.skip).ok().and_then(|skip| plain.get(skip..)).unwrap_or_default();
             let n = from.len().min(to.len());
@@ -230,7 +237,7 @@ impl Vfs {
                 let Some(chunk) = self.chunk_row(ino, state, n, wait)? else { return Ok(None) };
                 match chunk {
                     Some(chunk) => {
-                        parts.push(ChunkPart { at: at(pos)..at(end), chunk, skip: pos - n * chunk_bytes });
+                        parts.push(ChunkPart { at: at(pos)..at(end), n, chunk, skip: pos - n * chunk_bytes });
                     }
                     None => buf.get_mut(at(pos)..at(end)).into_iter().for_each(|part| part.fill(0)),
                 }
@@ -241,7 +248,7 @@ impl Vfs {
     }
 
     /// One chunk row, through the inode's window. The outer `None`: it would have to come from the network.
-    fn chunk_row(
+    pub(super) fn chunk_row(
         &self,
         ino: Ino,
         state: &State,

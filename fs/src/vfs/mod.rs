@@ -11,6 +11,7 @@
 //! while a lock is held. Network reads of chunks happen with no lock held.
 
 pub(crate) mod acl;
+mod ahead;
 mod attr;
 mod copy;
 mod create;
@@ -19,6 +20,7 @@ mod dir;
 mod error;
 mod extents;
 mod node;
+mod readahead;
 mod remove;
 mod rename;
 mod sealing;
@@ -29,8 +31,8 @@ mod tests;
 mod xattr;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -162,6 +164,8 @@ pub struct Vfs {
     read_only: AtomicBool,
     /// A [`Synced`].
     synced: AtomicU8,
+    /// Who fetches what readers will ask for next.
+    readahead: OnceLock<readahead::Readahead>,
 }
 
 struct InoBlock {
@@ -196,6 +200,7 @@ impl Vfs {
             careful_rounds: AtomicU32::new(0),
             atimes: Mutex::new(Vec::new()),
             synced: AtomicU8::new(Synced::Asked as u8),
+            readahead: OnceLock::new(),
         };
         if vfs.rows.live().inode(ROOT_INO)?.is_none() {
             vfs.make_root()?;

@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::rows::{ChunkRow, Ino, InodeRow, Kind, Rows, Tag, inode_flags};
 
+use super::ahead::Ahead;
 use super::error::FsError;
 use super::extents::ExtentMap;
 
@@ -42,6 +43,8 @@ pub(crate) struct State {
     pub(crate) probes: AtomicU32,
     /// The last few chunk rows that were read (`None`: a hole). Emptied by whoever changes chunks.
     pub(crate) chunks: Mutex<BTreeMap<u64, Option<ChunkRow>>>,
+    /// Who reads it in order, where that takes the network.
+    pub(crate) ahead: Mutex<Option<Box<Ahead>>>,
     /// `row.atime` is newer than the row at rest.
     pub(crate) atime_dirty: bool,
     /// A truncation to this byte stands under its mark: extents behind it are still to go, before the file may grow.
@@ -59,6 +62,7 @@ impl State {
             dir: None,
             probes: AtomicU32::new(0),
             chunks: Mutex::new(BTreeMap::new()),
+            ahead: Mutex::new(None),
             atime_dirty: false,
             trimming: None,
             counted: 0,

@@ -14,6 +14,14 @@ pub trait ChunkSource: Send + Sync {
     /// Bounded: answers or fails well within the 10 s that a request has.
     fn read_chunk(&self, chunk: &ChunkRow) -> Result<Arc<[u8]>, ChunkError>;
 
+    /// The same for several, which are waited for together: one result for each, in order.
+    fn read_chunks(&self, chunks: &[ChunkRow]) -> Vec<Result<Arc<[u8]>, ChunkError>> {
+        chunks.iter().map(|chunk| self.read_chunk(chunk)).collect()
+    }
+
+    /// Fetches what is not here, for readers to come. Whoever asks for one of them meanwhile waits for this fetch at first.
+    fn fetch_ahead(&self, _chunks: &[ChunkRow]) {}
+
     /// Whether `read_chunk` would answer from this machine, without waiting for the network.
     fn is_local(&self, chunk: &ChunkRow) -> bool;
 }

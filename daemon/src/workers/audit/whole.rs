@@ -272,7 +272,7 @@ async fn read_all(
             .problems
             .push(format!("provider {short} {does}, so {left} of its copies were not read: {error}"));
         if silent.is_some() {
-            engine.peers.note(&peer, None);
+            engine.peers.failed(&peer);
         }
         commit(std::mem::take(&mut verdicts), silent)?;
         break;

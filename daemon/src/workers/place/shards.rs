@@ -161,7 +161,7 @@ async fn sources(
         |kept: &Kept| engine.ledger.provider(&kept.holder.provider).is_some_and(|row| row.answers());
     left.retain(|kept| source::is_worth_asking(engine, kept));
     left.sort_by_cached_key(|k| {
-        (k.holder.failed.is_some(), !answers(k), k.len, engine.peers.rank(&k.holder.provider))
+        (k.holder.failed.is_some(), !answers(k), k.len, engine.peers.rank(&k.holder.provider, k.len))
     });
     let mut left = std::collections::VecDeque::from(left);
     while have.len() < need {
@@ -196,7 +196,7 @@ async fn sources(
                 Err(error) => {
                     let peer = peer_short(&kept.holder.provider);
                     tracing::warn!(%peer, error = %format!("{error:#}"), "source of a repair failed");
-                    engine.peers.note(&kept.holder.provider, None);
+                    engine.peers.failed(&kept.holder.provider);
                 }
             }
         }

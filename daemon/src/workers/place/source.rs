@@ -254,7 +254,7 @@ pub(super) async fn first(engine: &Arc<Engine>, mut all: Vec<Kept>) -> Option<Ar
         (
             k.holder.failed.is_some(),
             !engine.ledger.provider(&k.holder.provider).is_some_and(|p| p.answers()),
-            engine.peers.rank(&k.holder.provider),
+            engine.peers.rank(&k.holder.provider, k.len),
         )
     });
     for kept in all {
@@ -263,7 +263,7 @@ pub(super) async fn first(engine: &Arc<Engine>, mut all: Vec<Kept>) -> Option<Ar
             Err(error) => {
                 let peer = peer_short(&kept.holder.provider);
                 tracing::warn!(%peer, error = %format!("{error:#}"), "source of a repair failed");
-                engine.peers.note(&kept.holder.provider, None);
+                engine.peers.failed(&kept.holder.provider);
             }
         }
     }

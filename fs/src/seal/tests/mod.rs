@@ -1,6 +1,7 @@
 //! Sealing as a whole: what goes in comes out again, from the blocks alone, whatever happens in between.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod ahead;
 mod cases;
 mod crash;
 mod marks;
@@ -96,6 +97,7 @@ pub(super) fn options() -> DriveOptions {
     DriveOptions {
         piece_bytes_max: 64 << 10,
         tree_cache_bytes_max: 1 << 20,
+        readahead_threads: 0,
         store: StoreOptions {
             log_segment_bytes: 1 << 20,
             first_segment_bytes: 256 << 10,
