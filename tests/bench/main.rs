@@ -36,16 +36,16 @@ struct Args {
     #[arg(long)]
     quick: bool,
     /// The other side of the raw stream's measurement.
-    #[arg(long, hide = true)]
-    serve_raw: bool,
+    #[arg(long, hide = true, value_name = "IP")]
+    serve_raw: Option<String>,
 }
 
 const LONG: Duration = Duration::from_secs(1800);
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    if args.serve_raw {
-        return raw::serve();
+    if let Some(ip) = args.serve_raw {
+        return raw::serve(&ip);
     }
     let base = match args.dir {
         Some(dir) => dir,
@@ -204,7 +204,9 @@ fn placed(
     sizes: &Sizes,
 ) -> Result<String> {
     let mib = sizes.stream_bytes >> 20;
-    let raw = raw::measure(sizes.stream_bytes)?;
+    let mut server = Command::new(std::env::current_exe()?);
+    server.args(["--serve-raw", "127.0.0.1"]);
+    let raw = raw::measure(sizes.stream_bytes, server)?;
     ctx.note(format!("raw stream: {mib} MiB in {:.2} s", raw.wall));
     drive.sync_wait(LONG)?;
     let providers: Vec<u32> = (1..=3).map(|number| network.pid(number)).collect::<Result<_>>()?;

@@ -26,12 +26,13 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
-/// The receiving process: prints its address, counts what comes, answers with one byte.
-pub fn serve() -> Result<()> {
+/// The receiving process: prints its address at this IP, counts what comes, answers with one byte.
+pub fn serve(ip: &str) -> Result<()> {
+    let listen = format!("/ip4/{ip}/tcp/0");
     runtime()?.block_on(async {
         let mut swarm = swarm()?;
         let mut incoming = swarm.behaviour().new_control().accept(PROTOCOL)?;
-        swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
+        swarm.listen_on(listen.parse()?)?;
         tokio::spawn(async move {
             while let Some((_, mut stream)) = incoming.next().await {
                 let mut buffer = vec![0; BUFFER_BYTES];
@@ -49,13 +50,11 @@ pub fn serve() -> Result<()> {
     })
 }
 
-pub fn measure(bytes: u64) -> Result<Cost> {
+/// `server`: the program that serves, wherever it runs.
+pub fn measure(bytes: u64, server: std::process::Command) -> Result<Cost> {
     runtime()?.block_on(async {
-        let mut server = tokio::process::Command::new(std::env::current_exe()?)
-            .arg("--serve-raw")
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
+        let mut server =
+            tokio::process::Command::from(server).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let mut lines = BufReader::new(server.stdout.take().context("no output")?).lines();
         let address: Multiaddr = lines.next_line().await?.context("no address")?.parse()?;
         let peer = address.iter().find_map(|part| match part {

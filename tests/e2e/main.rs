@@ -34,6 +34,7 @@ mod snapshots;
 mod standing;
 mod stranger;
 mod stripes;
+mod troubles;
 mod verifying;
 mod watch;
 mod writers;
@@ -124,6 +125,7 @@ const TESTS: &[Test] = &[
     test("a_lying_fsync_is_noticed", FUSE, 300, crash::lying_fsync),
     test("a_full_disk_is_lived_through", ROOT, 300, full::full_disk),
     waiting(test("through_two_nats_by_relays_and_holes", NATS, 900, nat::through_two_nats)),
+    waiting(test("troubles_of_networks_are_lived_through", NATS, 900, troubles::are_lived_through)),
     waiting(test("a_drive_and_its_providers_say_how_they_stand", FUSE, 180, standing::told)),
     test("a_prover_that_cannot_is_refused", PROVER, 300, proving::refused),
     test("what_is_no_proof_is_refused", PROVER, 600, verifying::no_proof),

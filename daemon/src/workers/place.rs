@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use holdfast_net::client::Session;
 use holdfast_net::{ErrorCode, NetError};
 use tokio::task::JoinSet;
 
@@ -45,6 +46,9 @@ const LOOK: Duration = Duration::from_secs(2);
 const LOOK_HINDERED: Duration = Duration::from_secs(60);
 /// A provider that refused or failed a placement is not asked for the next one for so long.
 const REFUSED: Duration = Duration::from_secs(20);
+/// Where somebody else could take the slot, who has not countersigned a deal within this time is passed over: several who were cut off would else cost
+/// more than the minute in which data is to be safe.
+const COUNTERSIGNED_MAX: Duration = Duration::from_secs(6);
 /// One whose connection broke refused nothing: it is asked again as soon as there may be another connection.
 const BROKEN: Duration = Duration::from_secs(1);
 /// A deal is gone on with after broken connections for so long; then somebody else is asked.
@@ -267,6 +271,8 @@ struct Claim {
     peer: Peer,
     /// The provider keeps the slot, and its deal is about to end.
     renews: bool,
+    /// Somebody else could take it.
+    alternative: bool,
     lanes: Arc<parking_lot::Mutex<Lanes>>,
 }
 
@@ -327,7 +333,9 @@ fn claim(engine: &Engine, lanes: &Arc<parking_lot::Mutex<Lanes>>, id: PieceId, s
     *state.in_flight.entry(peer.clone()).or_default() += 1;
     let holder = row.slots.get(usize::from(slot)).and_then(|s| s.holder.as_ref());
     let renews = holder.is_some_and(|h| h.provider == peer && h.failed.is_none());
-    Some(Claim { slot, peer, renews, lanes: lanes.clone() })
+    let rest: Vec<Candidate> = candidates.into_iter().filter(|other| other.peer != peer).collect();
+    let alternative = !renews && choose(&rest, &row, slot, engine.now()).is_some();
+    Some(Claim { slot, peer, renews, alternative, lanes: lanes.clone() })
 }
 
 /// Who keeps another slot, or is asked to.
@@ -383,7 +391,17 @@ async fn place_slot(
 ) -> anyhow::Result<()> {
     let proposal = proposal::proposal(engine, id, &claim, piece.len(), cids)?;
     let here = piece.is_here();
-    match deal(engine, id, &claim, &proposal, piece).await {
+    let Some(countersigned) = countersigned(engine, &claim, &proposal).await else {
+        tracing::warn!(peer = %peer_short(&claim.peer), "it has not countersigned a deal in time: another provider is asked");
+        engine.peers.failed(&claim.peer);
+        lanes.lock().refused.insert(claim.peer.clone(), Instant::now() + REFUSED);
+        return Ok(engine.ledger.set_intent(id, claim.slot, None)?);
+    };
+    let placed = match countersigned {
+        Ok(session) => deal(engine, id, &claim, &proposal, piece, &session).await,
+        Err(error) => Err(error),
+    };
+    match placed {
         Ok(placed) => {
             engine.provider_answered(&claim.peer)?;
             confirm::record(engine, id, claim.slot, placed)
@@ -432,16 +450,32 @@ pub(crate) struct Placed {
     raw_len: u64,
 }
 
+/// A session in which the deal stands; `None` where that took too long and somebody else could be asked.
+async fn countersigned(
+    engine: &Arc<Engine>,
+    claim: &Claim,
+    proposal: &proposal::Proposal,
+) -> Option<Result<Session, NetError>> {
+    let asking = async {
+        let session = engine.peers.session(&engine.ledger, &claim.peer).await?;
+        session.propose(&proposal.signed, &proposal.manifest).await?;
+        Ok(session)
+    };
+    if !claim.alternative {
+        return Some(asking.await);
+    }
+    tokio::time::timeout(COUNTERSIGNED_MAX, asking).await.ok()
+}
+
 async fn deal(
     engine: &Arc<Engine>,
     id: PieceId,
     claim: &Claim,
     proposal: &proposal::Proposal,
     piece: Arc<dyn PieceBytes>,
+    session: &Session,
 ) -> Result<Placed, NetError> {
-    let session = engine.peers.session(&engine.ledger, &claim.peer).await?;
     let signed = &proposal.signed;
-    session.propose(signed, &proposal.manifest).await?;
     let row = engine.ledger.piece(&id).ok_or_else(|| NetError::Local("the piece was given up".into()))?;
     let cover = Cover::of(engine.keys.mask.as_bytes(), id, claim.slot, &row);
     let masked = Arc::new(MaskedSlot::new(piece.clone(), cover.clone()));

@@ -5,6 +5,7 @@
 //! anchors keeps that head; no head is made before this machine holds a term. *Should*: heads follow placements within a second
 //! or two, and not more often.
 
+mod offer;
 mod tend;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,32 +14,25 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use futures::StreamExt;
 use holdfast_content::block::BlockAt;
 use holdfast_content::commit::PlaceBody;
-use holdfast_content::keys::{DriveName, TreeDomain};
+use holdfast_content::keys::TreeDomain;
 use holdfast_content::placement::{PlacementAction, PlacementEntry, PlacementTree, checkpoint_put};
 use holdfast_content::tree::{Edit, NodeSource, Physical, PhysicalRef, SourceError};
 use holdfast_fs::drive::types::CommitInfo;
-use holdfast_net::client::{self, PutOutcome};
 use holdfast_net::term::Standing;
-use holdfast_net::{ErrorCode, NetError};
+use offer::Given;
+use tokio::task::JoinSet;
 
 use crate::drive::Engine;
-use crate::drive::head::{CheckpointRow, Published};
-use crate::drive::ledger::{Peer, ProviderState};
-use crate::drive::peers::peer_short;
-use crate::records::{HeadValue, head_key, keyring_key};
+use crate::drive::head::CheckpointRow;
+use crate::drive::ledger::Peer;
 use crate::worker::{Context, Detail, Next, Worker};
 
 /// Placements come in bursts; a head waits for so long to carry several.
 const GATHER: Duration = Duration::from_millis(700);
 /// A head is offered again to providers that missed it at least this often.
 const AGAIN: Duration = Duration::from_secs(5);
-/// Providers that are given a head at once.
-const AT_ONCE: usize = 16;
-/// One provider's answer.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// Log entries in a head's tail before a checkpoint is written: with about 700 bytes each the record stays under the
 /// 512 KiB that providers take.
 const TAIL_MAX: u64 = 400;
@@ -52,20 +46,17 @@ pub struct PublishWorker {
     /// Who keeps the keyring.
     keyring_with: BTreeSet<Peer>,
     offered: Option<u64>,
+    /// Providers that were given a head and have not answered yet.
+    giving: JoinSet<Given>,
+    asked: BTreeSet<Peer>,
+    /// Who was asked in this round.
+    tried: BTreeSet<Peer>,
+    /// Who granted a higher term, of those that were given the head as it stands now.
+    outvoting: BTreeSet<Peer>,
     pending: Option<CheckpointRow>,
     /// Those that granted the term that is held, and those that would not: who may become an anchor.
     joined: BTreeMap<Peer, bool>,
     detail: Detail,
-}
-
-/// What one provider said to a head.
-enum Said {
-    Keeps,
-    /// It keeps a higher one, or one by another writer of the same term.
-    Higher(Vec<u8>),
-    /// It granted this higher term to another.
-    Granted(u64),
-    Silent(String),
 }
 
 impl PublishWorker {
@@ -77,6 +68,10 @@ impl PublishWorker {
             with: BTreeSet::new(),
             keyring_with: BTreeSet::new(),
             offered: None,
+            giving: JoinSet::new(),
+            asked: BTreeSet::new(),
+            tried: BTreeSet::new(),
+            outvoting: BTreeSet::new(),
             pending: None,
             joined: BTreeMap::new(),
             detail: Detail::default(),
@@ -130,68 +125,9 @@ impl PublishWorker {
             })
             .await??;
         self.with.clear();
+        self.outvoting.clear();
         self.offered = Some(published.sequence);
         self.offer(&published).await
-    }
-
-    /// Gives the head to everybody who does not keep it yet.
-    async fn offer(&mut self, published: &Published) -> anyhow::Result<()> {
-        let engine = self.engine.clone();
-        let missing: Vec<Peer> = engine
-            .ledger
-            .providers()
-            .into_iter()
-            .filter(|(p, row)| !matches!(row.state, ProviderState::Removed) && !self.with.contains(p))
-            .map(|(p, _)| p)
-            .collect();
-        let (keyring, known) = (&self.keyring, &self.keyring_with);
-        let said: Vec<(Peer, Said)> = futures::stream::iter(missing)
-            .map(|peer| {
-                let engine = engine.clone();
-                async move {
-                    let said =
-                        give(&engine, &peer, published, (!known.contains(&peer)).then_some(keyring)).await;
-                    (peer, said)
-                }
-            })
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        let (mut higher, mut outvoting) = (None, BTreeSet::new());
-        for (peer, said) in said {
-            match said {
-                Said::Keeps => {
-                    self.with.insert(peer.clone());
-                    self.keyring_with.insert(peer.clone());
-                    engine.provider_greeted(&peer)?;
-                }
-                Said::Higher(pair) => higher = higher.or(self.higher(&peer, published, &pair)),
-                Said::Granted(term) => {
-                    tracing::warn!(peer = %peer_short(&peer), term, "granted a higher term to another");
-                    outvoting.insert(peer);
-                }
-                Said::Silent(why) => tracing::debug!(peer = %peer_short(&peer), why, "head not taken"),
-            }
-        }
-        if let Some(higher) = higher {
-            engine.overtaken_by(&higher).await;
-        }
-        self.count(published, &outvoting).await
-    }
-
-    /// A provider keeps a head that ends this machine's writing: a higher one, or one of the same term by another writer.
-    fn higher(&self, peer: &Peer, ours: &Published, pair: &[u8]) -> Option<HeadValue> {
-        let Ok(theirs) = HeadValue::verify(pair, &self.engine.head_name()) else {
-            tracing::warn!(peer = %peer_short(peer), "answered with a head that is not ours");
-            return None;
-        };
-        let own = HeadValue::verify(&ours.pair, &self.engine.head_name()).ok()?;
-        // As high as ours and other bytes is another writer, too.
-        if theirs.rank() < own.rank() && !theirs.rivals(&own) {
-            tracing::warn!(peer = %peer_short(peer), "refused our head for one that is lower");
-            return None;
-        }
-        Some(theirs)
     }
 
     /// The checkpoint that the next head names: the published one, or a newer one whose piece has a copy by now.
@@ -212,39 +148,6 @@ impl PublishWorker {
             self.pending = Some(row);
         }
         Ok(current)
-    }
-}
-
-async fn give(engine: &Engine, peer: &Peer, published: &Published, keyring: Option<&Vec<u8>>) -> Said {
-    let name = engine.head_name();
-    let giving = async {
-        let session = engine.peers.session(&engine.ledger, peer).await?;
-        if let Some(keyring) = keyring {
-            session.put_record(&keyring_key(&DriveName::from_bytes(engine.drive_key)), keyring).await?;
-        }
-        let put = session.put_record(&head_key(&name), &published.pair).await;
-        // Its word alone ends nothing: it has the claim that it granted.
-        if put.as_ref().is_err_and(|error| error.code() == Some(ErrorCode::Overtaken))
-            && let Some(own) = engine.own_claim()
-            && let client::Said::Taken(other) = session.claim(&own, None).await?.said
-            && other.term > published.term
-        {
-            return Ok(Err(other.term));
-        }
-        put.map(Ok)
-    };
-    match tokio::time::timeout(PATIENCE, giving).await {
-        Ok(Ok(Ok(PutOutcome::Stored))) => Said::Keeps,
-        Ok(Ok(Ok(PutOutcome::Superseded(kept)))) if kept.as_ref() == published.pair.as_slice() => Said::Keeps,
-        Ok(Ok(Ok(PutOutcome::Superseded(kept)))) => Said::Higher(kept.to_vec()),
-        Ok(Ok(Err(term))) => Said::Granted(term),
-        Ok(Err(error)) => {
-            if matches!(error, NetError::Unreachable(_) | NetError::Disconnected(_)) {
-                engine.peers.failed(peer);
-            }
-            Said::Silent(error.to_string())
-        }
-        Err(_) => Said::Silent("no answer in time".into()),
     }
 }
 

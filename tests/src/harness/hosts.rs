@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::process::run_ok;
-use super::{Context, Process, wait_until};
+use super::{Context, Process, line, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// Strangers' packets to the router itself are dropped, as routers do: one that answered them, or noted them as under way, would
@@ -62,7 +62,7 @@ pub struct Internet {
     ctx: Context,
     hosts: u32,
     /// The namespace of the bridge, which would end when this process enters a host's.
-    _inet: std::fs::File,
+    inet: std::fs::File,
 }
 
 fn sh(line: &str) -> Result<String> {
@@ -76,7 +76,7 @@ impl Internet {
             "ip link add name inet type bridge mcast_snooping 0; ip addr add 45.0.0.1/16 dev inet; ip link set inet up",
         )?;
         let inet = std::fs::File::open("/proc/self/ns/net")?;
-        Ok(Internet { ctx: ctx.clone(), hosts: 0, _inet: inet })
+        Ok(Internet { ctx: ctx.clone(), hosts: 0, inet })
     }
 
     fn namespace(&mut self) -> Result<Host> {
@@ -116,6 +116,26 @@ impl Internet {
         Ok(host)
     }
 
+    /// A machine that is far away: everything takes half of `round_trip` to it, and half back. It reaches those that
+    /// [`Host::knows_the_far`] was called for.
+    pub fn far(&mut self, round_trip: Duration) -> Result<Host> {
+        let mut host = self.namespace()?;
+        let (n, pid) = (self.hosts, host.holder.pid());
+        let near = line::tun(self.inet.try_clone()?, &format!("line{n}"))?;
+        let there = line::tun(std::fs::File::open(format!("/proc/{pid}/ns/net"))?, "eth0")?;
+        sh(&format!(
+            "ip addr add 46.0.{n}.1/24 dev line{n}; ip link set line{n} txqueuelen 10000 up; \
+             echo 1 > /proc/sys/net/ipv4/ip_forward"
+        ))?;
+        host.sh(&format!(
+            "ip addr add 46.0.{n}.2/24 dev eth0; ip link set eth0 txqueuelen 10000 up; \
+             ip route add default via 46.0.{n}.1"
+        ))?;
+        line::join(near, there, round_trip / 2)?;
+        host.ip = format!("46.0.{n}.2");
+        Ok(host)
+    }
+
     /// A machine behind a NAT that lets in only what was asked for.
     pub fn behind_nat(&mut self) -> Result<Behind> {
         let mut nat = self.namespace()?;
@@ -150,6 +170,24 @@ impl Host {
     pub fn sh(&self, line: &str) -> Result<String> {
         let mut command = self.command(Path::new("sh"));
         Ok(run_ok(command.args(["-ec", line]), LIMIT).with_context(|| line.to_owned())?.stdout)
+    }
+
+    /// Those that are [far away](Internet::far) are reached by way of the bridge.
+    pub fn knows_the_far(&self) -> Result<()> {
+        self.sh("ip route add 46.0.0.0/16 via 45.0.0.1").map(drop)
+    }
+
+    /// What leaves this machine has this rate at most, in bits a second.
+    pub fn limit(&self, rate: u64) -> Result<()> {
+        self.sh(&format!("tc qdisc replace dev eth0 root tbf rate {rate}bit burst 64kb latency 100ms"))
+            .map(drop)
+    }
+
+    /// Bytes that left this machine.
+    pub fn sent(&self) -> Result<u64> {
+        let told = self.sh("cat /proc/net/dev")?;
+        let line = told.lines().find_map(|line| line.trim().strip_prefix("eth0:")).context("no eth0")?;
+        Ok(line.split_whitespace().nth(8).context("no count")?.parse()?)
     }
 
     /// From now on this thread, and what it starts, is on this machine.

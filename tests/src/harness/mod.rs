@@ -8,6 +8,7 @@
 
 mod drive;
 mod hosts;
+mod line;
 mod network;
 mod power;
 mod process;

@@ -20,12 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl PublishWorker {
     /// What the providers that keep `published` are worth: without a majority of its anchors nobody counts, for whoever takes the
-    /// drive over need not be shown it. `outvoting` granted a higher term.
-    pub(super) async fn count(
-        &mut self,
-        published: &Published,
-        outvoting: &BTreeSet<Peer>,
-    ) -> anyhow::Result<()> {
+    /// drive over need not be shown it.
+    pub(super) async fn count(&mut self, published: &Published) -> anyhow::Result<()> {
         let engine = self.engine.clone();
         let value = HeadValue::verify(&published.pair, &engine.head_name())?;
         let mut keepers = self.with.clone();
@@ -40,7 +36,7 @@ impl PublishWorker {
             } else {
                 keepers.clear();
             }
-            if engine.overtaken().is_none() && !anchors.is_majority(|peer| !outvoting.contains(peer)) {
+            if engine.overtaken().is_none() && !anchors.is_majority(|peer| !self.outvoting.contains(peer)) {
                 engine.outvoted().await;
             }
         }
@@ -105,12 +101,16 @@ impl PublishWorker {
             })
             .take(open)
             .collect();
-        for peer in asked {
+        let asking = asked.into_iter().map(|peer| async {
             let asking = async {
                 let session = engine.peers.session(&engine.ledger, &peer).await?;
                 session.claim(&claim, None).await
             };
-            match tokio::time::timeout(PATIENCE, asking).await {
+            let said = tokio::time::timeout(PATIENCE, asking).await;
+            (peer, said)
+        });
+        for (peer, said) in futures::future::join_all(asking).await {
+            match said {
                 Ok(Ok(answer)) => {
                     self.joined.insert(peer, matches!(answer.said, Said::Granted(_)));
                 }
