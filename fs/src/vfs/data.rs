@@ -18,6 +18,8 @@ use super::{FILE_BYTES_MAX, Vfs};
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// Chunk rows fetched together: 8 MiB of a file with 256 KiB chunks.
 const CHUNK_WINDOW_ROWS: u64 = 32;
+/// How often a write makes room for itself: each time with the rows of [`ROOM_ROWS`](super::remove::ROOM_ROWS).
+const ROOM_TRIES: usize = 16;
 /// Chunk rows that an inode remembers.
 const CHUNK_ROWS_KEPT: usize = 128;
 
@@ -57,7 +59,7 @@ impl Vfs {
         }
         let mut done = 0;
         for part in data.chunks(PAYLOAD_BYTES_MAX) {
-            match self.write_part(ino, off.saturating_add(done as u64), part, mode) {
+            match self.write_part_with_room(ino, off.saturating_add(done as u64), part, mode) {
                 Ok(written) if written == part.len() => done += written,
                 Ok(written) => return Ok(done + written),
                 Err(error) if done == 0 => return Err(error),
@@ -65,6 +67,23 @@ impl Vfs {
             }
         }
         Ok(done)
+    }
+
+    /// On a full disk what was deleted goes first, as far as it can without waiting for anybody but the disk.
+    fn write_part_with_room(
+        &self,
+        ino: Ino,
+        off: u64,
+        data: &[u8],
+        mode: WriteMode,
+    ) -> Result<usize, FsError> {
+        for _ in 0..ROOM_TRIES {
+            match self.write_part(ino, off, data, mode) {
+                Err(FsError::NoSpace) if self.make_room() => {}
+                other => return other,
+            }
+        }
+        self.write_part(ino, off, data, mode)
     }
 
     fn write_part(&self, ino: Ino, off: u64, data: &[u8], mode: WriteMode) -> Result<usize, FsError> {

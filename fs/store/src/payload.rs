@@ -143,7 +143,11 @@ impl Inner {
                     last = error;
                 }
                 Err(error @ StoreError::NoSpace { .. }) if self.give_recycled() || self.free_dead() => {
-                    last = error
+                    if self.forge.has_free(Kind::Data, self.options.data_segment_bytes) {
+                        // It has its blocks, and the one that was being written gets no more.
+                        self.data.lock().active = None;
+                    }
+                    last = error;
                 }
                 Err(error) => {
                     if let StoreError::NoSpace { .. } = error {

@@ -194,6 +194,11 @@ impl Store {
         self.inner.want_room()
     }
 
+    /// Who brings data was turned away: frees what is dead before it returns, for which it waits for the disk. Whether that was anything.
+    pub fn make_room(&self) -> bool {
+        self.inner.free_dead()
+    }
+
     /// One round of background work, for stores opened without it.
     pub fn tick(&self) -> Result<(), StoreError> {
         self.inner.sync_tick()?;

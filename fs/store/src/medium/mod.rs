@@ -11,6 +11,7 @@ mod conformance;
 mod crash;
 mod fault;
 mod real;
+mod small;
 
 use std::io;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub use crash::CrashMedium;
 pub use fault::{Fault, FaultMedium, FaultOp};
 pub use real::RealMedium;
 pub(crate) use real::make_folder;
+pub use small::SmallMedium;
 
 /// A folder of files. Names are single path components.
 pub trait StorageMedium: Send + Sync {
