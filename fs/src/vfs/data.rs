@@ -8,9 +8,10 @@ use holdfast_store::{Lsn, Reads};
 use crate::rows::{ChunkRow, ExtentRow, ExtentSource, Ino, InodeRow, Kind, OrphanRow, SCAN_PAGE_ROWS};
 
 use super::attr::without_privileges;
+use super::dir::SPREAD_MAX;
 use super::error::FsError;
 use super::extents::{self, EXTENT_END, ExtentMap};
-use super::node::State;
+use super::node::{Locked, State};
 use super::remove::REMOVE_ROWS_MAX;
 use super::{FILE_BYTES_MAX, Vfs};
 
@@ -362,6 +363,35 @@ impl Vfs {
         }
         state.extents = Some(map);
         self.nodes.recount(state);
+        Ok(())
+    }
+
+    /// The same for several files whose locks are held, by one look where they lie close together: a look costs more than some rows.
+    pub(super) fn load_extents_together(&self, locked: &mut Locked<'_>) -> Result<(), FsError> {
+        let lacks = |state: &State| state.extents.is_none() && state.row.kind == Kind::File;
+        let mut lacking: Vec<(Ino, &mut State)> =
+            locked.iter_mut().filter(|(_, state)| lacks(state)).collect();
+        let (Some((first, _)), Some((last, _))) = (lacking.first(), lacking.last()) else { return Ok(()) };
+        let (first, last) = (*first, *last);
+        if lacking.len() < 2 || last - first >= lacking.len() as u64 * SPREAD_MAX {
+            return Ok(());
+        }
+        let page = self.rows.live().extents_between(first, last, SCAN_PAGE_ROWS)?;
+        // Of the last one on a full page there may be more.
+        let known_below = match page.last() {
+            Some((ino, ..)) if page.len() == SCAN_PAGE_ROWS => *ino,
+            _ => last.saturating_add(1),
+        };
+        let mut rows = page.into_iter().peekable();
+        for (ino, state) in lacking.iter_mut().filter(|(ino, _)| *ino < known_below) {
+            while rows.next_if(|(of, ..)| *of < *ino).is_some() {}
+            let mut map = ExtentMap::new();
+            while let Some((_, off, row)) = rows.next_if(|(of, ..)| of == ino) {
+                map.insert(off, row);
+            }
+            state.extents = Some(map);
+            self.nodes.recount(state);
+        }
         Ok(())
     }
 

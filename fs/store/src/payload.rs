@@ -185,6 +185,7 @@ impl Inner {
         segment.writers.fetch_sub(1, Ordering::AcqRel);
         written.map_err(|error| StoreError::io("write a payload", &segment.name(), error))?;
         failpoint!(self.options.failpoints, "payload.write.after");
+        self.push(&segment.file(), offset, len as u64);
         self.note_data_written(&segment, len as u64);
         Ok(staged)
     }

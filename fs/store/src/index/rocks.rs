@@ -4,12 +4,13 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, Env, LogLevel,
     LruCacheOptions, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 
-use super::{Batch, Index, IndexRead, Visit};
+use super::{Batch, Index, IndexRead, Open, Visit};
 use crate::error::Result;
 use crate::medium::make_folder;
 use crate::recovery::Purpose;
@@ -102,8 +103,8 @@ impl RocksIndex {
 }
 
 impl Index for RocksIndex {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.0.get(key)?)
+    fn get(&self, key: &[u8], open: Open<'_>) -> Result<Option<Bytes>> {
+        self.0.get_pinned(key)?.map(|value| open(&value)).transpose()
     }
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
@@ -152,8 +153,8 @@ impl RocksSnapshot {
 }
 
 impl IndexRead for RocksSnapshot {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.snapshot.get(key)?)
+    fn get(&self, key: &[u8], open: Open<'_>) -> Result<Option<Bytes>> {
+        self.snapshot.get_pinned(key)?.map(|value| open(&value)).transpose()
     }
 
     fn scan(
