@@ -83,8 +83,9 @@ impl RocksIndex {
         settings.set_bytes_per_sync(1 << 20);
         settings.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_MAX, 0.0);
         if let Ok(mut env) = Env::new() {
+            // Compaction alone. A flush is waited for: by writers whose rows the index does not have yet, and by whoever needs the log's dead segments. On a
+            // busy machine the lowest priority would get a hundredth of its time, and they with it.
             env.lower_thread_pool_cpu_priority();
-            env.lower_high_priority_thread_pool_cpu_priority();
             settings.set_env(&env);
         }
         let opened = match purpose {
