@@ -1,7 +1,8 @@
 //! How fast a drive is, against the bare disk and against gocryptfs, in one run on one machine.
 //!
 //! ```text
-//! bench [--quick] [--dir DIR]        prints a Markdown table; takes some minutes
+//! bench [--quick] [--dir DIR]                      prints a Markdown table; takes some minutes
+//! bench --latency [--copy-mib N] [--dir DIR]       how long something small waits beside something large
 //! ```
 //!
 //! The null file system (`null-fs`) forgets everything and costs what the way through the kernel costs; SQLite and restic
@@ -11,6 +12,7 @@
 //! the program, and of the file system's own process) beside both. "Staged" means: until the data survives a power cut;
 //! "Placed": until it survives the loss of this machine and of two providers.
 
+mod latency;
 mod measure;
 mod raw;
 mod workloads;
@@ -35,6 +37,12 @@ struct Args {
     /// A tenth of the work.
     #[arg(long)]
     quick: bool,
+    /// Only how long something small waits: beside a large copy, and beside the drive's own work in the background.
+    #[arg(long)]
+    latency: bool,
+    /// The size of that copy [default: 4096; with --quick 256]
+    #[arg(long, requires = "latency")]
+    copy_mib: Option<u64>,
     /// The other side of the raw stream's measurement.
     #[arg(long, hide = true, value_name = "IP")]
     serve_raw: Option<String>,
@@ -54,7 +62,12 @@ fn main() -> Result<()> {
     let dir = base.join(format!("bench-{}", std::process::id()));
     let ctx = Context::new(&dir, !args.quick)?;
     let sizes = if args.quick { Sizes::quick() } else { Sizes::whole() };
-    let result = run(&ctx, &sizes);
+    let result = if args.latency {
+        let copy_bytes = args.copy_mib.map_or(sizes.copy_bytes, |mib| mib << 20);
+        latency::run(&ctx, copy_bytes).map(|tables| println!("\n{tables}"))
+    } else {
+        run(&ctx, &sizes)
+    };
     clean_up(&dir);
     // A bare mountpoint is marked unwritable, which stands in the way of removing it.
     let _ = Command::new("chattr").args(["-R", "-i"]).arg(&dir).output();

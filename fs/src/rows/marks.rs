@@ -95,16 +95,20 @@ impl Run {
         if self.exhausted || !self.page.is_empty() {
             return Ok(());
         }
-        let page = stored(source, Table::Changed, &self.from, &self.end, rows)?;
+        let range = KeyRange::between(self.from.as_slice(), self.end.as_slice());
+        let page = source.scan_keys(Table::Changed, &range, rows, Direction::Forward)?;
         self.exhausted = page.len() < rows;
-        if let Some((key, _)) = page.last() {
+        if let Some(key) = page.last() {
             self.from.clone_from(key);
             self.from.push(0);
         }
-        for (key, value) in page {
+        // All that a mark says is in its key. Its version is asked for by the page: opening the values cost more than all else about them.
+        if let Some(key) = page.first()
+            && let Some(value) = source.get(Table::Changed, key)?
+        {
             check(&value)?;
-            self.page.push_back(key.get(size_of::<Lsn>()..).unwrap_or_default().to_vec());
         }
+        self.page.extend(page.iter().map(|key| key.get(size_of::<Lsn>()..).unwrap_or_default().to_vec()));
         Ok(())
     }
 }
@@ -172,10 +176,11 @@ pub(crate) fn sweep(store: &Store, cut: Lsn) -> Result<u64, RowError> {
     // Begins where the sweep before ended, not among what that one removed.
     let mut from = swept.to_be_bytes().to_vec();
     loop {
-        let page = stored(store, Table::Changed, &from, &cut.to_be_bytes(), SWEEP_ROWS)?;
+        let range = KeyRange::between(from.as_slice(), cut.to_be_bytes());
+        let page = store.scan_keys(Table::Changed, &range, SWEEP_ROWS, Direction::Forward)?;
         let last = page.len() < SWEEP_ROWS;
         let mut txn = Txn::new();
-        for (key, _) in page {
+        for key in page {
             removed += 1;
             txn.delete(Table::Changed, &key);
             from = key;

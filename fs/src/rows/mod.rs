@@ -207,6 +207,23 @@ impl<S: Reads> View<'_, S> {
             .collect()
     }
 
+    /// All extents of `first..=last`, at most `limit`.
+    pub fn extents_between(
+        &self,
+        first: Ino,
+        last: Ino,
+        limit: usize,
+    ) -> Result<Vec<(Ino, u64, ExtentRow)>, RowError> {
+        let (_, end) = keys::of_inode(last);
+        base::stored(self.source, Table::Extent, &keys::extent(first, 0), &end, limit)?
+            .into_iter()
+            .map(|(key, value)| {
+                let (ino, off) = keys::decode_pair(&key)?;
+                Ok((ino, off, ExtentRow::decode(&value)?))
+            })
+            .collect()
+    }
+
     pub fn chunk(&self, ino: Ino, n: u64) -> Result<Option<ChunkRow>, RowError> {
         self.get(Table::Chunk, &keys::chunk(ino, n))?.map(|value| ChunkRow::decode(&value)).transpose()
     }

@@ -233,6 +233,8 @@ impl DataRound<'_, '_> {
 
     /// All chunks of one file that its extents touch, and those behind its end.
     fn file(&mut self, ino: Ino, row: &InodeRow) -> Result<(), DriveError> {
+        // A base's rows may be from before their chunks.
+        let has_chunks = row.has_chunks() || self.parts.rows().has_base();
         let mut planner = Planner::new(row.chunk_bytes(), row.size);
         let mut from = 0;
         let mut last = false;
@@ -254,7 +256,7 @@ impl DataRound<'_, '_> {
                 if self.is_full() {
                     return Ok(());
                 }
-                self.work(ino, work)?;
+                self.work(ino, has_chunks, work)?;
             }
         }
         if row.has_chunks() {
@@ -266,11 +268,11 @@ impl DataRound<'_, '_> {
         Ok(())
     }
 
-    fn work(&mut self, ino: Ino, work: Work) -> Result<(), DriveError> {
+    fn work(&mut self, ino: Ino, has_chunks: bool, work: Work) -> Result<(), DriveError> {
         match work {
             Work::Hole { from, to } => self.no_chunks(ino, from, to),
             Work::Chunk { n, len, covered, parts } => {
-                let old = if covered { None } else { self.cut.view.chunk(ino, n)? };
+                let old = if covered || !has_chunks { None } else { self.cut.view.chunk(ino, n)? };
                 if parts.is_empty() && old.as_ref().is_none_or(|old| old.plain_len <= len) {
                     return Ok(());
                 }

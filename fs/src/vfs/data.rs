@@ -8,9 +8,10 @@ use holdfast_store::{Lsn, Reads};
 use crate::rows::{ChunkRow, ExtentRow, ExtentSource, Ino, InodeRow, Kind, OrphanRow, SCAN_PAGE_ROWS};
 
 use super::attr::without_privileges;
+use super::dir::SPREAD_MAX;
 use super::error::FsError;
 use super::extents::{self, EXTENT_END, ExtentMap};
-use super::node::State;
+use super::node::{Locked, State};
 use super::remove::REMOVE_ROWS_MAX;
 use super::{FILE_BYTES_MAX, Vfs};
 
@@ -18,6 +19,8 @@ use super::{FILE_BYTES_MAX, Vfs};
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// Chunk rows fetched together: 8 MiB of a file with 256 KiB chunks.
 const CHUNK_WINDOW_ROWS: u64 = 32;
+/// How often a write makes room for itself: each time with the rows of [`ROOM_ROWS`](super::remove::ROOM_ROWS).
+const ROOM_TRIES: usize = 16;
 /// Chunk rows that an inode remembers.
 const CHUNK_ROWS_KEPT: usize = 128;
 
@@ -58,7 +61,7 @@ impl Vfs {
         }
         let mut done = 0;
         for part in data.chunks(PAYLOAD_BYTES_MAX) {
-            match self.write_part(ino, off.saturating_add(done as u64), part, mode) {
+            match self.write_part_with_room(ino, off.saturating_add(done as u64), part, mode) {
                 Ok(written) if written == part.len() => done += written,
                 Ok(written) => return Ok(done + written),
                 Err(error) if done == 0 => return Err(error),
@@ -66,6 +69,23 @@ impl Vfs {
             }
         }
         Ok(done)
+    }
+
+    /// On a full disk what was deleted goes first, as far as it can without waiting for anybody but the disk.
+    fn write_part_with_room(
+        &self,
+        ino: Ino,
+        off: u64,
+        data: &[u8],
+        mode: WriteMode,
+    ) -> Result<usize, FsError> {
+        for _ in 0..ROOM_TRIES {
+            match self.write_part(ino, off, data, mode) {
+                Err(FsError::NoSpace) if self.make_room() => {}
+                other => return other,
+            }
+        }
+        self.write_part(ino, off, data, mode)
     }
 
     fn write_part(&self, ino: Ino, off: u64, data: &[u8], mode: WriteMode) -> Result<usize, FsError> {
@@ -350,6 +370,35 @@ impl Vfs {
         }
         state.extents = Some(map);
         self.nodes.recount(state);
+        Ok(())
+    }
+
+    /// The same for several files whose locks are held, by one look where they lie close together: a look costs more than some rows.
+    pub(super) fn load_extents_together(&self, locked: &mut Locked<'_>) -> Result<(), FsError> {
+        let lacks = |state: &State| state.extents.is_none() && state.row.kind == Kind::File;
+        let mut lacking: Vec<(Ino, &mut State)> =
+            locked.iter_mut().filter(|(_, state)| lacks(state)).collect();
+        let (Some((first, _)), Some((last, _))) = (lacking.first(), lacking.last()) else { return Ok(()) };
+        let (first, last) = (*first, *last);
+        if lacking.len() < 2 || last - first >= lacking.len() as u64 * SPREAD_MAX {
+            return Ok(());
+        }
+        let page = self.rows.live().extents_between(first, last, SCAN_PAGE_ROWS)?;
+        // Of the last one on a full page there may be more.
+        let known_below = match page.last() {
+            Some((ino, ..)) if page.len() == SCAN_PAGE_ROWS => *ino,
+            _ => last.saturating_add(1),
+        };
+        let mut rows = page.into_iter().peekable();
+        for (ino, state) in lacking.iter_mut().filter(|(ino, _)| *ino < known_below) {
+            while rows.next_if(|(of, ..)| *of < *ino).is_some() {}
+            let mut map = ExtentMap::new();
+            while let Some((_, off, row)) = rows.next_if(|(of, ..)| of == ino) {
+                map.insert(off, row);
+            }
+            state.extents = Some(map);
+            self.nodes.recount(state);
+        }
         Ok(())
     }
 

@@ -21,7 +21,7 @@ const COOKIE_DOTDOT: u64 = 2;
 const ENTRIES_PER_PROBE: u64 = 32;
 /// Inodes that are worth reading together, and how many others may lie between each two of them.
 const PREPARED_MIN: usize = 8;
-const SPREAD_MAX: u64 = 6;
+pub(super) const SPREAD_MAX: u64 = 6;
 /// Times that a look-up starts anew because the name was replaced under it.
 const LOOKUP_TRIES: usize = 64;
 
@@ -263,12 +263,16 @@ impl Vfs {
     /// Reads what `getattr` will be asked of these entries: together, since what was made together lies together. A row alone costs several times as much.
     /// What fails here fails again, and aloud, for its own entry.
     pub fn prepare(&self, entries: &[DirEntry]) {
+        self.load_nodes(entries.iter().map(|entry| entry.ino));
+    }
+
+    /// The same for inodes that are about to be needed, of which those that lie close together are read.
+    pub(super) fn load_nodes(&self, inos: impl Iterator<Item = Ino>) {
         // Nothing is fetched from elsewhere before it is asked for.
         if self.rows.has_base() {
             return;
         }
-        let mut missing: Vec<Ino> =
-            entries.iter().map(|entry| entry.ino).filter(|ino| self.nodes.peek(*ino).is_none()).collect();
+        let mut missing: Vec<Ino> = inos.filter(|ino| self.nodes.peek(*ino).is_none()).collect();
         missing.sort_unstable();
         missing.dedup();
         let (Some(first), Some(last)) = (missing.first(), missing.last()) else { return };

@@ -346,6 +346,11 @@ pub(crate) fn lock_many<'a>(nodes: &[&'a Arc<Node>]) -> Locked<'a> {
 }
 
 impl Locked<'_> {
+    /// All of them, in ascending order of their numbers.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Ino, &mut State)> {
+        self.guards.iter_mut().map(|(ino, guard)| (*ino, &mut **guard))
+    }
+
     /// The state of a node that was among those given.
     pub(crate) fn get(&mut self, ino: Ino) -> Result<&mut State, FsError> {
         self.guards

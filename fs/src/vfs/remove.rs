@@ -18,6 +18,8 @@ use super::{Synced, Vfs, check_name, touch_dir};
 
 /// Rows that one record removes at most, so that neither the record nor the wait for it grows with a file.
 pub(super) const REMOVE_ROWS_MAX: usize = 2048;
+/// The same for who waits for room: tens of milliseconds.
+pub(super) const ROOM_ROWS: usize = 16 * REMOVE_ROWS_MAX;
 /// What an orphan costs at least, in rows: a record of its own.
 const ORPHAN_ROWS: usize = 16;
 /// Tries before giving up on a name that changes its inode faster than it can be locked.
@@ -298,17 +300,44 @@ impl Vfs {
         let mut done = 0;
         while done < rows_max {
             let Some(ino) = self.reclaimable.lock().pop_back() else { return Ok(false) };
-            let step = match self.reclaim_step(ino) {
-                Err(FsError::NotFound) => continue,
-                other => other.inspect_err(|_| self.reclaim_later(ino))?,
-            };
-            self.nodes.buried(ino);
-            done += step.rows.max(ORPHAN_ROWS);
-            if step.more {
-                self.reclaimable.lock().push_back(ino);
-            }
+            done += self.take_away(ino)?;
         }
         Ok(!self.reclaimable.lock().is_empty())
+    }
+
+    /// A step of what [`Vfs::reclaim`] does for one orphan, taken from those that wait; what it cost, in rows.
+    fn take_away(&self, ino: Ino) -> Result<usize, FsError> {
+        let step = match self.reclaim_step(ino) {
+            Err(FsError::NotFound) => return Ok(0),
+            other => other.inspect_err(|_| self.reclaim_later(ino))?,
+        };
+        self.nodes.buried(ino);
+        if step.more {
+            self.reclaimable.lock().push_back(ino);
+        }
+        Ok(step.rows.max(ORPHAN_ROWS))
+    }
+
+    /// A write found the disk full: takes away what files without a name still hold, some of it, and has the store free what is dead. Whether it was
+    /// anything. Called with no lock held. What may have to wait for the network is left to housekeeping.
+    pub(super) fn make_room(&self) -> bool {
+        let mut done = 0;
+        while done < ROOM_ROWS {
+            let next = {
+                let mut waiting = self.reclaimable.lock();
+                let last = waiting.iter().rposition(|ino| !self.may_block(*ino, None));
+                last.and_then(|at| waiting.remove(at))
+            };
+            let Some(ino) = next else { break };
+            match self.take_away(ino) {
+                Ok(rows) => done += rows,
+                Err(error) => {
+                    tracing::debug!(ino, %error, "what was deleted makes no room");
+                    break;
+                }
+            }
+        }
+        self.rows.store().make_room() || done > 0
     }
 
     /// At start: ends interrupted truncations, and queues what has no name.

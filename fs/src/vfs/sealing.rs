@@ -26,6 +26,7 @@ impl Vfs {
         mut txn: RowTxn<'_>,
         files: &[SealedFile],
     ) -> Result<holdfast_store::Lsn, FsError> {
+        self.load_nodes(files.iter().map(|file| file.ino));
         let mut nodes: Vec<(Arc<Node>, &SealedFile)> = Vec::with_capacity(files.len());
         for file in files {
             match self.node(file.ino) {
@@ -35,6 +36,7 @@ impl Vfs {
             }
         }
         let mut locked = lock_many(&nodes.iter().map(|(node, _)| node).collect::<Vec<_>>());
+        self.load_extents_together(&mut locked)?;
         let mut done = Vec::new();
         for (node, file) in &nodes {
             let state = locked.get(node.ino)?;
@@ -78,7 +80,7 @@ impl Vfs {
         let mut chunks: Vec<_> = file.chunks.iter().collect();
         chunks.sort_by_key(|(n, _)| *n);
         for (n, new) in chunks {
-            let old = self.rows.live().chunk(ino, *n)?;
+            let old = if state.row.has_chunks() { self.rows.live().chunk(ino, *n)? } else { None };
             if old.as_ref().is_some_and(|old| old.cut > file.cut) {
                 continue;
             }

@@ -5,7 +5,7 @@
 //! log segment or a start fails for want of room, and the ballast is laid again once there is plenty. Refuses: to give the
 //! ballast for file data, which may be turned away.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::error::Result;
 use crate::inner::Inner;
@@ -43,6 +43,8 @@ pub(crate) struct Ballast {
     there: AtomicBool,
     /// Data was turned away.
     full: AtomicBool,
+    /// Writers whose data was turned away and who wait for the next dead segment.
+    waiting: AtomicUsize,
 }
 
 impl Ballast {
@@ -50,7 +52,12 @@ impl Ballast {
     pub(crate) fn find(medium: &dyn StorageMedium, bytes: u64) -> Self {
         let bytes = fit(medium, bytes);
         let whole = medium.open(NAME).and_then(|file| file.len()).is_ok_and(|len| len >= bytes && bytes > 0);
-        Ballast { bytes, there: AtomicBool::new(whole), full: AtomicBool::new(false) }
+        Ballast {
+            bytes,
+            there: AtomicBool::new(whole),
+            full: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+        }
     }
 
     /// Whether the disk was found full and there was no plenty since: what dies must free its room at once.
@@ -69,6 +76,11 @@ impl Ballast {
 
     pub(crate) fn note_full(&self) {
         self.full.store(true, Ordering::Release);
+    }
+
+    /// Whether a writer waits for a dead segment: removed, its room would be whose comes first, and that may be another program.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
     }
 
     fn lay(&self, medium: &dyn StorageMedium) {
@@ -140,9 +152,10 @@ impl Inner {
         }
     }
 
-    /// Somebody was turned away for want of room: what is dead shall free its own at once. Whether anything is, that the index has only to follow for.
+    /// Somebody was turned away for want of room: what is dead shall free its own at once. Whether anything is, that the index has only to follow for, or a
+    /// snapshot to end.
     pub(crate) fn want_room(&self) -> bool {
-        let dead = self.has_dead();
+        let dead = self.has_dead() || self.has_pinned();
         if dead {
             self.ballast.note_full();
             self.ring_for_index();
@@ -150,13 +163,27 @@ impl Inner {
         dead
     }
 
-    /// The same, done when it returns. Whether it freed anything.
+    /// The same, done when it returns, for who brings data: one dead segment is kept for it. Whether anything was freed.
     pub(crate) fn free_dead(&self) -> bool {
-        let dead = self.has_dead();
-        if dead {
-            self.ballast.note_full();
+        if !self.has_dead() {
+            return false;
         }
-        dead && self.checkpoint().is_ok()
+        self.ballast.note_full();
+        self.ballast.waiting.fetch_add(1, Ordering::AcqRel);
+        let freed = self.checkpoint().is_ok();
+        self.ballast.waiting.fetch_sub(1, Ordering::AcqRel);
+        freed
+    }
+
+    /// Whether a segment in which nothing lives is kept for a snapshot, as those of seals: seconds.
+    fn has_pinned(&self) -> bool {
+        let log = self.log.lock();
+        let snapshots = self.snapshots.lock();
+        let pinned = |number: &u64| {
+            let account = log.ledger.account(*number);
+            account.live_payloads == 0 && account.is_readable_from(&snapshots)
+        };
+        log.check().is_ok() && self.segments.read().keys().any(pinned)
     }
 
     /// Whether a segment in which nothing lives waits for the index alone.

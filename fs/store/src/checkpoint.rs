@@ -138,8 +138,12 @@ impl Inner {
             // A reader that found the place before its release may hold the file: it must not be overwritten under it.
             let unused = Arc::strong_count(&segment) == 1;
             let name = segment.name();
-            let keep = unused && !self.ballast.is_pressed();
-            if size == usual && keep && kept < self.options.recycled_segments_max {
+            let kept_max = match (self.ballast.is_pressed(), kind) {
+                (false, _) => self.options.recycled_segments_max,
+                (true, Kind::Data) if self.ballast.is_awaited() => 1,
+                (true, _) => 0,
+            };
+            if size == usual && unused && kept < kept_max {
                 let free = segment::free_name(kind, segment.number());
                 let renamed = self.medium.rename(&name, &free);
                 renamed.map_err(|error| StoreError::io("set a segment aside", &name, error))?;

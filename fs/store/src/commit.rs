@@ -30,9 +30,8 @@ impl Inner {
         check_limits(&txn)?;
         self.make_room()?;
         // Brings the places into the cache: under the log lock a miss would cost everybody a read of the index.
-        for lsn in txn.refs.keys() {
-            self.place(*lsn)?;
-        }
+        let places: Vec<[u8; 8]> = txn.refs.keys().map(|lsn| lsn.to_be_bytes()).collect();
+        self.multi_get(Table::Payload, &places.iter().map(<[u8; 8]>::as_slice).collect::<Vec<_>>())?;
         let mut log = self.log.lock();
         log.check()?;
         let lsn = log.next_lsn;

@@ -150,8 +150,8 @@ impl Inner {
         if let Some(value) = self.cache.get(key.as_slice()) {
             return Ok(Some(value));
         }
-        let Some(sealed) = self.index.get(key.as_slice())? else { return Ok(None) };
-        let value = self.values.open(key.as_slice(), &sealed)?;
+        let open = |sealed: &[u8]| self.values.open(key.as_slice(), sealed);
+        let Some(value) = self.index.get(key.as_slice(), &open)? else { return Ok(None) };
         self.cache.insert(generation, key.clone(), value.clone());
         Ok(Some(value))
     }
@@ -190,24 +190,30 @@ impl Inner {
         limit: usize,
         way: Direction,
     ) -> Result<Vec<Row>> {
-        scan_layers(
-            table,
-            range,
-            limit,
-            way,
-            &|sealed_key, sealed| self.values.open(sealed_key, sealed),
-            &|cursor, max| {
-                let mut collected = Collected::default();
-                // Layers and index must be looked at in one moment: the lock keeps the active layer from being frozen, and so
-                // anything newer than it from reaching the index.
-                let view = self.view.read();
-                for layer in &view.frozen {
-                    collected.add(&layer.rows, cursor, max);
-                }
-                collected.add(&view.active.rows, cursor, max);
-                (collected, self.index.snapshot())
-            },
-        )
+        let open = |key: &[u8], sealed: &[u8]| self.values.open(key, sealed);
+        scan_layers(table, range, limit, way, &open, &|cursor, max| self.look(cursor, max))
+    }
+
+    pub(crate) fn scan_keys(
+        &self,
+        table: Table,
+        range: &KeyRange,
+        limit: usize,
+        way: Direction,
+    ) -> Result<Vec<Vec<u8>>> {
+        let rows = scan_layers(table, range, limit, way, &unopened, &|cursor, max| self.look(cursor, max))?;
+        Ok(rows.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// Layers and index in one moment: the lock keeps the active layer from being frozen, and so anything newer than it from reaching the index.
+    fn look(&self, cursor: &Cursor, max: usize) -> (Collected, Arc<dyn IndexRead>) {
+        let mut collected = Collected::default();
+        let view = self.view.read();
+        for layer in &view.frozen {
+            collected.add(&layer.rows, cursor, max);
+        }
+        collected.add(&view.active.rows, cursor, max);
+        (collected, self.index.snapshot())
     }
 
     pub(crate) fn place(&self, lsn: Lsn) -> Result<Option<Place>> {
@@ -221,6 +227,11 @@ pub(crate) fn decode_place(lsn: Lsn, row: Option<Bytes>) -> Result<Option<Place>
         Some(place) if place.lsn == lsn => Ok(Some(place)),
         _ => Err(StoreError::corrupt(format!("place row of payload {lsn}"))),
     }
+}
+
+/// In the place of a value that nobody asked for.
+pub(crate) fn unopened(_key: &[u8], _sealed: &[u8]) -> Result<Bytes> {
+    Ok(Bytes::new())
 }
 
 /// A scan over layers and an index, both given by `look` for each chunk.

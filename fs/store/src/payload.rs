@@ -143,7 +143,11 @@ impl Inner {
                     last = error;
                 }
                 Err(error @ StoreError::NoSpace { .. }) if self.give_recycled() || self.free_dead() => {
-                    last = error
+                    if self.forge.has_free(Kind::Data, self.options.data_segment_bytes) {
+                        // It has its blocks, and the one that was being written gets no more.
+                        self.data.lock().active = None;
+                    }
+                    last = error;
                 }
                 Err(error) => {
                     if let StoreError::NoSpace { .. } = error {
@@ -181,6 +185,7 @@ impl Inner {
         segment.writers.fetch_sub(1, Ordering::AcqRel);
         written.map_err(|error| StoreError::io("write a payload", &segment.name(), error))?;
         failpoint!(self.options.failpoints, "payload.write.after");
+        self.push(&segment.file(), offset, len as u64);
         self.note_data_written(&segment, len as u64);
         Ok(staged)
     }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::delta::{Collected, Layer, find};
+use crate::delta::{Collected, Cursor, Layer, find};
 use crate::error::Result;
 use crate::index::IndexRead;
 use crate::index::ahead::Ahead;
-use crate::inner::{Inner, decode_place, scan_layers};
+use crate::inner::{Inner, decode_place, scan_layers, unopened};
 use crate::key::Key;
 use crate::store::Reads;
 use crate::{Direction, KeyRange, Lsn, Row, StoreError, Table};
@@ -26,6 +26,16 @@ struct Moment {
     lsn: Lsn,
     layers: Vec<Arc<Layer>>,
     index: Arc<dyn IndexRead>,
+}
+
+impl Moment {
+    fn look(&self, cursor: &Cursor, max: usize) -> (Collected, Arc<dyn IndexRead>) {
+        let mut collected = Collected::default();
+        for layer in &self.layers {
+            collected.add(&layer.rows, cursor, max);
+        }
+        (collected, self.index.clone())
+    }
 }
 
 impl Drop for Moment {
@@ -69,8 +79,7 @@ impl Reads for Snapshot {
         if let Some(found) = find(&self.0.layers, key.as_slice()) {
             return Ok(found);
         }
-        let Some(sealed) = self.0.index.get(key.as_slice())? else { return Ok(None) };
-        Ok(Some(self.0.inner.values.open(key.as_slice(), &sealed)?))
+        self.0.index.get(key.as_slice(), &|sealed| self.0.inner.values.open(key.as_slice(), sealed))
     }
 
     fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
@@ -79,13 +88,18 @@ impl Reads for Snapshot {
 
     fn scan(&self, table: Table, range: &KeyRange, limit: usize, direction: Direction) -> Result<Vec<Row>> {
         let open = |key: &[u8], sealed: &[u8]| self.0.inner.values.open(key, sealed);
-        scan_layers(table, range, limit, direction, &open, &|cursor, max| {
-            let mut collected = Collected::default();
-            for layer in &self.0.layers {
-                collected.add(&layer.rows, cursor, max);
-            }
-            (collected, self.0.index.clone())
-        })
+        scan_layers(table, range, limit, direction, &open, &|cursor, max| self.0.look(cursor, max))
+    }
+
+    fn scan_keys(
+        &self,
+        table: Table,
+        range: &KeyRange,
+        limit: usize,
+        way: Direction,
+    ) -> Result<Vec<Vec<u8>>> {
+        let rows = scan_layers(table, range, limit, way, &unopened, &|cursor, max| self.0.look(cursor, max))?;
+        Ok(rows.into_iter().map(|(key, _)| key).collect())
     }
 
     fn payload_len(&self, lsn: Lsn) -> Result<Option<u64>> {

@@ -44,6 +44,14 @@ pub trait Reads: Send + Sync {
         limit: usize,
         way: Direction,
     ) -> Result<Vec<Row>, StoreError>;
+    /// The keys alone, which costs a tenth of it: values of the index are not opened. So a row counts whose value somebody changed on the disk.
+    fn scan_keys(
+        &self,
+        table: Table,
+        range: &KeyRange,
+        limit: usize,
+        way: Direction,
+    ) -> Result<Vec<Vec<u8>>, StoreError>;
     /// Length of the payload of record `lsn`, if it is still referred to.
     fn payload_len(&self, lsn: Lsn) -> Result<Option<u64>, StoreError>;
     /// Fills `buf` from the payload of record `lsn`, beginning `skip` bytes into it. `PayloadGone` if it was released:
@@ -194,6 +202,11 @@ impl Store {
         self.inner.want_room()
     }
 
+    /// Who brings data was turned away: frees what is dead before it returns, for which it waits for the disk. Whether that was anything.
+    pub fn make_room(&self) -> bool {
+        self.inner.free_dead()
+    }
+
     /// One round of background work, for stores opened without it.
     pub fn tick(&self) -> Result<(), StoreError> {
         self.inner.sync_tick()?;
@@ -252,6 +265,16 @@ impl Reads for Store {
 
     fn scan(&self, table: Table, range: &KeyRange, limit: usize, way: Direction) -> Result<Vec<Row>> {
         self.inner.scan(table, range, limit, way)
+    }
+
+    fn scan_keys(
+        &self,
+        table: Table,
+        range: &KeyRange,
+        limit: usize,
+        way: Direction,
+    ) -> Result<Vec<Vec<u8>>> {
+        self.inner.scan_keys(table, range, limit, way)
     }
 
     fn payload_len(&self, lsn: Lsn) -> Result<Option<u64>> {

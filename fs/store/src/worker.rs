@@ -1,7 +1,7 @@
-//! The store's two threads: one keeps the log synced, one keeps the index near it.
+//! The store's threads: one keeps the log synced, one keeps the index near it, one has the disk begin with what will be synced.
 //!
-//! They are apart because a flush of the index may take seconds and a dirty log must not wait for it. Everything they do is
-//! also a plain method (`Store::tick`), so that tests run without them.
+//! They are apart because a flush of the index may take seconds and a dirty log must not wait for it. Everything that the first two do is
+//! also a plain method (`Store::tick`), so that tests run without them; what the third does changes nothing but how long a sync takes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::Result;
 use crate::inner::{Inner, Mode};
+use crate::medium::MediumFile;
 use crate::record::RecordKind;
 use crate::segment::Kind;
 
@@ -20,7 +21,19 @@ use crate::segment::Kind;
 pub(crate) struct Bell {
     state: Mutex<Rung>,
     condvar: Condvar,
+    written: Mutex<Written>,
+    more_written: Condvar,
 }
+
+/// Bytes of files that were written and that the disk may begin with.
+#[derive(Default)]
+struct Written {
+    parts: Vec<(Arc<dyn MediumFile>, u64, u64)>,
+    stop: bool,
+}
+
+/// More parts than this do not wait to be pushed: the disk has enough to do.
+const PUSHED_PARTS_MAX: usize = 64;
 
 #[derive(Default)]
 struct Rung {
@@ -48,6 +61,8 @@ impl Workers {
             workers.spawn("store-index", move || {
                 run(&follower, interval, |rung| &mut rung.index, Inner::index_tick)
             })?;
+            let bell = inner.bell.clone();
+            workers.spawn("store-push", move || push_written(&bell))?;
         }
         Ok(workers)
     }
@@ -60,6 +75,8 @@ impl Workers {
     pub(crate) fn stop(&self) {
         self.bell.state.lock().stop = true;
         self.bell.condvar.notify_all();
+        self.bell.written.lock().stop = true;
+        self.bell.more_written.notify_all();
         for thread in self.threads.lock().drain(..) {
             // A worker that panicked has said so already.
             let _ = thread.join();
@@ -91,7 +108,38 @@ fn run(inner: &Inner, interval: Duration, flag: fn(&mut Rung) -> &mut bool, tick
     }
 }
 
+/// Who brings bulk must not stand in the disk's queue for it, and neither must who serves requests: a thread of its own does.
+fn push_written(bell: &Bell) {
+    loop {
+        let parts = {
+            let mut written = bell.written.lock();
+            while written.parts.is_empty() && !written.stop {
+                bell.more_written.wait(&mut written);
+            }
+            if written.stop {
+                return;
+            }
+            std::mem::take(&mut written.parts)
+        };
+        for (file, offset, len) in parts {
+            file.push(offset, len);
+        }
+    }
+}
+
 impl Inner {
+    /// Has the disk begin with bulk that was just written: an fsync of something small waits for all of it that is not there yet.
+    pub(crate) fn push(&self, file: &Arc<dyn MediumFile>, offset: u64, len: u64) {
+        if !self.options.background {
+            return;
+        }
+        let mut written = self.bell.written.lock();
+        if written.parts.len() < PUSHED_PARTS_MAX {
+            written.parts.push((file.clone(), offset, len));
+            self.bell.more_written.notify_one();
+        }
+    }
+
     /// Wakes a thread if there is more to do than may wait for its interval.
     pub(crate) fn nudge(&self) {
         let sync = self.unsynced.load(Ordering::Relaxed) > self.options.unsynced_bytes_push;

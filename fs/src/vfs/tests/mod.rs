@@ -5,6 +5,7 @@ mod calls;
 mod listing;
 mod model;
 mod power;
+mod room;
 mod sealed;
 mod trim;
 

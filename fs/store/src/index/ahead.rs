@@ -7,9 +7,10 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{IndexRead, Visit};
+use super::{IndexRead, Open, Visit};
 use crate::error::Result;
 use crate::{Direction, Table};
 
@@ -25,11 +26,19 @@ pub(crate) struct Ahead {
     pages: [Mutex<Page>; Table::ALL.len()],
 }
 
-/// Consecutive rows of one table.
+/// Consecutive rows of one table, keys and sealed values in one piece of memory.
+#[derive(Default)]
+struct Rows {
+    bytes: Vec<u8>,
+    /// Where the key and where the value of each row ends.
+    ends: Vec<(usize, usize)>,
+}
+
+/// Rows that are known, and what the questions after them were like.
 #[derive(Default)]
 struct Page {
-    /// Key and sealed value, in order.
-    rows: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Shared with whoever is passing them.
+    rows: Arc<Rows>,
     /// All rows from here on are known, up to and including `to`; without `to` all of the table. Without `from` nothing.
     from: Option<Vec<u8>>,
     to: Option<Vec<u8>>,
@@ -50,6 +59,38 @@ impl Ahead {
     fn page(&self, key: &[u8]) -> Option<(&Mutex<Page>, Table)> {
         let table = Table::from_tag(*key.first()?)?;
         Some((self.pages.get(usize::from(table.tag()).checked_sub(1)?)?, table))
+    }
+}
+
+impl Rows {
+    fn push(&mut self, key: &[u8], value: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        let key_end = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.ends.push((key_end, self.bytes.len()));
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn get(&self, nth: usize) -> Option<(&[u8], &[u8])> {
+        let &(key_end, end) = self.ends.get(nth)?;
+        let start = nth.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |(_, end)| *end);
+        Some((self.bytes.get(start..key_end)?, self.bytes.get(key_end..end)?))
+    }
+
+    /// The place of the first row whose key is not below `key`.
+    fn first_from(&self, key: &[u8]) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.get(middle) {
+                Some((row, _)) if row < key => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        low
     }
 }
 
@@ -76,48 +117,49 @@ impl Page {
         } else {
             self.pause_next = (self.pause_next * 2 + 1).min(PAUSE_MAX);
             self.pause = self.pause_next;
-            self.rows = Vec::new();
+            self.rows = Arc::default();
         }
         close
     }
 
     /// Reads the page that begins with `from`.
     fn read(&mut self, index: &dyn IndexRead, table: Table, from: &[u8]) -> Result<()> {
-        self.rows.clear();
         self.answered = 0;
-        let (size, mut bytes, mut full) = (self.size, 0, false);
+        // The memory of the last page, if nobody is passing its rows.
+        let mut rows = Arc::into_inner(std::mem::take(&mut self.rows)).unwrap_or_default();
+        rows.bytes.clear();
+        rows.ends.clear();
+        let (size, mut full) = (self.size, false);
         let end = [table.tag() + 1];
-        let rows = &mut self.rows;
         index.scan(Bound::Included(from), Bound::Excluded(&end), Direction::Forward, &mut |key, value| {
-            bytes += key.len() + value.len();
-            rows.push((key.to_vec(), value.to_vec()));
-            full = rows.len() >= size || bytes >= PAGE_BYTES_MAX;
+            rows.push(key, value);
+            full = rows.len() >= size || rows.bytes.len() >= PAGE_BYTES_MAX;
             !full
         })?;
-        self.to = if full { self.rows.last().map(|(key, _)| key.clone()) } else { None };
+        let last = rows.len().checked_sub(1).and_then(|last| rows.get(last));
+        self.to = last.filter(|_| full).map(|(key, _)| key.to_vec());
         self.from = Some(from.to_vec());
+        self.rows = Arc::new(rows);
         Ok(())
-    }
-
-    fn get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
-        self.answered += 1;
-        let at = self.rows.binary_search_by(|(row, _)| row.as_slice().cmp(key)).ok()?;
-        self.rows.get(at).map(|(_, value)| value.clone())
     }
 }
 
 impl IndexRead for Ahead {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let Some((page, table)) = self.page(key) else { return self.index.get(key) };
+    fn get(&self, key: &[u8], open: Open<'_>) -> Result<Option<Bytes>> {
+        let Some((page, table)) = self.page(key) else { return self.index.get(key, open) };
         let mut page = page.lock();
         if !page.knows(key, key) {
             if !page.turn() {
                 drop(page);
-                return self.index.get(key);
+                return self.index.get(key, open);
             }
             page.read(&*self.index, table, key)?;
         }
-        Ok(page.get(key))
+        page.answered += 1;
+        let rows = page.rows.clone();
+        drop(page);
+        let found = rows.get(rows.first_from(key)).filter(|(row, _)| *row == key);
+        found.map(|(_, value)| open(value)).transpose()
     }
 
     fn scan(
@@ -146,14 +188,12 @@ impl IndexRead for Ahead {
             drop(page);
             return self.index.scan(start, end, direction, visit);
         }
-        page.answered += 1;
-        let first = page.rows.partition_point(|(row, _)| row.as_slice() < from);
-        let rows = page.rows.iter().skip(first).take_while(|(row, _)| row.as_slice() < to);
-        // Taken out of the lock: who is called may ask for more.
-        let rows: Vec<_> = rows.cloned().collect();
-        page.answered += rows.len();
+        let rows = page.rows.clone();
+        let (first, behind) = (rows.first_from(from), rows.first_from(to));
+        page.answered += 1 + behind.saturating_sub(first);
+        // Out of the lock: who is called may ask for more.
         drop(page);
-        for (key, value) in &rows {
+        for (key, value) in (first..behind).filter_map(|nth| rows.get(nth)) {
             if !visit(key, value) {
                 break;
             }
@@ -178,6 +218,11 @@ mod tests {
 
     fn key(table: Table, n: u64) -> Vec<u8> {
         [&[table.tag()][..], &n.to_be_bytes()].concat()
+    }
+
+    /// Values here are not sealed.
+    fn copied(value: &[u8]) -> Result<Bytes> {
+        Ok(Bytes::copy_from_slice(value))
     }
 
     fn filled() -> MemoryIndex {
@@ -219,7 +264,7 @@ mod tests {
                 let limit = 1 + (chance(&mut state) % 20) as usize;
                 assert_eq!(list(&ahead, &from, &to, limit), list(&*plain, &from, &to, limit));
             } else {
-                assert_eq!(ahead.get(&from).unwrap(), plain.get(&from).unwrap());
+                assert_eq!(ahead.get(&from, &copied).unwrap(), plain.get(&from, &copied).unwrap());
             }
         }
     }
@@ -228,9 +273,9 @@ mod tests {
     struct Counted(Arc<dyn IndexRead>, Mutex<usize>);
 
     impl IndexRead for Counted {
-        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        fn get(&self, key: &[u8], open: Open<'_>) -> Result<Option<Bytes>> {
             *self.1.lock() += 1;
-            self.0.get(key)
+            self.0.get(key, open)
         }
         fn scan(
             &self,
@@ -256,7 +301,7 @@ mod tests {
         let asked = |numbers: &mut dyn Iterator<Item = u64>, table: Table| {
             let counted = Arc::new(Counted(index.snapshot(), Mutex::new(0)));
             let ahead = Ahead::new(counted.clone());
-            numbers.for_each(|n| drop(ahead.get(&key(table, n)).unwrap()));
+            numbers.for_each(|n| drop(ahead.get(&key(table, n), &copied).unwrap()));
             *counted.1.lock()
         };
         // Each row once, and a call for each page.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Batch, Index, IndexRead, Visit};
+use super::{Batch, Index, IndexRead, Open, Visit};
 use crate::Direction;
 use crate::error::Result;
 
@@ -46,8 +47,8 @@ impl std::fmt::Debug for MemoryIndex {
 }
 
 impl Index for MemoryIndex {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.0.read().live.get(key).cloned())
+    fn get(&self, key: &[u8], open: Open<'_>) -> Result<Option<Bytes>> {
+        self.0.read().live.get(key).map(|value| open(value)).transpose()
     }
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
@@ -86,8 +87,8 @@ impl Index for MemoryIndex {
 struct MemorySnapshot(Arc<Map>);
 
 impl IndexRead for MemorySnapshot {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.0.get(key).cloned())
+    fn get(&self, key: &[u8], open: Open<'_>) -> Result<Option<Bytes>> {
+        self.0.get(key).map(|value| open(value)).transpose()
     }
 
     fn scan(

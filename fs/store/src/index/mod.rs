@@ -11,6 +11,7 @@ mod rocks;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use bytes::Bytes;
 pub use memory::MemoryIndex;
 pub(crate) use rocks::RocksIndex;
 
@@ -26,9 +27,12 @@ pub(crate) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> bool;
 /// The rows of a batch, sealed as they are taken: a batch never stands in memory twice.
 pub(crate) type Batch<'a> = &'a mut dyn Iterator<Item = Result<(Vec<u8>, Option<Vec<u8>>)>>;
 
+/// Opens a value where it lies: in a page of the index's own memory.
+pub(crate) type Open<'a> = &'a dyn Fn(&[u8]) -> Result<Bytes>;
+
 /// Reads, of the index as it is or as it was.
 pub(crate) trait IndexRead: Send + Sync {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    fn get(&self, key: &[u8], open: Open<'_>) -> Result<Option<Bytes>>;
     fn scan(
         &self,
         start: Bound<&[u8]>,
@@ -39,7 +43,7 @@ pub(crate) trait IndexRead: Send + Sync {
 }
 
 pub(crate) trait Index: Send + Sync {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    fn get(&self, key: &[u8], open: Open<'_>) -> Result<Option<Bytes>>;
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>>;
     /// The index as it is now, for ever. Cheap.
     fn snapshot(&self) -> Arc<dyn IndexRead>;

@@ -4,12 +4,13 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, Env, LogLevel,
     LruCacheOptions, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 
-use super::{Batch, Index, IndexRead, Visit};
+use super::{Batch, Index, IndexRead, Open, Visit};
 use crate::error::Result;
 use crate::medium::make_folder;
 use crate::recovery::Purpose;
@@ -82,8 +83,9 @@ impl RocksIndex {
         settings.set_bytes_per_sync(1 << 20);
         settings.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_MAX, 0.0);
         if let Ok(mut env) = Env::new() {
+            // Compaction alone. A flush is waited for: by writers whose rows the index does not have yet, and by whoever needs the log's dead segments. On a
+            // busy machine the lowest priority would get a hundredth of its time, and they with it.
             env.lower_thread_pool_cpu_priority();
-            env.lower_high_priority_thread_pool_cpu_priority();
             settings.set_env(&env);
         }
         let opened = match purpose {
@@ -102,8 +104,8 @@ impl RocksIndex {
 }
 
 impl Index for RocksIndex {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.0.get(key)?)
+    fn get(&self, key: &[u8], open: Open<'_>) -> Result<Option<Bytes>> {
+        self.0.get_pinned(key)?.map(|value| open(&value)).transpose()
     }
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
@@ -152,8 +154,8 @@ impl RocksSnapshot {
 }
 
 impl IndexRead for RocksSnapshot {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.snapshot.get(key)?)
+    fn get(&self, key: &[u8], open: Open<'_>) -> Result<Option<Bytes>> {
+        self.snapshot.get_pinned(key)?.map(|value| open(&value)).transpose()
     }
 
     fn scan(

@@ -161,6 +161,10 @@ impl MediumFile for FaultFile {
         }
     }
 
+    fn push(&self, offset: u64, len: u64) {
+        self.inner.push(offset, len);
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         guarded(&self.plans, FaultOp::Sync, (), || self.inner.sync_data())
     }

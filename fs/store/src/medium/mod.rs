@@ -11,6 +11,7 @@ mod conformance;
 mod crash;
 mod fault;
 mod real;
+mod small;
 
 use std::io;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub use crash::CrashMedium;
 pub use fault::{Fault, FaultMedium, FaultOp};
 pub use real::RealMedium;
 pub(crate) use real::make_folder;
+pub use small::SmallMedium;
 
 /// A folder of files. Names are single path components.
 pub trait StorageMedium: Send + Sync {
@@ -46,6 +48,8 @@ pub trait MediumFile: Send + Sync {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes at least one byte of a non-empty `buf`, maybe fewer than all.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
+    /// Begins to bring these bytes to the disk, so that the next sync has less to wait for. A hint: it promises nothing and does not fail.
+    fn push(&self, _offset: u64, _len: u64) {}
     /// Makes the content and the length durable.
     fn sync_data(&self) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;

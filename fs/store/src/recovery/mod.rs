@@ -107,9 +107,8 @@ pub(crate) fn recover(tools: &Tools<'_>, purpose: Purpose) -> Result<Recovered> 
 }
 
 fn read_state(tools: &Tools<'_>) -> Result<Option<IndexState>> {
-    let Some(sealed) = tools.index.get(&STATE_KEY)? else { return Ok(None) };
-    match tools.values.open(&STATE_KEY, &sealed) {
-        Ok(row) => Ok(Some(IndexState::decode(&row)?)),
+    match tools.index.get(&STATE_KEY, &|sealed| tools.values.open(&STATE_KEY, sealed)) {
+        Ok(row) => row.map(|row| IndexState::decode(&row)).transpose(),
         // The first row that is ever opened: another key is the likelier cause than damage to a checksummed file.
         Err(StoreError::Corrupt { .. }) => Err(StoreError::WrongKey),
         Err(error) => Err(error),

@@ -257,10 +257,10 @@ impl Replay<'_> {
     fn old_place(&self, key: &Key) -> Result<Option<Place>> {
         let row = match self.out.layer.rows.get(key.as_slice()) {
             Some(row) => row.clone(),
-            None => match self.tools.index.get(key.as_slice())? {
-                Some(sealed) => Some(self.tools.values.open(key.as_slice(), &sealed)?),
-                None => None,
-            },
+            None => {
+                let open = |sealed: &[u8]| self.tools.values.open(key.as_slice(), sealed);
+                self.tools.index.get(key.as_slice(), &open)?
+            }
         };
         Ok(row.and_then(|row| Place::decode(&row)))
     }

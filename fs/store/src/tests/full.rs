@@ -1,79 +1,14 @@
 //! A full disk on which something was deleted: its room is free for the next who asks, not some time later.
 
-use std::io;
 use std::sync::Arc;
 
 use super::support::{open_on, pattern, small};
 use crate::Reads as _;
-use crate::{
-    CrashMedium, IndexKind, MediumFile, MemoryIndex, StorageMedium, Store, StoreError, StoreOptions, Table,
-    Txn,
-};
+use crate::medium::SmallMedium;
+use crate::{IndexKind, MemoryIndex, StorageMedium, Store, StoreError, StoreOptions, Table, Txn};
 
 const DISK: u64 = 8 << 20;
 const PART: usize = 200 << 10;
-
-/// A disk of [`DISK`] bytes.
-#[derive(Clone)]
-struct SmallDisk(CrashMedium);
-
-struct SmallFile(SmallDisk, Arc<dyn MediumFile>);
-
-impl SmallDisk {
-    fn free(&self) -> u64 {
-        DISK.saturating_sub(self.0.contents().values().map(|bytes| bytes.len() as u64).sum())
-    }
-
-    fn file(&self, file: io::Result<Arc<dyn MediumFile>>) -> io::Result<Arc<dyn MediumFile>> {
-        Ok(Arc::new(SmallFile(self.clone(), file?)))
-    }
-}
-
-impl StorageMedium for SmallDisk {
-    fn create(&self, name: &str) -> io::Result<Arc<dyn MediumFile>> {
-        self.file(self.0.create(name))
-    }
-    fn open(&self, name: &str) -> io::Result<Arc<dyn MediumFile>> {
-        self.file(self.0.open(name))
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.remove(name)
-    }
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.0.list()
-    }
-    fn sync_dir(&self) -> io::Result<()> {
-        self.0.sync_dir()
-    }
-    fn room(&self) -> Option<(u64, u64)> {
-        Some((DISK, self.free()))
-    }
-}
-
-impl MediumFile for SmallFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.1.read_at(buf, offset)
-    }
-    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        let more = (offset + buf.len() as u64).saturating_sub(self.1.len()?);
-        if more > self.0.free() {
-            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-        }
-        self.1.write_at(buf, offset)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.1.sync_data()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.1.set_len(len)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.1.len()
-    }
-}
 
 fn write(store: &Store, n: u64) -> Result<u64, StoreError> {
     let payload = store.stage_payload(&pattern(n, PART))?;
@@ -104,7 +39,7 @@ fn fill(store: &Store, from: u64) -> Vec<u64> {
 
 #[test]
 fn what_was_deleted_makes_room_for_the_very_next_write() {
-    let disk = SmallDisk(CrashMedium::new());
+    let disk = SmallMedium::new(DISK);
     let options = StoreOptions { ballast_bytes: 256 << 10, ..small() };
     let (store, _) = open_on(Arc::new(disk.clone()), IndexKind::Memory, options).unwrap();
     store.tick().unwrap();
@@ -124,7 +59,7 @@ fn what_was_deleted_makes_room_for_the_very_next_write() {
 
 #[test]
 fn who_asks_for_room_has_what_is_dead_freed_by_the_next_tick() {
-    let disk = SmallDisk(CrashMedium::new());
+    let disk = SmallMedium::new(DISK);
     let options = StoreOptions { ballast_bytes: 256 << 10, ..small() };
     let (store, _) = open_on(Arc::new(disk.clone()), IndexKind::Memory, options).unwrap();
     store.tick().unwrap();
@@ -142,9 +77,53 @@ fn who_asks_for_room_has_what_is_dead_freed_by_the_next_tick() {
     assert!(!store.want_room(), "nothing is left to free");
 }
 
+/// Segments as large as the default ones are beside a small disk: what is removed instead of used again is the other program's.
+#[test]
+fn what_was_deleted_is_for_the_next_write_and_not_for_another_program() {
+    let disk = SmallMedium::new(DISK);
+    let options = StoreOptions {
+        ballast_bytes: 256 << 10,
+        data_segment_bytes: 2 << 20,
+        recycled_segments_max: 1,
+        ..small()
+    };
+    let (store, _) = open_on(Arc::new(disk.clone()), IndexKind::Memory, options).unwrap();
+    store.tick().unwrap();
+    let old = fill(&store, 0);
+    disk.let_others_fill_it();
+    assert!(matches!(write(&store, 1 << 40), Err(StoreError::NoSpace { .. })), "nothing was deleted yet");
+    delete(&store, &old);
+    for n in 0..8 {
+        let payload = write(&store, (1 << 32) + n).unwrap();
+        store.sync(payload).unwrap();
+        let mut buf = vec![0; PART];
+        store.read_payload(payload, 0, &mut buf).unwrap();
+        assert_eq!(buf, pattern((1 << 32) + n, PART));
+    }
+}
+
+#[test]
+fn room_that_a_snapshot_keeps_is_worth_waiting_for() {
+    let disk = SmallMedium::new(DISK);
+    let options = StoreOptions { ballast_bytes: 256 << 10, ..small() };
+    let (store, _) = open_on(Arc::new(disk.clone()), IndexKind::Memory, options).unwrap();
+    store.tick().unwrap();
+    let old = fill(&store, 0);
+    let snapshot = store.snapshot().unwrap();
+    delete(&store, &old);
+    store.checkpoint().unwrap();
+    store.make_room();
+    assert!(!store.make_room(), "the snapshot reads it");
+    assert!(store.want_room(), "seconds, and it is free");
+    drop(snapshot);
+    store.tick().unwrap();
+    assert!(!store.want_room(), "nothing is left to free");
+    assert!(fill(&store, 1 << 32).len() > 25);
+}
+
 #[test]
 fn without_any_room_what_is_there_is_read() {
-    let disk = SmallDisk(CrashMedium::new());
+    let disk = SmallMedium::new(DISK);
     let index = MemoryIndex::new();
     let open = || {
         let options = StoreOptions { ballast_bytes: 0, ..small() };
@@ -158,7 +137,7 @@ fn without_any_room_what_is_there_is_read() {
     drop(store);
     let rest = disk.create("else").unwrap();
     rest.write_at(&vec![1; disk.free() as usize], 0).unwrap();
-    let before = disk.0.contents();
+    let before = disk.beneath().contents();
     let (store, report) = open();
     assert!(report.no_room && report.corruption.is_none());
     assert!(store.read_only().is_some());
@@ -169,7 +148,7 @@ fn without_any_room_what_is_there_is_read() {
     }
     assert!(matches!(write(&store, 3), Err(StoreError::ReadOnly { .. } | StoreError::NoSpace { .. })));
     drop(store);
-    assert!(disk.0.contents() == before, "it wrote");
+    assert!(disk.beneath().contents() == before, "it wrote");
     disk.remove("else").unwrap();
     let (store, report) = open();
     assert!(!report.no_room && store.read_only().is_none());
