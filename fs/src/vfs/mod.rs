@@ -19,6 +19,7 @@ mod dir;
 mod error;
 mod extents;
 mod node;
+mod policy;
 mod remove;
 mod rename;
 mod sealing;
@@ -159,6 +160,7 @@ pub struct Vfs {
     careful_rounds: AtomicU32,
     /// Inodes whose atime is newer in memory than at rest.
     atimes: Mutex<Vec<Ino>>,
+    policies: policy::Known,
     read_only: AtomicBool,
     /// A [`Synced`].
     synced: AtomicU8,
@@ -183,6 +185,7 @@ impl Vfs {
             nodes: NodeCache::new(options.nodes_max, options.details_max),
             read_only: AtomicBool::new(options.read_only),
             rows,
+            policies: policy::Known::default(),
             chunks,
             hooks: Mutex::new(hooks),
             clock,

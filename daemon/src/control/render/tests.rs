@@ -28,7 +28,7 @@ pub fn sample() -> StatusReport {
         state: DriveState::Mounted,
         state_reason: None,
         safety: Safety::default(),
-        policy: PolicyReport { survive_losses: 2, copies_wanted: 3 },
+        policy: PolicyReport { survive_losses: 2, copies_wanted: 3, survive_losses_most: 2 },
         durability: DurabilityReport {
             proven: Amount { bytes: 5 << 20, files: Some(3) },
             ..Default::default()

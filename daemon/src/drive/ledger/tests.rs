@@ -122,9 +122,9 @@ fn a_damaged_row_is_an_error_and_no_panic() {
 fn a_row_of_a_newer_version_is_refused_by_name() {
     let rows = Arc::new(Memory::default());
     drop(ledger(&rows));
-    let newer = encode(&PieceRow { v: 4, ..PieceRow::new(10, 1) });
+    let newer = encode(&PieceRow { v: 5, ..PieceRow::new(10, 1) });
     rows.commit(vec![([PIECE, &PIECE_A].concat(), Some(newer))]).unwrap();
-    assert!(matches!(Ledger::open(rows), Err(LedgerError::Newer { found: 4, known: 3, .. })));
+    assert!(matches!(Ledger::open(rows), Err(LedgerError::Newer { found: 5, known: 4, .. })));
 }
 
 fn note(number: u32) -> Vec<u8> {
