@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_fs::drive::DriveError;
-use holdfast_fs::policy::ask::From;
+use holdfast_fs::policy::ask::Origin;
 use holdfast_fs::retention::rule::RetentionRule;
 use holdfast_fs::snapshots::SnapshotInfo;
 use holdfast_fs::snapshots::diff::ChangeKind;
@@ -120,10 +120,10 @@ async fn policy(
             let holding = e.drive.policy_of(target.ino)?;
             report.survive_losses = holding.class.losses(drive);
             (report.from, report.folder) = match holding.from {
-                From::Itself => (PolicyFrom::Itself, None),
-                From::Folder(levels) => (PolicyFrom::Folder, Some(levels.to_string())),
-                From::Drive => (PolicyFrom::Drive, None),
-                From::Anywhere => (PolicyFrom::Anywhere, None),
+                Origin::Itself => (PolicyFrom::Itself, None),
+                Origin::Folder(levels) => (PolicyFrom::Folder, Some(levels.to_string())),
+                Origin::Drive => (PolicyFrom::Drive, None),
+                Origin::Anywhere => (PolicyFrom::Anywhere, None),
             };
         }
         report.survive_losses_most = e.drive.highest_class()?.losses(drive);

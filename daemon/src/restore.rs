@@ -35,14 +35,17 @@ use crate::control::ProgressSink;
 use crate::drive::ledger::{
     self, GrantRow, Holder, Imported, PieceId, PieceRow, ProviderRow, ShareRow, StripePiece, StripeRow,
 };
-use crate::home::{Policy, ProviderAddr, Recovered, SURVIVE_LOSSES_MAX};
+use crate::home::{Policy, ProviderAddr, Recovered};
 use crate::records::{HeadValue, head_key, keyring_key};
 use crate::retrieve::NetRetriever;
 
 mod not_found;
+mod policy;
 
 pub use not_found::NotFound;
 use not_found::{Refusal, refusal};
+pub use policy::survive_losses;
+use policy::survived;
 
 /// One peer's answer to one question.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -209,48 +212,6 @@ pub async fn find(root: &RootKey, search: Search<'_>, progress: ProgressSink) ->
     };
     client.shutdown().await;
     Ok(found)
-}
-
-/// The losses that what a head's tail names was made to survive.
-fn survived(body: &HeadBody) -> Option<u8> {
-    let stripes: BTreeSet<PieceId> = body
-        .tail
-        .iter()
-        .map(PlacementEntry::body)
-        .filter(|said| said.action == PlacementAction::Stripe)
-        .map(|said| said.piece)
-        .collect();
-    let copies = body
-        .tail
-        .iter()
-        .map(PlacementEntry::body)
-        .filter(|said| said.action == PlacementAction::Add && !stripes.contains(&said.piece));
-    // Folders may ask something else of pieces than the drive does; where they do, it is said what the drive asks.
-    let classes =
-        body.tail.iter().map(PlacementEntry::body).filter(|said| said.action == PlacementAction::Class);
-    let classes: BTreeMap<PieceId, Option<u8>> = classes
-        .map(|said| (said.piece, ClassNote::decode(&said.receipt).ok().map(|note| note.drive)))
-        .collect();
-    let copies = copies.filter(|said| !classes.contains_key(&said.piece));
-    let widest = copies.map(|said| said.slot).max().and_then(|slot| u8::try_from(slot).ok());
-    widest.max(classes.into_values().flatten().max())
-}
-
-/// The policy that a drive's rows were made under: the widest copies, or the most parity.
-pub fn survive_losses(found: &Imported) -> u8 {
-    let of_row = |row: &PieceRow| match &row.stripe {
-        Some(stripe) => stripe.parity,
-        None => u16::try_from(row.slots.len()).unwrap_or(u16::MAX).saturating_sub(1),
-    };
-    let classed = |id: &PieceId| found.pieces.get(id).is_some_and(|row| row.class.is_some());
-    // Folders may ask something else; where they do, it is said what the drive asks.
-    let plain = |row: &&PieceRow| match &row.stripe {
-        Some(stripe) => !stripe.pieces.iter().any(|piece| classed(&piece.id)),
-        None => row.class.is_none(),
-    };
-    let most = found.pieces.values().filter(plain).map(of_row).max().unwrap_or(0);
-    let most = most.max(found.drive_losses.unwrap_or(0).into());
-    u8::try_from(most).unwrap_or(u8::MAX).min(SURVIVE_LOSSES_MAX)
 }
 
 /// The newest head that anybody known shows.

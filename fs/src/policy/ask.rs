@@ -9,7 +9,7 @@ use crate::vfs::{Caller, FsError, SetMode};
 
 /// Where a policy comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum Origin {
     /// Its own attribute.
     Itself,
     /// The attribute of a folder so many levels above, 1 being the one that holds it.
@@ -26,7 +26,7 @@ pub struct Holding {
     /// What its data has to survive.
     pub class: Class,
     /// Where that comes from.
-    pub from: From,
+    pub from: Origin,
 }
 
 impl Drive {
@@ -39,21 +39,21 @@ impl Drive {
         if policies.of(ino).is_some() {
             return Ok(Holding {
                 class: Class::of(policies.of(ino).unwrap_or_default()),
-                from: From::Itself,
+                from: Origin::Itself,
             });
         }
         if policies.is_empty() {
-            return Ok(Holding { class: Class::DRIVE, from: From::Drive });
+            return Ok(Holding { class: Class::DRIVE, from: Origin::Drive });
         }
         if row.kind != Kind::Dir && (row.nlink != 1 || row.parent == 0) {
-            return Ok(Holding { class: policies.highest(), from: From::Anywhere });
+            return Ok(Holding { class: policies.highest(), from: Origin::Anywhere });
         }
         let mut levels = 0;
         let class = policies.class(ino, |at| {
             levels += 1;
             Ok::<_, DriveError>(live.inode(at)?.map_or(0, |row| row.parent))
         })?;
-        let from = if class == Class::DRIVE { From::Drive } else { From::Folder(levels) };
+        let from = if class == Class::DRIVE { Origin::Drive } else { Origin::Folder(levels) };
         Ok(Holding { class, from })
     }
 
