@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Owns: these rows, for pieces that are here, elsewhere or written by another device. Promises: a class only rises ([`raise`] joins), so that no order of
-//! raises and no crash between two of them leaves a piece less safe than any of them asked; a piece without a row has the drive's policy.
+//! raises and no crash between two of them leaves a piece less safe than any of them asked; a piece without a row has the drive's policy, and one that is raised to it from less has a row.
 
 use std::collections::BTreeMap;
 
@@ -74,9 +74,27 @@ pub(crate) fn raise(
         return Ok(false);
     }
     let mut txn = Txn::new();
-    put(&mut txn, piece, before.join(class));
+    // Also where that is the drive's policy now: of a piece that had less the row says so.
+    txn.put(Table::Jobs, key(piece), encode(before.join(class)));
     store.commit(txn)?;
     Ok(true)
+}
+
+/// What another device packed a piece for, of which this home knows nothing; where it knows something, as [`raise`].
+pub(crate) fn adopt(store: &Store, folder: &Folder, piece: &PieceId, class: Class) -> Result<(), DriveError> {
+    {
+        let _guard = folder.rows_lock();
+        let here =
+            store.get(Table::Piece, piece)?.is_some() || store.get(Table::Jobs, &key(piece))?.is_some();
+        if !here {
+            let mut txn = Txn::new();
+            txn.put(Table::Jobs, key(piece), encode(class));
+            store.commit(txn)?;
+            return Ok(());
+        }
+    }
+    raise(store, folder, piece, class)?;
+    Ok(())
 }
 
 /// All pieces that have a class of their own.

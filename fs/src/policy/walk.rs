@@ -73,7 +73,7 @@ impl Drive {
     /// What another device knew of these pieces.
     pub fn adopt_classes(&self, known: impl Iterator<Item = (PieceId, Class)>) -> Result<(), DriveError> {
         for (piece, class) in known {
-            classes::raise(&self.inner.parts.store, &self.inner.parts.folder, &piece, class)?;
+            classes::adopt(&self.inner.parts.store, &self.inner.parts.folder, &piece, class)?;
         }
         Ok(())
     }
