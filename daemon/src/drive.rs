@@ -238,9 +238,7 @@ impl Engine {
                 match e.ledger.piece(&piece.id) {
                     None => {
                         let class = classes.get(&piece.id).copied().unwrap_or(Class::DRIVE);
-                        let copies = ledger::copies(class, e.policy.copies());
-                        e.ledger.add_piece(piece.id, piece.raw_len, copies)?;
-                        e.raise(piece.id, class)?;
+                        e.add_classed(piece.id, piece.raw_len, class)?;
                         added += 1;
                     }
                     // The owner asks for more than when it was made.

@@ -4,7 +4,7 @@
 //! leads to all the data (the head, its anchors) is as safe as the piece that wants most.
 
 use holdfast_content::class::{Class, ClassNote};
-use holdfast_content::placement::PlacementAction;
+use holdfast_content::placement::{ChainEnd, PlacementAction};
 use holdfast_fs::drive::PieceId;
 
 use super::Engine;
@@ -41,11 +41,20 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn raise(&self, id: PieceId, class: Class) -> anyhow::Result<()> {
-        self.ledger.raise(id, class, self.policy.copies(), |class, chain| {
-            let note = ClassNote { class, drive: self.policy.survive_losses };
-            self.sign_note(PlacementAction::Class, id, &note.encode(), chain)
-        })?;
+    /// A piece that was just finished.
+    pub(super) fn add_classed(&self, id: PieceId, raw_len: u64, class: Class) -> anyhow::Result<()> {
+        let sign = |class, chain: &ChainEnd| self.sign_class(id, class, chain);
+        Ok(self.ledger.add_classed(id, raw_len, class, self.policy.copies(), sign)?)
+    }
+
+    fn raise(&self, id: PieceId, class: Class) -> anyhow::Result<()> {
+        let sign = |class, chain: &ChainEnd| self.sign_class(id, class, chain);
+        self.ledger.raise(id, class, self.policy.copies(), sign)?;
         Ok(())
+    }
+
+    fn sign_class(&self, id: PieceId, class: Class, chain: &ChainEnd) -> Result<(Vec<u8>, ChainEnd), String> {
+        let note = ClassNote { class, drive: self.policy.survive_losses };
+        self.sign_note(PlacementAction::Class, id, &note.encode(), chain)
     }
 }

@@ -11,7 +11,7 @@ use holdfast_content::class::Class;
 use holdfast_content::placement::ChainEnd;
 
 use super::rows::CLASS_VERSION;
-use super::{CHAIN, LOG, Ledger, LedgerError, PieceId, PieceRow, SlotRow, State, encode, key};
+use super::{CHAIN, LOG, Ledger, LedgerError, LogRow, PieceId, PieceRow, SlotRow, State, encode, key};
 
 impl State {
     fn class(&self, id: &PieceId) -> Class {
@@ -37,7 +37,9 @@ impl PieceRow {
     /// The same row of a piece, stripes and public pieces apart, in another class.
     #[must_use]
     pub fn of_class(self, class: Class) -> Self {
-        match class == Class::DRIVE || self.stripe.is_some() || self.public.is_some() {
+        // Once said, it is said of the drive's policy, too: the log has a word of it, which goes with the piece.
+        let unsaid = class == Class::DRIVE && self.class.is_none();
+        match unsaid || self.stripe.is_some() || self.public.is_some() {
             true => self,
             false => Self { v: CLASS_VERSION, class: Some(class.to_byte()), ..self },
         }
@@ -69,6 +71,28 @@ impl Ledger {
         classed.map(|(id, row)| (*id, row.class())).collect()
     }
 
+    /// Takes note of a finished piece of a class; known pieces are left as they are. `entry` signs what the log says of it.
+    pub fn add_classed(
+        &self,
+        id: PieceId,
+        raw_len: u64,
+        class: Class,
+        drive: u16,
+        entry: impl FnOnce(Class, &ChainEnd) -> Result<(Vec<u8>, ChainEnd), String>,
+    ) -> Result<(), LedgerError> {
+        if class == Class::DRIVE {
+            return self.add_piece(id, raw_len, copies(class, drive));
+        }
+        let _w = self.writer.lock();
+        if self.knows(&id) {
+            return Ok(());
+        }
+        let chain = self.state.read().chain;
+        let (bytes, end) = entry(class, &chain).map_err(LedgerError::Entry)?;
+        let row = PieceRow::new(raw_len, copies(class, drive)).of_class(class);
+        self.put_piece(id, row, said(&chain, bytes, &end), Some(end))
+    }
+
     /// The piece is to be as safe as `class` asks, where the drive's policy asks for `drive` copies. `entry` signs what the log says of it. Says whether it
     /// was not before.
     pub fn raise(
@@ -95,9 +119,12 @@ impl Ledger {
         if row.slots.len() < wanted && !(striped && row.slots.is_empty()) {
             row.slots.resize(wanted, SlotRow::default());
         }
-        let extra =
-            vec![(key(LOG, &chain.length.to_be_bytes()), Some(bytes)), (CHAIN.to_vec(), Some(encode(&end)))];
-        self.put_piece(id, row, extra, Some(end))?;
+        self.put_piece(id, row, said(&chain, bytes, &end), Some(end))?;
         Ok(true)
     }
+}
+
+/// An entry of the log, and what the next one follows.
+fn said(chain: &ChainEnd, bytes: Vec<u8>, end: &ChainEnd) -> Vec<LogRow> {
+    vec![(key(LOG, &chain.length.to_be_bytes()), Some(bytes)), (CHAIN.to_vec(), Some(encode(end)))]
 }

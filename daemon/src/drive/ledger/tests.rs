@@ -468,6 +468,31 @@ fn a_piece_wants_as_many_copies_as_its_class_and_a_class_only_rises() {
 }
 
 #[test]
+fn a_piece_may_want_less_than_the_drive_and_come_to_want_as_much() {
+    use holdfast_content::class::Class;
+    let rows = Arc::new(Memory::default());
+    let l = Ledger::open(rows.clone()).unwrap();
+    let add = |id, class| l.add_classed(id, 100, class, 3, |_, chain| link(chain)).unwrap();
+    add(PIECE_A, Class::of(0));
+    add([9; 16], Class::DRIVE);
+    assert_eq!((l.wanted(&PIECE_A, 3), l.piece(&PIECE_A).unwrap().slots.len()), (1, 1));
+    assert_eq!((l.chain().length, l.classes()), (1, vec![(PIECE_A, Class::of(0))]));
+    add(PIECE_A, Class::of(5));
+    assert_eq!(l.class(&PIECE_A), Class::of(0), "what is known is left as it is");
+    assert!(l.raise(PIECE_A, Class::DRIVE, 3, |_, chain| link(chain)).unwrap());
+    assert_eq!((l.class(&PIECE_A), l.wanted(&PIECE_A, 3)), (Class::DRIVE, 3));
+    assert_eq!(l.piece(&PIECE_A).unwrap().slots.len(), 3);
+    assert_eq!(Ledger::open(rows).unwrap().pieces(), l.pieces());
+    let mut said = 0;
+    l.give_up(PIECE_A, |_, _, _, chain| {
+        said += 1;
+        link(chain)
+    })
+    .unwrap();
+    assert_eq!(said, 1, "the log's word of it goes, too");
+}
+
+#[test]
 fn a_stripe_wants_what_the_piece_in_it_that_wants_most_does() {
     use holdfast_content::class::Class;
     let l = striped(&Arc::new(Memory::default()));

@@ -178,6 +178,38 @@ fn whatever_comes_below_a_folder_is_raised() {
 }
 
 #[test]
+fn what_asked_for_less_comes_to_ask_for_as_much_as_the_drive() {
+    let (_, drive) = fresh();
+    let vfs = drive.vfs();
+    let scratch = mkdir(vfs, ROOT_INO, "scratch");
+    set(&drive, scratch, 0);
+    walk(&drive);
+    let ino = file(&drive, scratch, "f", 1);
+    let commit = drive.seal().unwrap().unwrap();
+    let low = drive.classes().unwrap();
+    assert!(pieces(&drive, ino).iter().all(|id| low.get(id) == Some(&Class::of(0))));
+    // On another device that knows of the pieces by the placement log alone, a copy elsewhere asks for more.
+    let retriever = Arc::new(FakeRetriever::new());
+    publish(&drive, &retriever);
+    let restored = attach(&Media::default(), &commit, retriever);
+    restored.adopt_classes(low.clone().into_iter()).unwrap();
+    assert!(pieces(&drive, ino).iter().all(|id| restored.classes().unwrap()[id] == Class::of(0)));
+    walk(&restored);
+    let copy = create(restored.vfs(), ROOT_INO, "copy");
+    restored.vfs().copy_file_range(&Caller::root(), (ino, 0), (copy, 0), 5 * CHUNK).unwrap();
+    restored.seal().unwrap();
+    walk(&restored);
+    let all = restored.classes().unwrap();
+    assert!(pieces(&drive, ino).iter().all(|id| all[id].covers(Class::DRIVE)), "{all:?}");
+    // And here, by a move.
+    vfs.rename((scratch, b"f"), (ROOT_INO, b"f"), RenameMode::Replace).unwrap();
+    walk(&drive);
+    assert!(all_cover(&drive, ino, Class::DRIVE));
+    drive.seal().unwrap();
+    check(&drive);
+}
+
+#[test]
 fn a_file_with_several_names_is_as_safe_as_anything() {
     let (_, drive) = fresh();
     let vfs = drive.vfs();
