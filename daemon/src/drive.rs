@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use holdfast_content::class::Class;
 use holdfast_content::keys::DriveKeys;
 use holdfast_content::placement::{ChainEnd, PlacementAction, PlacementEntry, PlacementFacts, STRIPE_ITSELF};
 use holdfast_fs::drive::Drive;
@@ -25,6 +26,7 @@ use crate::worker::Supervisor;
 
 pub mod anchors;
 pub mod claim;
+pub mod classes;
 pub mod clock;
 pub mod domains;
 pub mod events;
@@ -231,19 +233,22 @@ impl Engine {
     pub async fn adopt_pieces(self: &Arc<Self>) -> anyhow::Result<usize> {
         self.blocking(|e| {
             let mut added = 0;
+            let classes = e.drive.classes()?;
             for piece in e.drive.pieces()? {
                 match e.ledger.piece(&piece.id) {
                     None => {
-                        e.ledger.add_piece(piece.id, piece.raw_len, e.policy.copies())?;
+                        let class = classes.get(&piece.id).copied().unwrap_or(Class::DRIVE);
+                        e.add_classed(piece.id, piece.raw_len, class)?;
                         added += 1;
                     }
                     // The owner asks for more than when it was made.
                     Some(row) if !row.slots.is_empty() => {
-                        e.ledger.want_copies(piece.id, e.policy.copies())?
+                        e.ledger.want_copies(piece.id, e.copies_of(&piece.id))?
                     }
                     Some(_) => {}
                 }
             }
+            e.adopt_classes()?;
             for (id, _) in e.ledger.public_pieces() {
                 e.ledger.want_copies(id, e.policy.copies())?;
             }

@@ -83,6 +83,8 @@ pub struct Behind {
     pub unsafe_bytes: u64,
     /// Losses that everything of the commit survives now.
     pub survives: u8,
+    /// Folders and files whose data may be less safe than they ask.
+    pub walks: u64,
     /// A published head names the commit or a later one, and enough providers keep that head.
     pub published: bool,
     /// What it waits for.
@@ -92,10 +94,17 @@ pub struct Behind {
 impl Engine {
     /// How far commit `sequence` is from being Placed up to the policy.
     pub fn behind(&self, sequence: u64) -> anyhow::Result<Behind> {
-        let wanted = usize::from(self.policy.copies());
+        self.adopt_classes()?;
+        let wanted = self.head_wanted();
         let head_copies = self.ledger.head_copies();
-        let mut b =
-            Behind { pieces: (0, 0), unsafe_bytes: 0, survives: u8::MAX, published: false, note: None };
+        let mut b = Behind {
+            pieces: (0, 0),
+            unsafe_bytes: 0,
+            survives: u8::MAX,
+            walks: self.drive.walks()?,
+            published: false,
+            note: None,
+        };
         for piece in self.all_pieces()? {
             if piece.checkpoint || piece.commit_sequence == 0 || piece.commit_sequence > sequence {
                 continue;
@@ -104,7 +113,7 @@ impl Engine {
             b.pieces.0 += 1;
             b.survives =
                 b.survives.min(u8::try_from(counting.min(head_copies).saturating_sub(1)).unwrap_or(u8::MAX));
-            if counting >= wanted {
+            if counting >= self.wanted(&piece.id) {
                 b.pieces.1 += 1;
             } else {
                 b.unsafe_bytes = b.unsafe_bytes.saturating_add(piece.raw_len);
@@ -224,7 +233,7 @@ impl ControlHandler for Handler {
             report.unsafe_bytes = b.unsafe_bytes;
             report.survives = b.survives;
             report.seconds = started.elapsed().as_secs();
-            if b.published && b.pieces.0 == b.pieces.1 {
+            if b.published && b.pieces.0 == b.pieces.1 && b.walks == 0 {
                 let unsealed =
                     engine.blocking(|e| e.drive.unsealed_files()).await.map_err(ControlError::internal)?;
                 let unsealed = unsealed.map_err(ControlError::internal)?;
@@ -247,7 +256,11 @@ impl ControlHandler for Handler {
                 }
                 continue;
             }
-            let phase = if b.pieces.1 < b.pieces.0 { "placing" } else { "publishing" };
+            let phase = match b.pieces.1 < b.pieces.0 {
+                true => "placing",
+                false if b.walks > 0 => "raising",
+                false => "publishing",
+            };
             progress.send(ProgressLine {
                 phase: phase.into(),
                 done: b.pieces.1,

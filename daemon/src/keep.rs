@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_fs::drive::DriveError;
+use holdfast_fs::policy::ask::Origin;
 use holdfast_fs::retention::rule::RetentionRule;
 use holdfast_fs::snapshots::SnapshotInfo;
 use holdfast_fs::snapshots::diff::ChangeKind;
@@ -10,10 +11,11 @@ use holdfast_fs::vfs::FsError;
 use serde::Serialize;
 
 use crate::control::{
-    ChangeReport, ChangeWord, ControlError, DiffReport, ErrorKind, KeepRequest, PinReport, PinsReport,
-    SnapshotReport, SnapshotsReport,
+    ChangeReport, ChangeWord, ControlError, DiffReport, ErrorKind, KeepRequest, PathPolicyReport, PinReport,
+    PinsReport, PolicyChange, PolicyFrom, SnapshotReport, SnapshotsReport, Target,
 };
 use crate::drive::Engine;
+use crate::home::SURVIVE_LOSSES_MAX;
 use crate::workers::{evict, pin, retain};
 
 /// Lines of one `diff`.
@@ -75,6 +77,7 @@ pub async fn answer(engine: &Arc<Engine>, what: KeepRequest) -> Answer<serde_jso
             let report = retain::prune_now(engine, rule).await.map_err(ControlError::internal)?;
             serde_json::to_value(report).map_err(ControlError::internal)
         }
+        KeepRequest::Policy { target, change } => policy(engine, target, change).await,
         KeepRequest::Diff { from, to } => {
             let latest = match to {
                 Some(_) => None,
@@ -83,6 +86,55 @@ pub async fn answer(engine: &Arc<Engine>, what: KeepRequest) -> Answer<serde_jso
             run(engine, move |e| diff(e, &from, to.as_deref(), latest)).await
         }
     }
+}
+
+async fn policy(
+    engine: &Arc<Engine>,
+    target: Option<Target>,
+    change: Option<PolicyChange>,
+) -> Answer<serde_json::Value> {
+    if let (Some(_), Some(reason)) = (change, engine.read_only()) {
+        return Err(ControlError::new(ErrorKind::ReadOnly, reason));
+    }
+    if matches!(change, Some(PolicyChange::Survive(losses)) if losses > SURVIVE_LOSSES_MAX) {
+        let text = format!("no more than {SURVIVE_LOSSES_MAX} losses");
+        return Err(ControlError::new(ErrorKind::Invalid, text));
+    }
+    let answer = run(engine, move |e| {
+        let drive = e.policy.survive_losses;
+        let mut report = PathPolicyReport {
+            path: target.as_ref().map(|target| target.path.clone()),
+            survive_losses: drive,
+            from: PolicyFrom::Drive,
+            folder: None,
+            drive_survive_losses: drive,
+            survive_losses_most: drive,
+            to_raise: 0,
+        };
+        if let Some(target) = &target {
+            match change {
+                Some(PolicyChange::Survive(losses)) => _ = e.drive.set_policy(target.ino, Some(losses))?,
+                Some(PolicyChange::Inherit) => _ = e.drive.set_policy(target.ino, None)?,
+                None => {}
+            }
+            let holding = e.drive.policy_of(target.ino)?;
+            report.survive_losses = holding.class.losses(drive);
+            (report.from, report.folder) = match holding.from {
+                Origin::Itself => (PolicyFrom::Itself, None),
+                Origin::Folder(levels) => (PolicyFrom::Folder, Some(levels.to_string())),
+                Origin::Drive => (PolicyFrom::Drive, None),
+                Origin::Anywhere => (PolicyFrom::Anywhere, None),
+            };
+        }
+        report.survive_losses_most = e.drive.highest_class()?.losses(drive);
+        report.to_raise = e.drive.walks()?;
+        Ok(report)
+    });
+    let answer = answer.await?;
+    if change.is_some() {
+        engine.supervisor.poke_all();
+    }
+    Ok(answer)
 }
 
 /// Everything up to now becomes a commit, if anything changed; the newest one's sequence.

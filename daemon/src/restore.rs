@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use futures::StreamExt;
 use holdfast_content::block::Block;
+use holdfast_content::class::{Class, ClassNote};
 use holdfast_content::head::HeadBody;
 use holdfast_content::keys::{DriveKeys, DriveName, Keyring, RootKey, TreeDomain};
 use holdfast_content::placement::{Log, PlacementAction, PlacementEntry, PlacementTree};
@@ -32,16 +33,19 @@ use serde_bytes::ByteBuf;
 
 use crate::control::ProgressSink;
 use crate::drive::ledger::{
-    GrantRow, Holder, Imported, PieceId, PieceRow, ProviderRow, ShareRow, StripePiece, StripeRow,
+    self, GrantRow, Holder, Imported, PieceId, PieceRow, ProviderRow, ShareRow, StripePiece, StripeRow,
 };
-use crate::home::{Policy, ProviderAddr, Recovered, SURVIVE_LOSSES_MAX};
+use crate::home::{Policy, ProviderAddr, Recovered};
 use crate::records::{HeadValue, head_key, keyring_key};
 use crate::retrieve::NetRetriever;
 
 mod not_found;
+mod policy;
 
 pub use not_found::NotFound;
 use not_found::{Refusal, refusal};
+pub use policy::survive_losses;
+use policy::survived;
 
 /// One peer's answer to one question.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -208,33 +212,6 @@ pub async fn find(root: &RootKey, search: Search<'_>, progress: ProgressSink) ->
     };
     client.shutdown().await;
     Ok(found)
-}
-
-/// The losses that what a head's tail names was made to survive.
-fn survived(body: &HeadBody) -> Option<u8> {
-    let stripes: BTreeSet<PieceId> = body
-        .tail
-        .iter()
-        .map(PlacementEntry::body)
-        .filter(|said| said.action == PlacementAction::Stripe)
-        .map(|said| said.piece)
-        .collect();
-    let copies = body
-        .tail
-        .iter()
-        .map(PlacementEntry::body)
-        .filter(|said| said.action == PlacementAction::Add && !stripes.contains(&said.piece));
-    copies.map(|said| said.slot).max().and_then(|slot| u8::try_from(slot).ok())
-}
-
-/// The policy that a drive's rows were made under: the widest copies, or the most parity.
-pub fn survive_losses(found: &Imported) -> u8 {
-    let of_row = |row: &PieceRow| match &row.stripe {
-        Some(stripe) => stripe.parity,
-        None => u16::try_from(row.slots.len()).unwrap_or(u16::MAX).saturating_sub(1),
-    };
-    let most = found.pieces.values().map(of_row).max().unwrap_or(0);
-    u8::try_from(most).unwrap_or(u8::MAX).min(SURVIVE_LOSSES_MAX)
 }
 
 /// The newest head that anybody known shows.
@@ -496,6 +473,18 @@ fn import(mut log: Log, body: &HeadBody, owner: [u8; 32], now: u64, copies: u16)
     for entry in log.watches() {
         found.grants.insert(entry.body().piece, GrantRow::new(entry.body().receipt.to_vec()));
     }
+    let mut classes: BTreeMap<PieceId, Class> = BTreeMap::new();
+    let mut newest_class = 0;
+    for entry in log.classes() {
+        let said = entry.body();
+        let note = ClassNote::decode(&said.receipt).context("the class of a piece")?;
+        classes.insert(said.piece, note.class);
+        if said.number >= newest_class {
+            newest_class = said.number;
+            found.drive_losses = Some(note.drive);
+        }
+    }
+    let class_of = |piece: &PieceId| classes.get(piece).copied().unwrap_or(Class::DRIVE);
     // A slot that moved has an entry for each holder that it had: the newest one is in force.
     let mut newest: BTreeMap<(PieceId, u16), &PlacementEntry> = BTreeMap::new();
     for (_, entry) in log.placed() {
@@ -510,7 +499,9 @@ fn import(mut log: Log, body: &HeadBody, owner: [u8; 32], now: u64, copies: u16)
     }
     for ((piece, slot), entry) in newest {
         let said = entry.body();
-        let row = found.pieces.entry(piece).or_insert_with(|| PieceRow::new(said.raw_len, copies));
+        let class = class_of(&piece);
+        let new = || PieceRow::new(said.raw_len, ledger::copies(class, copies)).of_class(class);
+        let row = found.pieces.entry(piece).or_insert_with(new);
         while row.stripe.is_none() && row.slots.len() <= usize::from(slot) {
             row.slots.push(Default::default());
         }
@@ -523,7 +514,8 @@ fn import(mut log: Log, body: &HeadBody, owner: [u8; 32], now: u64, copies: u16)
     let striped: Vec<StripePiece> =
         found.pieces.values().filter_map(|row| row.stripe.as_ref()).flat_map(|s| s.pieces.clone()).collect();
     for piece in striped {
-        found.pieces.entry(piece.id).or_insert_with(|| PieceRow::new(piece.len, 0));
+        let new = || PieceRow::new(piece.len, 0).of_class(class_of(&piece.id));
+        found.pieces.entry(piece.id).or_insert_with(new);
     }
     for p in &body.providers {
         let tagged = Tags::from_map(&p.tags);

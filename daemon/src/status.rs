@@ -1,13 +1,13 @@
 //! What `holdfast status` says: gathered from the ledger, the drive and the workers; never waits for the network.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use holdfast_fs::drive::types::{DriveUsage, PieceInfo};
 
 use crate::control::{
-    Amount, AuditsReport, CommitReport, CommitsReport, DriveState, DurabilityReport, PiecesReport,
-    PolicyReport, ProviderReport, ProviderState as Shown, RedundancyReport, STATUS_SCHEMA, Safety,
-    StatusReport, StorageReport,
+    Amount, AuditsReport, ClassReport, CommitReport, CommitsReport, DriveState, DurabilityReport,
+    PiecesReport, PolicyReport, ProviderReport, ProviderState as Shown, RedundancyReport, STATUS_SCHEMA,
+    Safety, StatusReport, StorageReport,
 };
 use crate::drive::Engine;
 use crate::drive::ledger::{Form, Ledger, Peer, PieceId, PieceRow, ProviderRow, ProviderState, Seconds};
@@ -66,6 +66,8 @@ pub struct Totals {
     pub oldest_unsafe: Option<Seconds>,
     /// Fewest losses that a piece survives of those that are below the policy.
     pub at_risk_survives: Option<usize>,
+    /// The same by how many losses pieces have to survive.
+    pub classes: BTreeMap<u8, ClassReport>,
 }
 
 fn add(amount: &mut Amount, bytes: u64) {
@@ -76,12 +78,12 @@ fn add(amount: &mut Amount, bytes: u64) {
 pub fn totals(engine: &Engine, pieces: &[PieceInfo], usage: &DriveUsage) -> Totals {
     let ledger = &engine.ledger;
     let published = engine.head.published_sequence().unwrap_or(0);
-    let wanted = usize::from(engine.policy.copies());
     let proven_since = engine.now().saturating_sub(engine.audit_interval().saturating_mul(2));
     let head_copies = ledger.head_copies();
     let mut t = Totals::default();
     t.durability.staged.bytes = usage.staged_bytes;
     for piece in pieces {
+        let wanted = engine.wanted(&piece.id);
         let (counting, proven_at) = ledger.counting(&piece.id);
         let counting = counting.min(head_copies);
         let reached = piece.checkpoint || (piece.commit_sequence != 0 && piece.commit_sequence <= published);
@@ -98,8 +100,19 @@ pub fn totals(engine: &Engine, pieces: &[PieceInfo], usage: &DriveUsage) -> Tota
             let survives = counting.saturating_sub(1);
             t.at_risk_survives = Some(t.at_risk_survives.map_or(survives, |s| s.min(survives)));
         }
-        count(&mut t.pieces, ledger, piece, wanted);
         let short = matches!(at, Standing::Packed | Standing::Below);
+        let losses = u8::try_from(wanted.saturating_sub(1)).unwrap_or(u8::MAX);
+        let class = t.classes.entry(losses).or_default();
+        class.survive_losses = losses;
+        class.pieces += 1;
+        class.bytes = class.bytes.saturating_add(piece.raw_len);
+        class.full += u64::from(ledger.live_copies(&piece.id) >= wanted);
+        class.at_risk_bytes = class.at_risk_bytes.saturating_add(if short { piece.raw_len } else { 0 });
+        if reached {
+            let survives = counting.saturating_sub(1) as u64;
+            class.survives = Some(class.survives.map_or(survives, |s| s.min(survives)));
+        }
+        count(&mut t.pieces, ledger, piece, wanted);
         if short && reached && !piece.local && ledger.live_copies(&piece.id) >= wanted {
             t.pieces.unasked_bytes = t.pieces.unasked_bytes.saturating_add(piece.raw_len);
         }
@@ -126,13 +139,19 @@ fn count(report: &mut PiecesReport, ledger: &Ledger, piece: &PieceInfo, wanted: 
 }
 
 /// What the pieces' safety costs and lacks. `totals` has what is at risk.
-fn redundancy(engine: &Engine, totals: &Totals) -> RedundancyReport {
-    let (ledger, wanted) = (&engine.ledger, usize::from(engine.policy.copies()));
+fn redundancy(engine: &Engine, totals: &Totals) -> anyhow::Result<RedundancyReport> {
+    let ledger = &engine.ledger;
+    let mut classes = totals.classes.clone();
     let mut report = RedundancyReport::default();
     for (id, row) in ledger.pieces() {
         let kept = row.holders().filter(|(_, h)| h.failed.is_none());
         let stored: u64 = kept.map(|(slot, _)| row.slot_len(slot)).sum();
         report.stored_bytes = report.stored_bytes.saturating_add(stored);
+        let wanted = engine.wanted(&id);
+        let losses = u8::try_from(wanted.saturating_sub(1)).unwrap_or(u8::MAX);
+        if let Some(class) = classes.get_mut(&losses).filter(|_| row.public.is_none()) {
+            class.stored_bytes = class.stored_bytes.saturating_add(stored);
+        }
         let live = ledger.live_copies(&id);
         if let Some(stripe) = &row.stripe {
             report.stripes += 1;
@@ -147,8 +166,15 @@ fn redundancy(engine: &Engine, totals: &Totals) -> RedundancyReport {
         }
     }
     let bytes = totals.pieces.bytes;
-    report.expansion = (bytes > 0 && report.stored_bytes > 0)
-        .then(|| (report.stored_bytes as f64 / bytes as f64 * 100.0).round() / 100.0);
+    report.expansion = expansion(report.stored_bytes, bytes);
+    if classes.len() > 1 {
+        let with_expansion = |class: ClassReport| ClassReport {
+            expansion: expansion(class.stored_bytes, class.bytes),
+            ..class
+        };
+        report.classes = classes.into_values().map(with_expansion).collect();
+    }
+    report.to_raise = engine.drive.walks()?;
     report.at_risk_bytes = totals.durability.packed.bytes + totals.durability.placed_below_policy.bytes;
     report.at_risk_survives = totals.at_risk_survives.map(|n| n as u64);
     let rate = engine.sending.bytes_per_second();
@@ -159,7 +185,12 @@ fn redundancy(engine: &Engine, totals: &Totals) -> RedundancyReport {
     if stuck.slots > 0 {
         report.stuck_reasons = stuck.words();
     }
-    report
+    Ok(report)
+}
+
+/// Bytes with providers for each byte of data, to two digits.
+fn expansion(stored: u64, bytes: u64) -> Option<f64> {
+    (bytes > 0 && stored > 0).then(|| (stored as f64 / bytes as f64 * 100.0).round() / 100.0)
 }
 
 fn audits(engine: &Engine) -> AuditsReport {
@@ -240,7 +271,7 @@ pub fn gather(engine: &Engine) -> anyhow::Result<StatusReport> {
     let pieces = engine.all_pieces()?;
     let dirty = engine.drive.dirty()?;
     let totals = totals(engine, &pieces, &usage);
-    let redundancy = redundancy(engine, &totals);
+    let redundancy = redundancy(engine, &totals)?;
     let mut durability = totals.durability;
     let now = engine.now();
     let dirty_age = dirty.oldest_change_age.map(|a| a.as_secs());
@@ -268,6 +299,7 @@ pub fn gather(engine: &Engine) -> anyhow::Result<StatusReport> {
         policy: PolicyReport {
             survive_losses: engine.policy.survive_losses,
             copies_wanted: u8::try_from(engine.policy.copies()).unwrap_or(u8::MAX),
+            survive_losses_most: engine.highest_losses(),
         },
         durability,
         commits,
@@ -305,7 +337,11 @@ pub fn unreadable(engine: &Engine, reason: String) -> StatusReport {
         state: DriveState::ReadOnly,
         state_reason: Some(reason),
         safety: Safety::default(),
-        policy: PolicyReport { survive_losses: engine.policy.survive_losses, copies_wanted: 0 },
+        policy: PolicyReport {
+            survive_losses: engine.policy.survive_losses,
+            copies_wanted: 0,
+            survive_losses_most: engine.highest_losses(),
+        },
         durability: DurabilityReport::default(),
         commits: CommitsReport::default(),
         pieces: PiecesReport::default(),

@@ -7,6 +7,7 @@
 //!                        ▲                                               pin: brings back what shall stay
 //!                        └──────stripe rows── stripe: makes stripes of copies    public: drops what is public and placed
 //!
+//! policy: raises what folders ask more of than it was packed for
 //! share: renews what private links lead to
 //! watch: takes over what watchers placed while this machine was off, before anything is placed anew; leaves them what they need
 //! ```
@@ -17,6 +18,7 @@ pub mod audit;
 pub mod evict;
 pub mod pin;
 pub mod place;
+pub mod policy;
 pub mod public;
 pub mod publish;
 pub mod repair;

@@ -3,6 +3,7 @@
 
 use crate::fuse::MountOptions;
 use crate::pieces::rows::{BlockRow, DagRow, DedupRow, PieceRow};
+use crate::policy::walk;
 use crate::retention::Condemned;
 use crate::rows::keys::{decode_inode, decode_pair};
 use crate::rows::{ChunkRow, EntryRow, ExtentRow, InodeRow, OrphanRow, XattrRow};
@@ -26,6 +27,10 @@ pub const DECODERS: &[(&str, fn(&[u8]))] = &[
     ("rows-condemned", |bytes| {
         same(bytes, Condemned::decode([0; 16], bytes).ok_or(()).map(|row| row.encode()))
     }),
+    ("rows-class", |bytes| {
+        same(bytes, crate::pieces::classes::decode(bytes).map(crate::pieces::classes::encode))
+    }),
+    ("rows-walk", |bytes| same(bytes, walk::decode(bytes).map(walk::encode))),
     ("vfs-acl", |bytes| same(bytes, Acl::decode(bytes).ok_or(()).map(|acl| acl.encode()))),
     ("fuse-options", options),
 ];

@@ -20,6 +20,7 @@ mod lasting;
 mod machine;
 mod moving;
 mod nat;
+mod policy;
 mod providers;
 mod proving;
 mod public;
@@ -141,6 +142,7 @@ const TESTS: &[Test] = &[
     waiting(test("copies_become_stripes_and_are_repaired", FUSE, 600, stripes::become_cheaper)),
     waiting(test("deals_are_renewed_in_time", CLOCK, 400, lasting::deals_are_renewed)),
     waiting(test("a_spoiled_piece_is_healed_and_never_coded", FUSE, 400, lasting::a_spoiled_piece_is_healed)),
+    waiting(test("a_folder_survives_more_than_its_drive", FUSE, 600, policy::folder_survives_more)),
     waiting(test("a_stripe_without_providers_becomes_copies_again", FUSE, 400, stripes::become_copies_again)),
     waiting(test("watchers_repair_while_the_owner_is_away", FUSE, 400, watch::owner_is_away)),
     waiting(test("a_capability_that_was_taken_back_does_nothing", FUSE, 200, watch::taken_back)),

@@ -81,7 +81,7 @@ fn really(row: &PieceRow, providers: &[Provider]) -> Vec<(Domain, u16)> {
 }
 
 /// Losses of a domain that take a piece: 0, it is lost; one more than it survives.
-fn losses(engine: &Engine, id: &PieceId, providers: &[Provider]) -> usize {
+pub fn losses(engine: &Engine, id: &PieceId, providers: &[Provider]) -> usize {
     let Some(row) = engine.ledger.piece(id) else { return 0 };
     let copies: BTreeSet<Domain> = really(&row, providers).into_iter().map(|(domain, _)| domain).collect();
     let striped = engine.ledger.stripe_of(id).map_or(0, |(_, stripe, own)| {
@@ -106,7 +106,7 @@ impl Checker {
         for piece in &pieces {
             let reached = piece.commit_sequence != 0 && piece.commit_sequence <= published;
             let (counting, _) = engine.ledger.counting(&piece.id);
-            if reached && counting.min(engine.ledger.head_copies()) >= wanted {
+            if reached && counting.min(engine.ledger.head_copies()) >= engine.wanted(&piece.id) {
                 self.acknowledged.insert(piece.id);
             }
         }
@@ -123,7 +123,7 @@ impl Checker {
         let mut whole = true;
         for id in &self.acknowledged {
             let losses = losses(engine, id, providers);
-            whole &= losses >= wanted;
+            whole &= losses >= engine.wanted(id);
             if losses == 0 {
                 return Err(format!("piece {} was Placed, and is lost (hurt: {:?})", hex(id), self.hurt));
             }
@@ -186,7 +186,6 @@ impl Checker {
 
     /// Why not everything is as it should be at last; nothing if it is.
     pub fn unrest(&self, world: &World, engine: &Engine) -> Option<String> {
-        let wanted = usize::from(engine.policy.copies());
         if let Some(why) = engine.overtaken().or_else(|| engine.read_only()) {
             return Some(format!("the drive is read-only: {why}"));
         }
@@ -195,7 +194,13 @@ impl Checker {
             Ok(_) => {}
             Err(error) => return Some(error.to_string()),
         }
-        if engine.ledger.head_copies() < wanted {
+        match engine.drive.walks() {
+            Ok(0) => {}
+            left => {
+                return Some(format!("folders and files that are less safe than asked, perhaps: {left:?}"));
+            }
+        }
+        if engine.ledger.head_copies() < engine.head_wanted() {
             return Some(format!("{HEAD_UNKEPT} {} providers", engine.ledger.head_copies()));
         }
         let latest = engine.drive.latest_commit().ok().flatten().map_or(0, |commit| commit.sequence);
@@ -205,6 +210,7 @@ impl Checker {
         let state = world.state.lock();
         let mut known = BTreeSet::new();
         for (id, row) in engine.ledger.pieces() {
+            let wanted = engine.wanted(&id);
             let slots = row.slots.iter().enumerate();
             for (n, slot) in slots {
                 known.extend(slot.holder.iter().filter_map(|h| deal_of(&h.deal)));

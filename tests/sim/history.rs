@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
+use holdfast::drive::Engine;
 use holdfast::drive::ledger::ProviderState;
 use holdfast::drive::policy::Policy;
+use holdfast_fs::drive::Drive;
+use holdfast_fs::policy::ask::Origin;
 use holdfast_fs::retention::rule::RetentionRule;
 use holdfast_fs::rows::ROOT_INO;
-use holdfast_fs::vfs::{Caller, NewNode, WriteMode};
+use holdfast_fs::vfs::{Caller, FsError, NewNode, RenameMode, WriteMode};
 use holdfast_net::tags::Tags;
 
-use crate::checker::{Checker, Domain, HEAD_UNKEPT, domain};
+use crate::checker::{Checker, Domain, HEAD_UNKEPT, domain, losses};
 use crate::faults::Until;
 use crate::machine::{self, Dice};
 use crate::owner::{ADDRESS, Daemon, Home};
@@ -28,6 +31,26 @@ const REST_SECONDS_MAX: u64 = 4 * 3600;
 const OWNER_LOOKS_SECONDS: u64 = 1800;
 /// Files at once; older ones are written over or removed.
 const FILES_MAX: u64 = 12;
+
+/// Before the names of files in the folder.
+const IN_FOLDER: &str = "safe/";
+
+/// The folder, made where there is none (or a crash took it): it has to survive so many losses.
+fn folder(drive: &Drive, losses: u8) -> Result<u64> {
+    let vfs = drive.vfs();
+    let ino = match vfs.lookup(ROOT_INO, b"safe") {
+        Ok(attr) => attr.ino,
+        Err(FsError::NotFound) => {
+            let made = vfs.create(&Caller::root(), ROOT_INO, b"safe", &NewNode::dir(0o755, 0));
+            made.map_err(|e| anyhow!("the folder: {e}"))?.ino
+        }
+        Err(error) => bail!("the folder: {error}"),
+    };
+    if drive.policy_of(ino)?.from != Origin::Itself {
+        drive.set_policy(ino, Some(losses))?;
+    }
+    Ok(ino)
+}
 
 /// What came out.
 pub struct Told {
@@ -61,6 +84,8 @@ pub struct History {
     written: u64,
     /// Large files, which become stripes.
     large: bool,
+    /// There is a folder that has to survive so many losses, more than the drive.
+    folder: Option<u8>,
     pub faults: usize,
 }
 
@@ -106,6 +131,7 @@ impl History {
             retention: RetentionRule { all_hours: 0, hourly: 1, daily: 0, weekly: 0 },
             ..Policy::default()
         };
+        let folder = (!large && seed % 3 == 1).then_some(survive_losses + 1);
         let mut home = Home::new(seed, world.clone(), policy)?;
         if large {
             home.chunk_log2 = 18;
@@ -123,6 +149,7 @@ impl History {
             files: BTreeMap::new(),
             written: 0,
             large,
+            folder,
             faults: 0,
         };
         history.people()?;
@@ -130,9 +157,14 @@ impl History {
         Ok(history)
     }
 
+    /// Copies of what has to survive most.
+    fn most_copies(&self) -> usize {
+        usize::from(self.home.policy.survive_losses.max(self.folder.unwrap_or(0))) + 1
+    }
+
     /// The providers of the beginning: some of them belong together, some say so, some lie.
     fn people(&mut self) -> Result<()> {
-        let alone = u64::from(self.home.policy.copies()) + 2 + self.dice.below(3);
+        let alone = self.most_copies() as u64 + 2 + self.dice.below(3);
         for _ in 0..alone {
             self.join(None, None)?;
         }
@@ -248,8 +280,20 @@ impl History {
         self.written += 1;
         let name = format!("file {}", self.dice.below(if self.large { 4 } else { FILES_MAX }));
         let caller = Caller::root();
-        if self.files.remove(&name).is_some() {
-            vfs.unlink(ROOT_INO, name.as_bytes()).map_err(|e| anyhow!("unlink: {e}"))?;
+        let mut dir = ROOT_INO;
+        let mut key = name.clone();
+        if let Some(losses) = self.folder {
+            let folder = folder(&daemon.engine.drive, losses)?;
+            let other = format!("{IN_FOLDER}{name}");
+            if self.dice.once_in(4) && self.files.contains_key(&name) != self.files.contains_key(&other) {
+                return self.move_over(folder, &name);
+            }
+            if self.dice.once_in(2) {
+                (dir, key) = (folder, other);
+            }
+        }
+        if self.files.remove(&key).is_some() {
+            vfs.unlink(dir, name.as_bytes()).map_err(|e| anyhow!("unlink: {e}"))?;
             if self.dice.once_in(3) {
                 return Ok(());
             }
@@ -261,7 +305,7 @@ impl History {
         let mut content = vec![0; usize::try_from(len)?];
         Dice::new(self.seed, &format!("content {}", self.written)).bytes(&mut content);
         let attr = vfs
-            .create(&caller, ROOT_INO, name.as_bytes(), &NewNode::file(0o644, 0))
+            .create(&caller, dir, name.as_bytes(), &NewNode::file(0o644, 0))
             .map_err(|e| anyhow!("create: {e}"))?;
         let wrote =
             vfs.write(attr.ino, 0, &content, WriteMode::default()).map_err(|e| anyhow!("write: {e}"))?;
@@ -270,7 +314,25 @@ impl History {
         }
         // As a program that calls fsync: what it was told is safe survives the machine.
         daemon.engine.drive.sync_all().map_err(|e| anyhow!("sync: {e}"))?;
-        self.files.insert(name, content);
+        self.files.insert(key, content);
+        Ok(())
+    }
+
+    /// A file goes into the folder, or out of it.
+    fn move_over(&mut self, folder: u64, name: &str) -> Result<()> {
+        let Some(daemon) = &self.daemon else { return Ok(()) };
+        let inside = format!("{IN_FOLDER}{name}");
+        let (from, to) = match self.files.contains_key(name) {
+            true => ((ROOT_INO, name.to_owned()), (folder, inside)),
+            false => ((folder, inside), (ROOT_INO, name.to_owned())),
+        };
+        let drive = &daemon.engine.drive;
+        let ends = ((from.0, name.as_bytes()), (to.0, name.as_bytes()));
+        drive.vfs().rename(ends.0, ends.1, RenameMode::Replace).map_err(|e| anyhow!("rename: {e}"))?;
+        drive.sync_all().map_err(|e| anyhow!("sync: {e}"))?;
+        if let Some(content) = self.files.remove(&from.1) {
+            self.files.insert(to.1, content);
+        }
         Ok(())
     }
 
@@ -330,9 +392,21 @@ impl History {
 
     /// Sees to it that there are as many as the policy needs, and one more.
     pub fn enough(&mut self) -> Result<()> {
-        let need = usize::from(self.home.policy.copies()) + if self.large { 4 } else { 2 };
+        let need = self.most_copies() + if self.large { 4 } else { 2 };
         while self.honest().len() < need {
             self.join(None, None)?;
+        }
+        Ok(())
+    }
+
+    /// By truth, and not by what the product believes of it.
+    fn survives(&self, engine: &Engine, ino: u64, wanted: usize) -> Result<()> {
+        let state = self.world.state.lock();
+        for id in engine.drive.holding(ino)?.pieces.into_keys() {
+            let real = losses(engine, &id, &state.providers);
+            if real < wanted {
+                bail!("its folder asks for {wanted} losses, and {real} take it");
+            }
         }
         Ok(())
     }
@@ -342,7 +416,11 @@ impl History {
         let Some(daemon) = &self.daemon else { bail!("no daemon to read with") };
         let vfs = daemon.engine.drive.vfs();
         for (name, content) in &self.files {
-            let attr = vfs.lookup(ROOT_INO, name.as_bytes()).map_err(|e| anyhow!("{name}: {e}"))?;
+            let attr = vfs.resolve(format!("/{name}").as_bytes()).map_err(|e| anyhow!("{name}: {e}"))?;
+            if let Some(losses) = self.folder.filter(|_| name.starts_with(IN_FOLDER)) {
+                self.survives(&daemon.engine, attr.ino, usize::from(losses) + 1)
+                    .map_err(|e| anyhow!("{name}: {e}"))?;
+            }
             let mut read = vec![0; content.len() + 1];
             let mut at = 0;
             while at < content.len() {

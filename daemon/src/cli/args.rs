@@ -67,6 +67,8 @@ pub enum Command {
     Pin(PinArgs),
     /// Keep it no longer
     Unpin(UnpinArgs),
+    /// Show how many losses a file's or folder's data survives, and who says so; set it for a folder
+    Policy(PolicyArgs),
     /// Make a snapshot now, and give it a name
     Snapshot(SnapshotArgs),
     /// List the snapshots; each is a folder in .snapshots
@@ -223,6 +225,18 @@ pub struct EvictArgs {
 pub struct PinArgs {
     /// A file or folder on the mounted drive
     pub path: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    /// A file or folder on the mounted drive; without one: the drive
+    pub path: Option<PathBuf>,
+    /// Have it, and all that is below, survive the loss of any N providers (the extended attribute user.holdfast.survive)
+    #[arg(long, value_name = "N", conflicts_with = "inherit", value_parser = clap::value_parser!(u8).range(0..=9))]
+    pub survive: Option<u8>,
+    /// Leave it to the folder above again
+    #[arg(long)]
+    pub inherit: bool,
 }
 
 #[derive(Debug, Args)]

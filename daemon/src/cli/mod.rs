@@ -15,6 +15,7 @@ mod log;
 mod mount;
 mod passphrase;
 mod plain;
+mod policy;
 mod proofs;
 mod prove;
 mod provide;
@@ -54,6 +55,7 @@ pub fn main() -> i32 {
         Command::Evict(args) => keep::evict(&cli, args),
         Command::Pin(args) => keep::pin(&cli, args),
         Command::Unpin(args) => keep::unpin(&cli, args),
+        Command::Policy(args) => policy::run(&cli, args),
         Command::Snapshot(args) => keep::snapshot(&cli, args),
         Command::Snapshots => keep::snapshots(&cli),
         Command::Prune(args) => keep::prune(&cli, args),

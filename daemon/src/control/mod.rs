@@ -16,6 +16,7 @@
 
 mod client;
 mod keep;
+mod policy;
 mod protocol;
 mod provider;
 mod public;
@@ -28,6 +29,7 @@ mod watch;
 
 pub use client::{Client, ClientError, STATUS_SECONDS_MAX};
 pub use keep::*;
+pub use policy::*;
 pub use protocol::{
     ControlError, ErrorKind, KeepRequest, ProgressLine, Request, Response, RuleChange, Target,
 };

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{PublicRequest, ShareRequest, WatchRequest};
+use super::{PolicyChange, PublicRequest, ShareRequest, WatchRequest};
 use crate::home::ProviderAddr;
 
 /// A request line is at most this long.
@@ -103,6 +103,9 @@ pub enum KeepRequest {
     Snapshots {},
     /// Drops the snapshots that the rule does not keep, now; what is given here stands in for the configured rule. Answer: `PruneReport`.
     Prune { rule: RuleChange },
+    /// What holds for a file or folder, or (without one) for the drive; with `change` it is set before. Answer: `PathPolicyReport`, in which `folder` is how
+    /// many levels above the one that says so is.
+    Policy { target: Option<Target>, change: Option<PolicyChange> },
     /// From one snapshot to another, or to now. Answer: `DiffReport`.
     Diff { from: String, to: Option<String> },
 }

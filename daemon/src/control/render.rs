@@ -11,6 +11,21 @@ const EVENTS_SHOWN: usize = 8;
 const HEAD_SECONDS: u64 = 60;
 
 impl StatusReport {
+    /// The losses that all that is safe survives, in words.
+    fn losses(&self) -> String {
+        let classes = &self.redundancy.classes;
+        let least =
+            classes.iter().map(|class| class.survive_losses).min().unwrap_or(self.policy.survive_losses);
+        let most = classes.iter().map(|class| class.survive_losses).max().unwrap_or(least);
+        match least == most {
+            true => count(u64::from(least), "provider"),
+            false => format!(
+                "{} (some of it, as its folder's policy asks, of {most})",
+                count(u64::from(least), "provider")
+            ),
+        }
+    }
+
     /// Fills `safety` from the other fields; the one place where the verdict is made.
     pub fn judge(&mut self) {
         let unsafe_bytes = self.durability.unsafe_bytes();
@@ -19,7 +34,8 @@ impl StatusReport {
         let unpublished = self.durability.oldest_unsafe_seconds.is_some()
             || sequence(&self.commits.latest) > sequence(&self.commits.published);
         let reachable = self.providers.iter().filter(|p| p.state == ProviderState::Ok && p.connected).count();
-        let wanted = usize::from(self.policy.copies_wanted);
+        let most = self.policy.survive_losses_most.max(self.policy.survive_losses);
+        let wanted = usize::from(most) + 1;
         let failing = self.workers.iter().find(|w| w.errors_in_a_row >= 3 || w.state == State::Crashed);
         let (level, summary, advice);
         if self.policy.copies_wanted == 0 {
@@ -50,14 +66,18 @@ impl StatusReport {
                  `holdfast verify --deep`."
                     .to_owned(),
             );
-        } else if unsafe_bytes == 0 && !unpublished && self.pieces.degraded == 0 {
+        } else if unsafe_bytes == 0
+            && !unpublished
+            && self.pieces.degraded == 0
+            && self.redundancy.to_raise == 0
+        {
             level = SafetyLevel::Safe;
             summary = match self.durability.safe_bytes() {
                 0 => "Nothing has been written yet.".to_owned(),
                 bytes => format!(
                     "Safe: all {} would survive the loss of this machine and of any {}.",
                     size(bytes),
-                    count(u64::from(self.policy.survive_losses), "provider")
+                    self.losses()
                 ),
             };
             advice = None;
@@ -76,6 +96,8 @@ impl StatusReport {
                 )
             } else if self.pieces.degraded > 0 {
                 format!("{} have fewer copies than wanted", count(self.pieces.degraded, "piece"))
+            } else if self.redundancy.to_raise > 0 {
+                "Data below folders with a policy of their own is being looked at: some of it may be less safe than they ask".to_owned()
             } else {
                 "The newest changes are not published yet".to_owned()
             };
@@ -213,7 +235,7 @@ impl StatusReport {
 
     fn ladder(&self, out: &mut String) {
         let d = &self.durability;
-        let k = self.policy.survive_losses;
+        let losses = self.losses();
         line(out, format_args!("\nwhere the data stands"));
         let mut rung = |name: &str, amount: &Amount, meaning: &str| {
             if amount.bytes > 0 || amount.files.unwrap_or(0) > 0 {
@@ -225,12 +247,8 @@ impl StatusReport {
         rung("Sealed", &d.sealed, "encrypted blocks, on this disk only");
         rung("Packed", &d.packed, "in pieces, on this disk only");
         rung("Placed", &d.placed_below_policy, "with providers, but with fewer copies than the policy wants");
-        rung("Placed", &d.placed, &format!("survives the loss of any {}", count(u64::from(k), "provider")));
-        rung(
-            "Proven",
-            &d.proven,
-            &format!("the same, and every holder passed its last audit (survives {k} losses)"),
-        );
+        rung("Placed", &d.placed, &format!("survives the loss of any {losses}"));
+        rung("Proven", &d.proven, "the same, and every holder passed its last audit");
         if let Some(seconds) = d.oldest_unsafe_seconds {
             line(out, format_args!("  the oldest change that is not safe yet was made {} ago", age(seconds)));
         }
@@ -249,11 +267,14 @@ impl StatusReport {
         line(
             out,
             format_args!(
-                "pieces      {} ({}): {} with all {} copies, {} with fewer, {} lost",
+                "pieces      {} ({}): {} with all {}copies, {} with fewer, {} lost",
                 p.total,
                 size(p.bytes),
                 p.full,
-                self.policy.copies_wanted,
+                match self.redundancy.classes.is_empty() {
+                    true => format!("{} ", self.policy.copies_wanted),
+                    false => String::new(),
+                },
                 p.degraded,
                 p.lost
             ),
@@ -279,6 +300,27 @@ impl StatusReport {
             line(
                 out,
                 format_args!("stored      {stored} with providers, {expansion:.2} times the data; {stripes}"),
+            );
+        }
+        for class in &r.classes {
+            let asked = count(u64::from(class.survive_losses), "provider");
+            let (pieces, bytes) = (count(class.pieces, "piece"), size(class.bytes));
+            let stored = class.expansion.map_or_else(String::new, |n| format!(", stored {n:.2} times"));
+            let state = match (class.at_risk_bytes, class.survives) {
+                (0, _) => "all of it does".to_owned(),
+                (risk, Some(n)) => format!("{} do not yet, some only {n}", size(risk)),
+                (risk, None) => format!("{} do not yet", size(risk)),
+            };
+            line(
+                out,
+                format_args!("  loss of {asked}: {bytes} in {pieces} have to survive it{stored}; {state}"),
+            );
+        }
+        if r.to_raise > 0 {
+            let left = r.to_raise;
+            line(
+                out,
+                format_args!("policies    {left} to be looked at: what is below may be less safe than asked"),
             );
         }
         if r.at_risk_bytes > 0 {

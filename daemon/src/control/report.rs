@@ -113,6 +113,7 @@ impl UnmountedReport {
             policy: PolicyReport {
                 survive_losses: config.policy.survive_losses,
                 copies_wanted: config.policy.copies_wanted(),
+                survive_losses_most: config.policy.survive_losses,
             },
             configured_providers: config.providers.clone(),
             restore_pending: config.restore_pending,
@@ -158,6 +159,9 @@ pub struct PolicyReport {
     /// Data is safe when it survives the loss of any this many providers; it has one more copy than that.
     pub survive_losses: u8,
     pub copies_wanted: u8,
+    /// The most losses that any folder's policy, or the drive's own, asks to be survived.
+    #[serde(default)]
+    pub survive_losses_most: u8,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -269,6 +273,29 @@ pub struct RedundancyReport {
     pub stuck_slots: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stuck_reasons: Vec<String>,
+    /// Pieces by the losses that they have to survive, fewest first; empty where all have to survive as many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<ClassReport>,
+    /// Folders and files that are to be looked at, since a policy changed or they were moved: what is below may be less safe than it should be.
+    #[serde(default)]
+    pub to_raise: u64,
+}
+
+/// Pieces that have to survive so many losses.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClassReport {
+    pub survive_losses: u8,
+    pub pieces: u64,
+    pub bytes: u64,
+    /// Of these, pieces with as many copies, or as much parity, at live providers.
+    pub full: u64,
+    pub at_risk_bytes: u64,
+    /// Fewest losses that anything published of it survives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub survives: Option<u64>,
+    pub stored_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expansion: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -34,6 +34,7 @@ use tokio::sync::watch;
 
 use super::clock::age;
 
+mod classes;
 mod grants;
 mod memory;
 mod public;
@@ -45,6 +46,7 @@ mod survival;
 #[cfg(test)]
 mod tests;
 
+pub use classes::copies;
 pub(crate) use grants::decode_grant;
 pub use grants::{GrantRow, Hearsay};
 pub use memory::MemoryRows;
@@ -152,7 +154,7 @@ pub struct Ledger {
 }
 
 /// The highest versions of the rows that say one.
-const PIECE_VERSION_MAX: u8 = 3;
+const PIECE_VERSION_MAX: u8 = rows::CLASS_VERSION;
 const PROVIDER_VERSION_MAX: u8 = 1;
 const RELEASE_VERSION_MAX: u8 = 1;
 const PIECE: &[u8] = b"piece/";
@@ -569,6 +571,8 @@ pub struct Imported {
     pub shares: BTreeMap<ShareId, ShareRow>,
     /// What the next entry follows.
     pub chain: ChainEnd,
+    /// The losses that the drive's own policy asked for, where a class says so.
+    pub drive_losses: Option<u8>,
 }
 
 type LogRow = (Vec<u8>, Option<Vec<u8>>);

@@ -145,6 +145,7 @@ pub fn start_workers(engine: &Arc<Engine>, keyring: Vec<u8>, list: Arc<dyn Provi
     let s = &engine.supervisor;
     s.spawn(workers::watch::WatchWorker::new(engine.clone(), list));
     s.spawn(workers::seal::SealWorker::new(engine.clone()));
+    s.spawn(workers::policy::PolicyWorker::new(engine.clone()));
     s.spawn(workers::place::PlaceWorker::new(engine.clone()));
     s.spawn(workers::publish::PublishWorker::new(engine.clone(), keyring));
     s.spawn(workers::audit::AuditWorker::new(engine.clone()));
@@ -383,6 +384,8 @@ async fn open(home: &mut Home, unlocked: &Unlocked, mount: &MountOptions) -> any
 /// An engine of these parts, with what every start does before a worker runs.
 pub fn begin(parts: Parts) -> anyhow::Result<Arc<Engine>> {
     let engine = Arc::new(Engine::new(parts));
+    // What another machine packed has its class in the placement log alone.
+    engine.drive.adopt_classes(engine.ledger.classes().into_iter())?;
     engine.forgive_silence()?;
     engine.recall_read_only()?;
     engine.wait_for_term();

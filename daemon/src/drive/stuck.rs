@@ -14,7 +14,7 @@ use holdfast_net::wire::message::ProviderInfo;
 use parking_lot::Mutex;
 
 use super::Engine;
-use super::ledger::{Form, Peer, PieceRow, ProviderRow, ProviderState, Seconds};
+use super::ledger::{Form, Peer, PieceId, PieceRow, ProviderRow, ProviderState, Seconds};
 use crate::workers::place::open_slots;
 
 /// Room is asked for again after so long, while something waits for it.
@@ -156,10 +156,10 @@ impl Stuck {
 /// Looks at every slot that data still needs. Reads rows only.
 pub fn look(engine: &Engine) -> Stuck {
     let (ledger, now) = (&engine.ledger, engine.now());
-    let wanted = usize::from(engine.policy.copies());
     let safe = |row: &PieceRow| {
         let enough = |stripe: &super::ledger::StripeRow| {
-            stripe.pieces.iter().all(|piece| ledger.counting_as(&piece.id, Form::Copies) >= wanted)
+            let safe = |id: &PieceId| ledger.counting_as(id, Form::Copies) >= engine.wanted(id);
+            stripe.pieces.iter().all(|piece| safe(&piece.id))
         };
         row.stripe.as_ref().is_some_and(enough)
     };
@@ -175,7 +175,7 @@ pub fn look(engine: &Engine) -> Stuck {
         // The same slots that the place worker fills.
         let needed = open_slots(&row).next().is_some()
             && !safe(&row)
-            && (row.stripe.is_some() || ledger.counting_as(&id, Form::Stripe) < wanted);
+            && (row.stripe.is_some() || ledger.counting_as(&id, Form::Stripe) < engine.wanted(&id));
         if !needed || looked >= SLOTS_LOOKED_MAX {
             continue;
         }

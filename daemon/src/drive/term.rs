@@ -141,7 +141,7 @@ impl Engine {
                 Some(Base { anchors, ..base })
             }));
         }
-        let first = self.may_anchor().into_iter().take(anchors::wanted(self.policy.survive_losses));
+        let first = self.may_anchor().into_iter().take(anchors::wanted(self.highest_losses()));
         Ok(Anchors::new(first, []).ok().map(|anchors| Base { head: None, term: 0, anchors }))
     }
 

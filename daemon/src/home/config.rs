@@ -15,7 +15,7 @@ use super::{
 pub const CONFIG_VERSION: u64 = 2;
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// More copies than this are never wanted.
-pub const SURVIVE_LOSSES_MAX: u8 = 9;
+pub const SURVIVE_LOSSES_MAX: u8 = holdfast_content::class::SURVIVE_MAX;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -299,11 +299,11 @@ pub fn compose(
         head_name: engine.keys.head_signing().verifying_key().to_bytes(),
         providers,
     };
-    let wanted = usize::from(engine.policy.copies());
     let mut pieces = Vec::new();
     for (id, row) in engine.ledger.pieces() {
         // Surplus copies are not replaced, by nobody.
-        let surplus = row.stripe.is_none() && engine.ledger.counting_as(&id, Form::Stripe) >= wanted;
+        let surplus =
+            row.stripe.is_none() && engine.ledger.counting_as(&id, Form::Stripe) >= engine.wanted(&id);
         let given =
             !surplus && !row.holders().any(|(_, holder)| holder.failed.is_none() && apart(&holder.provider));
         pieces.extend(given.then(|| piece(engine, id, &row, &index)).flatten());

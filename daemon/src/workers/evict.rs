@@ -93,7 +93,7 @@ fn make_room(engine: &Engine) -> anyhow::Result<u64> {
 
 /// Drops one local copy, or says why it stays.
 fn evict(engine: &Engine, piece: &PieceInfo) -> anyhow::Result<Option<&'static str>> {
-    let wanted = usize::from(engine.policy.copies());
+    let wanted = engine.wanted(&piece.id);
     let (counting, proven_at) = engine.ledger.counting(&piece.id);
     let published = engine.head.published_sequence().unwrap_or(0);
     if piece.checkpoint {

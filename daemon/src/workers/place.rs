@@ -93,13 +93,13 @@ impl PlaceWorker {
     /// Pieces and stripes that lack a live slot, those nearest to loss first, then the smallest; what only becomes cheaper last.
     fn wanting(&self) -> Vec<Wanting> {
         let ledger = &self.engine.ledger;
-        let wanted = usize::from(self.engine.policy.copies());
         let open = ledger.pieces().into_iter().filter(|(_, row)| open_slots(row).next().is_some());
         // What a watcher may have placed already is looked at first.
         let open = open.filter(|(id, row)| !self.engine.watched.holds_back(id, row));
         // Copies are not made of what a stripe keeps as well as the policy asks.
-        let needed =
-            open.filter(|(id, row)| row.stripe.is_some() || ledger.counting_as(id, Form::Stripe) < wanted);
+        let needed = open.filter(|(id, row)| {
+            row.stripe.is_some() || ledger.counting_as(id, Form::Stripe) < self.engine.wanted(id)
+        });
         let mut all: Vec<Wanting> =
             needed.map(|(id, row)| Wanting { id, spare: self.is_spare(&row), row }).collect();
         all.sort_by_cached_key(|w| {
@@ -112,9 +112,9 @@ impl PlaceWorker {
 
     /// A stripe whose pieces are safe without it.
     fn is_spare(&self, row: &PieceRow) -> bool {
-        let wanted = usize::from(self.engine.policy.copies());
+        let engine = &self.engine;
         row.stripe.as_ref().is_some_and(|stripe| {
-            let safe = |id: &PieceId| self.engine.ledger.counting_as(id, Form::Copies) >= wanted;
+            let safe = |id: &PieceId| engine.ledger.counting_as(id, Form::Copies) >= engine.wanted(id);
             stripe.pieces.iter().all(|piece| safe(&piece.id))
         })
     }

@@ -44,7 +44,7 @@ impl RepairWorker {
                 return Some(format!("provider {short} kept before it fell silent"));
             }
             Some(ProviderState::Suspect { .. })
-                if engine.policy.survive_losses > 0
+                if engine.wanted(piece) > 1
                     && engine.silent_seconds(&holder.provider) >= engine.policy.urgent_after_seconds
                     && engine.ledger.live_copies(piece) == 1 =>
             {
@@ -77,10 +77,10 @@ impl RepairWorker {
     fn look(&self) -> (Vec<(PieceId, u16, Option<String>)>, u64) {
         let mut changes = Vec::new();
         let mut open = 0;
-        let wanted = usize::from(self.engine.policy.copies());
-        for (id, row) in self.engine.ledger.pieces() {
+        let engine = &self.engine;
+        for (id, row) in engine.ledger.pieces() {
             // Surplus copies are not replaced.
-            if row.stripe.is_none() && self.engine.ledger.counting_as(&id, Form::Stripe) >= wanted {
+            if row.stripe.is_none() && engine.ledger.counting_as(&id, Form::Stripe) >= engine.wanted(&id) {
                 continue;
             }
             let crowded = self.crowded(&row);

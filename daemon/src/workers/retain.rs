@@ -135,7 +135,7 @@ impl Worker for RetainWorker {
 /// Deals that may be ended: a head that says so is with as many providers as the policy asks for, so that whichever of them a
 /// restore meets, none names what is gone.
 fn may_be_told(engine: &Engine) -> Result<Vec<Release>, LedgerError> {
-    match engine.ledger.head_copies() < usize::from(engine.policy.copies()) {
+    match engine.ledger.head_copies() < engine.head_wanted() {
         true => Ok(Vec::new()),
         false => engine.ledger.releases(),
     }
@@ -237,13 +237,13 @@ fn give_up_due(engine: &Engine) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The signed entry that says that a copy no longer counts.
+/// The signed entry that says that a copy no longer counts, or a class.
 fn removal(
     engine: &Engine,
     piece: PieceId,
     row: &PieceRow,
     slot: u16,
-    holder: &Holder,
+    holder: Option<&Holder>,
     chain: &ChainEnd,
     time: u64,
 ) -> Result<(Vec<u8>, ChainEnd), String> {
@@ -253,9 +253,9 @@ fn removal(
         piece,
         raw_len: row.raw_len,
         slot,
-        holder: holder.provider.clone(),
+        holder: holder.map(|holder| holder.provider.clone()).unwrap_or_default(),
         slot_cid: cid.map(|cid| cid.into_vec()).unwrap_or_default(),
-        deal: holder.deal.clone(),
+        deal: holder.map(|holder| holder.deal.clone()).unwrap_or_default(),
         receipt: Vec::new(),
         time,
     };

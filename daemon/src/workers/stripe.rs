@@ -9,7 +9,7 @@
 //! Each arrow is committed rows; a crash repeats a step. One stripe is made at a time, and none while anything else is to be
 //! placed. What is surplus is decided under the ledger's own lock by what counts there and then; the grace only delays it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -94,10 +94,10 @@ impl StripeWorker {
     /// Makes a stripe, if one can be filled and nothing else is to be placed.
     async fn make(&mut self, context: &Context) -> anyhow::Result<bool> {
         let engine = self.engine.clone();
-        let Some(pieces) = engine.blocking(|e| e.next_stripe()).await?? else { return Ok(false) };
+        let Some((losses, pieces)) = engine.blocking(|e| e.next_stripe()).await?? else { return Ok(false) };
         self.detail.doing = format!("coding a stripe of {} pieces", pieces.len());
         context.report(self.detail.clone());
-        let parity = u16::from(engine.policy.survive_losses);
+        let parity = u16::from(losses);
         let shape = StripeShape::new(pieces.iter().map(|piece| piece.len).collect(), parity)?;
         let mut bytes = Vec::new();
         for piece in &pieces {
@@ -170,8 +170,16 @@ impl Engine {
         let ledger = &self.ledger;
         let known: Vec<&StripePiece> =
             stripe.pieces.iter().filter(|piece| ledger.piece(&piece.id).is_some()).collect();
-        let fewest =
-            |count: &dyn Fn(&PieceId) -> usize| known.iter().map(|p| count(&p.id)).min().unwrap_or(0);
+        // A piece that wants less than another in the stripe counts as if it wanted as much, and had the difference.
+        let wanted = self.wanted(&id);
+        let ahead = |piece: &PieceId| wanted.saturating_sub(self.wanted(piece));
+        let fewest = |count: &dyn Fn(&PieceId) -> usize| {
+            let counts = known.iter().map(|p| match count(&p.id) {
+                0 => 0,
+                losses => losses.saturating_add(ahead(&p.id)),
+            });
+            counts.min().unwrap_or(0)
+        };
         let has_copies =
             |piece: &&&StripePiece| ledger.piece(&piece.id).is_some_and(|row| !row.slots.is_empty());
         todo_logged(
@@ -185,7 +193,7 @@ impl Engine {
                 slots: row.slots.len(),
                 parity: stripe.parity.into(),
                 domains: self.domains_for(Some(row)),
-                wanted: self.policy.copies().into(),
+                wanted,
             },
         )
     }
@@ -209,7 +217,7 @@ impl Engine {
 
     fn want_copies(&self, row: &PieceRow) -> anyhow::Result<()> {
         for piece in row.stripe.iter().flat_map(|stripe| &stripe.pieces) {
-            self.ledger.want_copies(piece.id, self.policy.copies())?;
+            self.ledger.want_copies(piece.id, self.copies_of(&piece.id))?;
         }
         Ok(())
     }
@@ -217,7 +225,7 @@ impl Engine {
     /// Gives up one of the two forms; the ledger looks again whether the other is enough.
     fn give_up(&self, id: PieceId, todo: Todo, row: &PieceRow) -> anyhow::Result<()> {
         let wanted = usize::from(self.policy.copies());
-        if self.ledger.head_copies() < wanted {
+        if self.ledger.head_copies() < self.head_wanted() {
             return Ok(());
         }
         let mut signed = |said: Said<'_>, chain: &ChainEnd| {
@@ -247,20 +255,19 @@ impl Engine {
         Ok(())
     }
 
-    /// The pieces of the next stripe, if it is time for one.
-    fn next_stripe(&self) -> anyhow::Result<Option<Vec<Candidate>>> {
+    /// The pieces of the next stripe, if it is time for one, and the losses that it has to survive: of pieces that have to survive as many.
+    fn next_stripe(&self) -> anyhow::Result<Option<(u8, Vec<Candidate>)>> {
         let (ledger, policy) = (&self.ledger, &self.policy);
-        let wanted = usize::from(policy.copies());
-        let Some(data) =
-            stripe_plan::data_slots(self.domains_for(None), policy.survive_losses, policy.stripe_data_max)
-        else {
+        let domains = self.domains_for(None);
+        let data = |losses: u8| stripe_plan::data_slots(domains, losses, policy.stripe_data_max);
+        if (0..=self.highest_losses()).all(|losses| data(losses).is_none()) {
             return Ok(None);
-        };
+        }
         let rows: HashMap<PieceId, PieceRow> = ledger.pieces().into_iter().collect();
         // Whatever is to be placed comes first, and a stripe that was begun before the next.
         let waits = |(id, row): (&PieceId, &PieceRow)| {
             let open = open_slots(row).next().is_some();
-            open && (row.stripe.is_some() || ledger.counting_as(id, Form::Stripe) < wanted)
+            open && (row.stripe.is_some() || ledger.counting_as(id, Form::Stripe) < self.wanted(id))
         };
         if rows.iter().any(waits) {
             return Ok(None);
@@ -275,16 +282,16 @@ impl Engine {
                 && age(now, piece.created) >= policy.stripe_after_seconds
                 && !ledger.is_striped(&piece.id)
                 && rows.contains_key(&piece.id)
-                && ledger.counting_as(&piece.id, Form::Copies) >= wanted
+                && ledger.counting_as(&piece.id, Form::Copies) >= self.wanted(&piece.id)
         };
-        let candidates = self.all_pieces()?.into_iter().filter(ripe);
-        let candidates = candidates.map(|piece| Candidate {
-            id: piece.id,
-            len: piece.raw_len,
-            local: piece.local,
-            created: piece.created,
-        });
-        Ok(stripe_plan::pick(candidates.collect(), data))
+        let mut candidates: BTreeMap<u8, Vec<Candidate>> = BTreeMap::new();
+        for piece in self.all_pieces()?.into_iter().filter(ripe) {
+            let losses = ledger.class(&piece.id).losses(policy.survive_losses);
+            let (len, local, created) = (piece.raw_len, piece.local, piece.created);
+            candidates.entry(losses).or_default().push(Candidate { id: piece.id, len, local, created });
+        }
+        let picked = |(losses, all)| Some((losses, stripe_plan::pick(all, data(losses)?)?));
+        Ok(candidates.into_iter().rev().find_map(picked))
     }
 }
 

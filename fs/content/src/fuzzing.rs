@@ -41,6 +41,11 @@ pub const DECODERS: &[(&str, fn(&[u8]))] = &[
             assert!(piece.encode().is_ok_and(|again| again == bytes), "two encodings of one public piece");
         }
     }),
+    ("content-class-note", |bytes| {
+        if let Ok(note) = crate::class::ClassNote::decode(bytes) {
+            assert_eq!(note.encode(), bytes, "two encodings of one class");
+        }
+    }),
     ("content-watch-grant", |bytes| {
         if let Ok(note) = crate::watch::GrantNote::decode(bytes) {
             assert!(note.encode().is_ok_and(|again| again == bytes), "two encodings of one capability");

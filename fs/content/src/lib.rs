@@ -20,6 +20,7 @@
 //! commit::Commit       -> EncodedCommit { directory: Block, body: Block, key }; CommitRef { root: Cid, at: BlockAt, key }
 //! placement            PlacementEntry, Chain, PlacementTree (checkpoint)
 //! publication          PublicPiece: of which publication a public piece is
+//! class                Class: the losses that a piece has to survive; ClassNote
 //! watch                WatchKeys, WatcherKeys, GrantNote: who may repair with the owner away
 //! head                 HeadBody, HeadRecord (IPNS v2)
 //! car                  PieceWriter (a BlockSink over Write), PieceReader
@@ -34,6 +35,7 @@ pub mod aead;
 pub mod block;
 pub mod car;
 pub mod chunk;
+pub mod class;
 pub mod commit;
 pub mod dagcbor;
 #[doc(hidden)]

@@ -28,6 +28,8 @@ const VERSION_PUBLIC: u64 = 3;
 const VERSION_WATCH: u64 = 4;
 /// Private links; likewise.
 const VERSION_SHARE: u64 = 5;
+/// Classes of pieces; likewise.
+const VERSION_CLASS: u64 = 6;
 const SUITE: u64 = 1;
 const SIGNING_DOMAIN: &[u8] = b"holdfast-placement:";
 /// No entry is larger: a receipt with both signatures is a few hundred bytes.
@@ -36,7 +38,7 @@ pub const ENTRY_BYTES_MAX: usize = 8 << 10;
 const FIELD_BYTES_MAX: usize = 128;
 /// No receipt is longer.
 pub const RECEIPT_BYTES_MAX: usize = 4 << 10;
-/// The slot's number in an entry about a stripe, a public piece, a capability or a link itself: no manifest has so many slots.
+/// The slot's number in an entry about a stripe, a public piece, a capability, a link or a class itself: no manifest has so many slots.
 pub const STRIPE_ITSELF: u16 = u16::MAX;
 
 /// The checkpoint: keys from [`crate::keys::TreeDomain::Placement`].
@@ -65,6 +67,10 @@ pub enum PlacementAction {
     /// There is a private link of this id, and `receipt` is what the owner says of it ([`crate::share::ShareNote`]); likewise.
     #[serde(rename = "share")]
     Share,
+    /// The piece has a class of its own, and `receipt` says which ([`crate::class::ClassNote`]); a later entry says another one.
+    /// Only the owner does.
+    #[serde(rename = "class")]
+    Class,
 }
 
 /// What an entry says.
@@ -233,7 +239,7 @@ impl PlacementBody {
     /// Reads what is signed; `check` comes after the signature.
     pub(crate) fn decode(body: &[u8]) -> Result<Self, FormatError> {
         let found = dagcbor::peek_version(WHAT, body)?;
-        dagcbor::check_version(WHAT, found.version, VERSION_SHARE)?;
+        dagcbor::check_version(WHAT, found.version, VERSION_CLASS)?;
         dagcbor::check_version(WHAT, found.suite, SUITE)?;
         dagcbor::decode(WHAT, body, ENTRY_BYTES_MAX)
     }
@@ -262,6 +268,8 @@ impl PlacementBody {
                 Err(FormatError::malformed(WHAT, "a capability with a holder"))
             }
             PlacementAction::Share if !itself => Err(FormatError::malformed(WHAT, "a link with a holder")),
+            PlacementAction::Class if !itself => Err(FormatError::malformed(WHAT, "a class with a holder")),
+            PlacementAction::Class => crate::class::ClassNote::decode(&self.receipt).map(drop),
             PlacementAction::Share => crate::share::ShareNote::decode(&self.receipt).map(drop),
             PlacementAction::Watch => crate::watch::GrantNote::decode(&self.receipt).map(drop),
             PlacementAction::Public => crate::publication::PublicPiece::decode(&self.receipt).map(drop),
@@ -280,6 +288,7 @@ fn version_of(action: PlacementAction) -> u64 {
         PlacementAction::Public => VERSION_PUBLIC,
         PlacementAction::Watch => VERSION_WATCH,
         PlacementAction::Share => VERSION_SHARE,
+        PlacementAction::Class => VERSION_CLASS,
     }
 }
 
@@ -295,7 +304,7 @@ pub enum LogError {
     UnknownAuthor,
     /// Only the owner removes, and declares stripes and public pieces.
     #[error(
-        "only the owner may remove a placement, or declare a stripe, a public piece, a capability or a link"
+        "only the owner may remove a placement, or declare a stripe, a public piece, a capability, a link or a class"
     )]
     NotOwner,
     /// The author's entry before is missing: merge again when it is there.
@@ -408,6 +417,11 @@ impl Log {
     /// The private links, likewise.
     pub fn shares(&self) -> impl Iterator<Item = &PlacementEntry> {
         self.in_force.values().filter(|entry| entry.body.action == PlacementAction::Share)
+    }
+
+    /// The pieces that have classes, likewise.
+    pub fn classes(&self) -> impl Iterator<Item = &PlacementEntry> {
+        self.in_force.values().filter(|entry| entry.body.action == PlacementAction::Class)
     }
 
     /// Every entry in force, removals that must be remembered included: what a checkpoint holds.

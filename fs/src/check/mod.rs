@@ -10,6 +10,7 @@
 mod commits;
 mod data;
 mod namespace;
+mod policy;
 
 use std::fmt;
 
@@ -139,6 +140,7 @@ impl Checker<'_> {
     fn everything(&mut self) -> Result<(), DriveError> {
         let inodes = self.namespace()?;
         self.data(&inodes)?;
+        self.policies(&inodes)?;
         if let Err(error) = self.commits() {
             self.abandoned(error)?;
         }

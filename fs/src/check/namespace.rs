@@ -22,7 +22,7 @@ pub(super) struct Facts {
     subfolders: u32,
     entries: u64,
     /// The folder that names it last.
-    named_in: Ino,
+    pub(super) named_in: Ino,
 }
 
 /// All inodes, and those whose rows are being taken away.
@@ -197,6 +197,11 @@ impl Checker<'_> {
             }
             if !orphan && fact.names == 0 && *ino != ROOT_INO {
                 self.report.problem(format!("inode {ino}: no name, and no orphan"));
+            }
+            let only_name = fact.kind == Kind::File && fact.names == 1 && fact.nlink == 1;
+            if only_name && fact.parent != 0 && fact.parent != fact.named_in {
+                self.report
+                    .problem(format!("file {ino}: its folder is {}, not {}", fact.named_in, fact.parent));
             }
             if fact.kind == Kind::Dir && *ino != ROOT_INO && !orphan {
                 if fact.names > 1 {

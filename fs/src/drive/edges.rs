@@ -9,7 +9,7 @@ use holdfast_store::FailpointHook;
 pub struct Edges(Option<FailpointHook>);
 
 /// All edges, in the order in which a seal meets them; the sweep fails if one is never reached.
-pub const EDGES: [&str; 17] = [
+pub const EDGES: [&str; 20] = [
     "seal.cut",
     "piece.sync.before",
     "piece.rows.before",
@@ -27,6 +27,9 @@ pub const EDGES: [&str; 17] = [
     "compact.commit.after",
     "condemn.after",
     "forget.row.after",
+    "walk.page.before",
+    "walk.page.after",
+    "walk.trees.before",
 ];
 
 impl Edges {

@@ -7,6 +7,7 @@ use holdfast_content::block::BlockSink;
 use holdfast_store::{Table, Txn};
 
 use super::{Drive, DriveError, PieceId, PieceInfo, piece_info};
+use crate::pieces::classes;
 use crate::pieces::rows::PieceRow;
 use crate::pieces::writer::PieceSink;
 
@@ -35,7 +36,8 @@ impl Drive {
                 return refuse("no published head reaches it");
             }
             let known = source.piece(id);
-            if known.holders_counting <= inner.parts.options.survive_losses {
+            let losses = classes::of(&inner.parts.store, &id)?.losses(inner.parts.options.survive_losses);
+            if known.holders_counting <= losses {
                 return refuse("too few providers hold it");
             }
             let now = inner.parts.now_ms() / 1000;
@@ -65,6 +67,7 @@ impl Drive {
     ) -> Result<(PieceInfo, T), DriveError> {
         let parts = &self.inner.parts;
         let mut sink = PieceSink::new(parts.sink_parts(true), Default::default());
+        sink.set_trees_class(parts.vfs.policies()?.highest());
         let value = write(&mut sink)?;
         sink.finish()?;
         let &[id] = sink.finished() else {
@@ -86,6 +89,7 @@ impl Drive {
         let blocks = self.inner.blocks_of(id, &row)?;
         let mut txn = Txn::new();
         txn.delete(Table::Piece, id);
+        classes::delete(&mut txn, &id);
         for digest in blocks {
             txn.delete(Table::Block, digest);
         }

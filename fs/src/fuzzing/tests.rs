@@ -80,6 +80,8 @@ fn valid_values_are_seeds() {
     let dag = rows::DagRow { dag_pb: true, levels: 1, digest: [1; 32], cumulative: 99, data: 50 };
     seed("rows-dag", &dag.encode());
     seed("rows-condemned", &Condemned { piece: [0; 16], at: 1_800_000_000, sequence: 4 }.encode());
+    seed("rows-class", &crate::pieces::classes::encode(holdfast_content::class::Class::of(3)));
+    seed("rows-walk", &walk::encode(4096));
     seed("rows-commit", &commit().encode().unwrap());
     let acl: Vec<u8> = [(1u16, 7u16), (2, 5), (4, 5), (16, 5), (32, 0)]
         .iter()

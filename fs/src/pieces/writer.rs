@@ -2,16 +2,19 @@
 //!
 //! Owns: the piece that is open now, and the rows of each piece as it is finished. Promises: a block that is in the drive already, and
 //! can be read, is not written twice; a piece's rows are committed after its file is durable, in one record; [`PieceSink::generation`] counts finished pieces, so
-//! that whoever waits for a block's piece sees when it is there. Refuses to go on after an error: the open piece is abandoned.
+//! that whoever waits for a block's piece sees when it is there; blocks of one class lie in pieces of that class, and a block that is found has its piece raised to what is
+//! asked for. All open pieces are finished together, so that what was written before is whole. Refuses to go on after an error: open pieces are abandoned.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use holdfast_content::block::{Block, BlockAt, BlockSink, PieceId, SinkError, cid_from_digest, digest_of};
 use holdfast_content::car::PieceWriter;
+use holdfast_content::class::Class;
 use holdfast_content::rng::{Rng, random};
 use holdfast_store::{Reads, Store, Table, Txn};
 
 use super::blocks::BlockReader;
+use super::classes;
 use super::folder::{Folder, TmpFile};
 use super::places::{Placed, Places};
 use super::rows::{BlockRow, CODEC_DAG_PB, CODEC_RAW, DedupRow, PieceRow};
@@ -20,6 +23,9 @@ use crate::drive::error::DriveError;
 
 /// Blocks in one piece at most: bounds the record that installs it (about 110 bytes of rows for each) and what is pending in memory.
 const PIECE_BLOCKS_MAX: u64 = 32_768;
+
+/// Open pieces: each has a buffer.
+const OPEN_MAX: usize = 8;
 
 /// What a sink needs from the drive.
 #[derive(Clone, Copy)]
@@ -39,7 +45,9 @@ pub(crate) struct SinkParts<'a> {
 /// See the module's documentation.
 pub(crate) struct PieceSink<'a> {
     parts: SinkParts<'a>,
-    open: Option<OpenPiece>,
+    open: Vec<OpenPiece>,
+    /// Of the trees: of whatever is written without saying of which class it is.
+    trees_class: Class,
     finished: Vec<PieceId>,
     /// Blocks of finished pieces that no commit covers yet: what the location tree has to learn.
     placed: Places,
@@ -50,6 +58,7 @@ pub(crate) struct PieceSink<'a> {
 }
 
 struct OpenPiece {
+    class: Class,
     writer: PieceWriter<TmpFile>,
     blocks: HashMap<[u8; 32], BlockRow>,
     /// Those of `blocks` that the location tree does not list.
@@ -60,7 +69,20 @@ struct OpenPiece {
 impl<'a> PieceSink<'a> {
     /// `placed`: blocks of earlier pieces that no commit covers.
     pub(crate) fn new(parts: SinkParts<'a>, placed: Places) -> Self {
-        Self { parts, open: None, finished: Vec::new(), placed, unplaced: false, emptied: BTreeSet::new() }
+        Self {
+            parts,
+            open: Vec::new(),
+            trees_class: Class::DRIVE,
+            finished: Vec::new(),
+            placed,
+            unplaced: false,
+            emptied: BTreeSet::new(),
+        }
+    }
+
+    /// From here on the trees are written so.
+    pub(crate) fn set_trees_class(&mut self, class: Class) {
+        self.trees_class = class;
     }
 
     /// Pieces finished so far.
@@ -75,7 +97,7 @@ impl<'a> PieceSink<'a> {
 
     /// Where a block lies, finished or not, if it was written here or earlier and is still there.
     pub(crate) fn find(&self, digest: &[u8; 32]) -> Result<Option<BlockRow>, DriveError> {
-        if let Some(row) = self.open.as_ref().and_then(|open| open.blocks.get(digest)) {
+        if let Some(row) = self.open.iter().find_map(|open| open.blocks.get(digest)) {
             return Ok(Some(*row));
         }
         let Some(row) = self.parts.store.get(Table::Block, digest)? else { return Ok(None) };
@@ -94,23 +116,35 @@ impl<'a> PieceSink<'a> {
         self.emptied.contains(piece)
     }
 
-    /// Writes a block unless it is there.
+    /// Writes a block of the trees unless it is there.
     pub(crate) fn write(&mut self, block: &Block) -> Result<BlockAt, DriveError> {
+        self.write_as(block, self.trees_class)
+    }
+
+    /// Writes a block unless it is there; its piece is as safe as `class` asks.
+    pub(crate) fn write_as(&mut self, block: &Block, class: Class) -> Result<BlockAt, DriveError> {
         let digest = digest_of(block.cid())?;
         if let Some(row) = self.find(&digest)? {
+            self.raise(&row.piece, class)?;
             return Ok(BlockAt { cid: *block.cid(), piece: row.piece, offset: row.offset, len: row.len });
         }
-        let full = self.open.as_ref().is_some_and(|open| {
-            open.writer.blocks() > 0
-                && (open.writer.position_after(block.len()) > self.parts.piece_bytes_max
-                    || open.writer.blocks() >= PIECE_BLOCKS_MAX)
-        });
+        let of_class = |open: &OpenPiece| open.class == class;
+        let full = match self.open.iter().find(|open| of_class(open)) {
+            Some(open) => {
+                open.writer.blocks() > 0
+                    && (open.writer.position_after(block.len()) > self.parts.piece_bytes_max
+                        || open.writer.blocks() >= PIECE_BLOCKS_MAX)
+            }
+            None => self.open.len() >= OPEN_MAX,
+        };
         if full {
             self.finish()?;
         }
-        let open = match self.open.as_mut() {
-            Some(open) => open,
-            None => self.open.insert(begin(&self.parts)?),
+        if !self.open.iter().any(of_class) {
+            self.open.push(begin(&self.parts, class)?);
+        }
+        let Some(open) = self.open.iter_mut().find(|open| of_class(open)) else {
+            return Err(DriveError::System("a piece that was begun is not there".to_owned()));
         };
         let piece = open.writer.id();
         let at =
@@ -122,16 +156,45 @@ impl<'a> PieceSink<'a> {
         Ok(at)
     }
 
-    /// Remembers a chunk's plaintext tag; its block is in the open piece.
-    pub(crate) fn note_dedup(&mut self, tag: [u8; 32], row: DedupRow) {
-        if let Some(open) = self.open.as_mut() {
+    /// The piece is as safe as `class` asks, from now on. Of an open one its row will say so.
+    fn raise(&mut self, piece: &PieceId, class: Class) -> Result<(), DriveError> {
+        if let Some(open) = self.open.iter_mut().find(|open| open.writer.id() == *piece) {
+            open.class = open.class.join(class);
+            return Ok(());
+        }
+        classes::raise(self.parts.store, self.parts.folder, piece, class)?;
+        Ok(())
+    }
+
+    /// The same by a block in it. `false`: this home does not know where the block lies.
+    pub(crate) fn raise_block(&mut self, digest: &[u8; 32], class: Class) -> Result<bool, DriveError> {
+        if let Some(row) = self.open.iter().find_map(|open| open.blocks.get(digest)).copied() {
+            self.raise(&row.piece, class)?;
+            return Ok(true);
+        }
+        let Some(row) = self.parts.store.get(Table::Block, digest)? else { return Ok(false) };
+        self.raise(&BlockRow::decode(&row)?.piece, class)?;
+        Ok(true)
+    }
+
+    /// Remembers a chunk's plaintext tag, if its block is in an open piece.
+    pub(crate) fn note_dedup(&mut self, piece: &PieceId, tag: [u8; 32], row: DedupRow) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.writer.id() == *piece) {
             open.dedup.push((tag, row));
         }
     }
 
-    /// Finishes the open piece, if there is one: file durable, then its rows.
+    /// Finishes the open pieces, the trees' last: file durable, then its rows.
     pub(crate) fn finish(&mut self) -> Result<(), DriveError> {
-        let Some(open) = self.open.take() else { return Ok(()) };
+        while !self.open.is_empty() {
+            let next = self.open.iter().position(|open| open.class != self.trees_class).unwrap_or(0);
+            let open = self.open.remove(next);
+            self.finish_one(open)?;
+        }
+        Ok(())
+    }
+
+    fn finish_one(&mut self, open: OpenPiece) -> Result<(), DriveError> {
         let parts = self.parts;
         let id = open.writer.id();
         let (raw_len, blocks) = (open.writer.position(), open.writer.blocks());
@@ -155,6 +218,7 @@ impl<'a> PieceSink<'a> {
             blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
         };
         txn.put(Table::Piece, id, row.encode());
+        classes::put(&mut txn, &id, open.class);
         for (digest, row) in &open.blocks {
             txn.put(Table::Block, digest, row.encode());
         }
@@ -197,7 +261,7 @@ impl<'a> PieceSink<'a> {
 
 impl Drop for PieceSink<'_> {
     fn drop(&mut self) {
-        if let Some(open) = self.open.take() {
+        for open in self.open.drain(..) {
             self.parts.folder.abandon(open.writer.id());
         }
     }
@@ -209,12 +273,12 @@ impl BlockSink for PieceSink<'_> {
     }
 }
 
-fn begin(parts: &SinkParts<'_>) -> Result<OpenPiece, DriveError> {
+fn begin(parts: &SinkParts<'_>, class: Class) -> Result<OpenPiece, DriveError> {
     let id: PieceId = random(parts.rng).map_err(|error| DriveError::System(error.to_string()))?;
     let file = parts.folder.create(id)?;
     let writer =
         PieceWriter::new(file, id).map_err(|source| DriveError::Piece { op: "write", piece: id, source })?;
-    Ok(OpenPiece { writer, blocks: HashMap::new(), unplaced: HashSet::new(), dedup: Vec::new() })
+    Ok(OpenPiece { class, writer, blocks: HashMap::new(), unplaced: HashSet::new(), dedup: Vec::new() })
 }
 
 impl BlockRow {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use holdfast_content::block::{PieceId, digest_of};
+use holdfast_content::class::Class;
 use holdfast_content::commit::Commit;
 use holdfast_content::location;
 use holdfast_content::retrieve::{FetchError, Priority};
@@ -19,8 +20,10 @@ use super::judge::Judged;
 use super::mark::Marks;
 use crate::drive::error::hex;
 use crate::drive::{CommitInfo, Drive, DriveError, Inner};
+use crate::pieces::classes;
 use crate::pieces::rows::BlockRow;
 use crate::pieces::writer::PieceSink;
+use crate::seal::classes::highest;
 use crate::seal::commit_row::CommitRow;
 use crate::seal::{self, SealState};
 
@@ -76,10 +79,13 @@ impl Drive {
     ) -> Result<(CommitRow, Compacted), DriveError> {
         let parts = &self.inner.parts;
         let mut compacted = Compacted { moved_bytes: 0, more: judged.more };
+        sink.set_trees_class(highest(&parts.rows().live())?);
         sink.empty(judged.emptied.keys().copied().collect());
         let until = self.inner.ambient.clock.now() + TIME_MAX;
         for (piece, blocks) in std::mem::take(&mut judged.emptied) {
-            match self.move_blocks(marks, &blocks, until, sink) {
+            // What else is in the piece is not known to ask for less.
+            let class = classes::of(&parts.store, &piece)?;
+            match self.move_blocks(marks, (&blocks, class), until, sink) {
                 Ok(moved) => compacted.moved_bytes += moved,
                 Err(error) if error.is_retryable() => {
                     tracing::info!(piece = hex(&piece), %error, "a piece is emptied later");
@@ -131,7 +137,7 @@ impl Drive {
     fn move_blocks(
         &self,
         marks: &Marks,
-        blocks: &[([u8; 32], BlockRow)],
+        (blocks, class): (&[([u8; 32], BlockRow)], Class),
         until: Duration,
         sink: &mut PieceSink<'_>,
     ) -> Result<u64, DriveError> {
@@ -143,7 +149,7 @@ impl Drive {
             if self.inner.ambient.clock.now() > until {
                 return Err(FetchError::Timeout.into());
             }
-            sink.write(&self.read_block(&row.at(digest))?)?;
+            sink.write_as(&self.read_block(&row.at(digest))?, class)?;
             moved += u64::from(row.len);
         }
         Ok(moved)

@@ -27,6 +27,7 @@ use holdfast_store::{Table, Txn};
 
 use self::mark::Marks;
 use crate::drive::{Drive, DriveError, PieceId};
+use crate::pieces::classes;
 use crate::seal::commit_row::CommitRow;
 use rule::RetentionRule;
 
@@ -190,6 +191,7 @@ impl Drive {
             let _guard = inner.parts.folder.rows_lock();
             let mut txn = Txn::new();
             txn.delete(Table::Piece, piece);
+            classes::delete(&mut txn, &piece);
             let lsn = store.commit(txn)?;
             store.sync(lsn)?;
             inner.parts.options.edges.hit("forget.row.after");

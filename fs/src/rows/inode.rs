@@ -116,7 +116,7 @@ pub struct InodeRow {
     /// log2 of the chunk size in bytes (18 = 256 KiB); fixed once the file has chunks.
     pub chunk_log2: u8,
     pub flags: u16,
-    /// Directories only: the directory that holds this one (the root: itself).
+    /// The directory that holds this one (the root: itself), or a file's only name; 0: that is not known.
     pub parent: Ino,
     /// LSN of the last record that changed this inode, its data, its xattrs, or (directories) its entries.
     pub lsn: Lsn,
@@ -147,6 +147,13 @@ impl InodeRow {
     /// Whether the file's data is in no commit that this drive has: nothing of it can be read.
     pub fn lacks_data(&self) -> bool {
         self.flags & inode_flags::LACKS_DATA != 0
+    }
+
+    /// It has a name in this directory now, and lost another one.
+    pub(crate) fn moved_to(&mut self, dir: Ino) {
+        if matches!(self.kind, Kind::Dir | Kind::File) {
+            self.parent = dir;
+        }
     }
 
     /// `st_mode`: kind and permissions.

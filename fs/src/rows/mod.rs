@@ -41,6 +41,11 @@ pub const ROW_VERSION: u8 = 1;
 /// marked changed and travels in commits, so that a restored drive never reuses a number.
 pub const META_NEXT_INO: &[u8] = b"ns.next_ino";
 
+/// Before an inode (u64, big-endian): Meta keys of those that have a policy of their own. Namespace rows, as the one above.
+pub(crate) const META_SURVIVE: &[u8] = b"ns.survive/";
+/// Behind all of them.
+const META_SURVIVE_END: &[u8] = b"ns.survive0";
+
 /// Meta key of the cut below which no mark is left (version u8, u64 big-endian). Local, in no commit.
 pub(crate) const META_MARKS_FROM: &[u8] = b"seal.marks_from";
 
@@ -251,6 +256,32 @@ impl<S: Reads> View<'_, S> {
             .into_iter()
             .map(|(key, value)| Ok((keys::decode_inode(&key)?, OrphanRow::decode(&value)?)))
             .collect()
+    }
+
+    /// Inodes with a policy of their own, and the losses that each asks to be survived.
+    pub(crate) fn survive(&self) -> Result<Vec<(Ino, u8)>, RowError> {
+        let corrupt = || RowError::Corrupt { what: "policy" };
+        let mut from = META_SURVIVE.to_vec();
+        let mut out = Vec::new();
+        loop {
+            let page = self.range(Table::Meta, &from, META_SURVIVE_END, SCAN_PAGE_ROWS)?;
+            let last = page.len() < SCAN_PAGE_ROWS;
+            for (key, value) in page {
+                let ino = keys::decode_inode(key.get(META_SURVIVE.len()..).unwrap_or_default())?;
+                match *value.as_ref() {
+                    [ROW_VERSION, losses] => out.push((ino, losses)),
+                    [found, ..] if found > ROW_VERSION => {
+                        return Err(RowError::Newer { what: "policy", found });
+                    }
+                    _ => return Err(corrupt()),
+                }
+                from = key;
+                from.push(0);
+            }
+            if last {
+                return Ok(out);
+            }
+        }
     }
 
     /// The next inode number that was never reserved.

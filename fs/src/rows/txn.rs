@@ -8,7 +8,7 @@ use holdfast_store::{Lsn, Payload, Table, Txn};
 use super::inode::{Ino, InodeRow};
 use super::keys::{self, Tag};
 use super::values::{ChunkRow, EntryRow, ExtentRow, ExtentSource, OrphanRow, XattrRow};
-use super::{META_NEXT_INO, ROW_VERSION, RowError, Rows, TOMBSTONE, marks};
+use super::{META_NEXT_INO, META_SURVIVE, ROW_VERSION, RowError, Rows, TOMBSTONE, marks};
 
 /// Collects the after-images of one atomic change; nothing happens before [`RowTxn::commit`].
 ///
@@ -155,6 +155,15 @@ impl<'a> RowTxn<'a> {
         let mut value = vec![ROW_VERSION];
         value.extend_from_slice(&next.to_le_bytes());
         self.put(Table::Meta, META_NEXT_INO, value);
+    }
+
+    /// The inode has a policy of its own, or (`None`) none any more.
+    pub(crate) fn put_survive(&mut self, ino: Ino, losses: Option<u8>) {
+        let key = [META_SURVIVE, &keys::inode(ino)].concat();
+        match losses {
+            Some(losses) => self.put(Table::Meta, &key, vec![ROW_VERSION, losses]),
+            None => self.delete(Table::Meta, &key),
+        }
     }
 
     /// The payload of this record.

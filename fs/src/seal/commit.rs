@@ -6,12 +6,14 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
+use holdfast_content::class::Class;
 use holdfast_content::commit::{Commit, CommitRef, DriveStats};
 use holdfast_content::location;
 use holdfast_content::retrieve::Priority;
 use holdfast_content::tree::{Edit, NodeRef, PhysicalRef};
 use holdfast_store::{Lsn, Table};
 
+use super::classes::Classes;
 use super::commit_row::CommitRow;
 use super::data::Cut;
 use super::edits::{Edits, Gone, with_chunks_flag};
@@ -21,7 +23,7 @@ use crate::drive::error::DriveError;
 use crate::pieces::places::Placed;
 use crate::pieces::writer::PieceSink;
 use crate::rows::marks::ChangedKeys;
-use crate::rows::{Ino, InodeRow, inode_flags, keys};
+use crate::rows::{ChunkRow, Ino, InodeRow, inode_flags, keys};
 
 /// What the blocks of a commit say.
 pub(crate) struct Written {
@@ -31,14 +33,17 @@ pub(crate) struct Written {
     pub(crate) stats: DriveStats,
 }
 
-/// Brings the DAGs of all files up to date whose chunks changed since the last commit, and flags inodes that have chunks now.
+/// Brings the DAGs of all files up to date whose chunks changed since the last commit, flags inodes that have chunks now, and sees to it that the pieces
+/// of those chunks are as safe as the files want. Gives the files of which a chunk lies where this home does not know.
 pub(crate) fn file_dags(
     cut: &Cut<'_>,
     after: Lsn,
+    classes: &mut Classes,
     new: &mut Overlay,
     gone: &Gone,
     sink: &mut PieceSink<'_>,
-) -> Result<(), DriveError> {
+) -> Result<Vec<Ino>, DriveError> {
+    let mut unknown = Vec::new();
     let mut changed = ChangedKeys::of_table(cut.snapshot, after, Table::Chunk)?;
     let mut next_changed = changed.next()?;
     let mut last_new = vec![Table::Chunk as u8];
@@ -65,29 +70,55 @@ pub(crate) fn file_dags(
             }
             _ => {
                 if let Some((ino, numbers)) = file.replace((ino, BTreeSet::from([n]))) {
-                    one_file(cut, new, ino, &numbers, sink)?;
+                    one_file(cut, classes, new, ino, &numbers, sink, &mut unknown)?;
                 }
             }
         }
     }
     if let Some((ino, numbers)) = file {
-        one_file(cut, new, ino, &numbers, sink)?;
+        one_file(cut, classes, new, ino, &numbers, sink, &mut unknown)?;
     }
-    Ok(())
+    Ok(unknown)
 }
 
 fn one_file(
     cut: &Cut<'_>,
+    classes: &mut Classes,
     new: &mut Overlay,
     ino: Ino,
     numbers: &BTreeSet<u64>,
     sink: &mut PieceSink<'_>,
+    unknown: &mut Vec<Ino>,
 ) -> Result<(), DriveError> {
     let Some(row) = cut.view.get(Table::Inode, &keys::inode(ino))? else { return Ok(()) };
+    if classes.any() {
+        let class = classes.of_file(&cut.view, ino, &InodeRow::decode(&row)?)?;
+        if !raise(cut, new, (ino, numbers), class, sink)? {
+            unknown.push(ino);
+        }
+    }
     if let Some(flagged) = with_chunks_flag(&row)? {
         new.put(Table::Inode, &keys::inode(ino), flagged);
     }
     dag::update(&cut.view, new, ino, numbers, sink)
+}
+
+/// The pieces of these chunks, wherever a chunk came from: packed now, found, or shared by a copy. `false`: not of all of them is it known here.
+fn raise(
+    cut: &Cut<'_>,
+    new: &Overlay,
+    (ino, numbers): (Ino, &BTreeSet<u64>),
+    class: Class,
+    sink: &mut PieceSink<'_>,
+) -> Result<bool, DriveError> {
+    let mut all = true;
+    for n in numbers {
+        let row = Overlaid { cut: &cut.view, new }.get(Table::Chunk, &keys::chunk(ino, *n))?;
+        if let Some(row) = row {
+            all &= sink.raise_block(&ChunkRow::decode(&row)?.digest, class)?;
+        }
+    }
+    Ok(all)
 }
 
 /// Says of files in the tree itself that their data is not in it: so that whoever reads the commit meets an error, not an older age.

@@ -12,9 +12,11 @@ use std::thread::Scope;
 
 use holdfast_content::block::digest_of;
 use holdfast_content::chunk::{self, SealedChunk};
+use holdfast_content::class::Class;
 use holdfast_content::keys::DriveKeys;
 use holdfast_store::{Lsn, Reads, Snapshot, Store, StoreError, Table};
 
+use super::classes::Classes;
 use super::overlay::Overlay;
 use super::plan::{Part, Planner, Work};
 use super::pool::Pool;
@@ -85,6 +87,7 @@ impl Lap {
 struct Job {
     ino: Ino,
     n: u64,
+    class: Class,
     plain: Vec<u8>,
     extents: usize,
 }
@@ -94,20 +97,15 @@ enum Made {
     Chunk {
         ino: Ino,
         n: u64,
+        class: Class,
         plain_len: u64,
         extents: usize,
         outcome: Result<Outcome, DriveError>,
     },
     /// A chunk row that goes.
-    Gone {
-        ino: Ino,
-        n: u64,
-    },
+    Gone { ino: Ino, n: u64 },
     /// That were all of a file's chunks.
-    End {
-        ino: Ino,
-        empty_from: u64,
-    },
+    End { ino: Ino, empty_from: u64 },
 }
 
 enum Outcome {
@@ -123,6 +121,9 @@ enum Outcome {
 struct DataRound<'a, 'k> {
     parts: &'a SealParts,
     cut: &'a Cut<'a>,
+    classes: &'a mut Classes,
+    /// Of the file that is looked at.
+    class: Class,
     sink: &'a mut PieceSink<'k>,
     lap: &'a mut Lap,
     unlimited: bool,
@@ -139,6 +140,7 @@ struct DataRound<'a, 'k> {
 pub(crate) fn run(
     parts: &SealParts,
     cut: &Cut<'_>,
+    classes: &mut Classes,
     sink: &mut PieceSink<'_>,
     lap: &mut Lap,
     unlimited: bool,
@@ -153,6 +155,8 @@ pub(crate) fn run(
         let mut data = DataRound {
             parts,
             cut,
+            classes,
+            class: Class::DRIVE,
             sink,
             lap,
             pool,
@@ -233,6 +237,7 @@ impl DataRound<'_, '_> {
 
     /// All chunks of one file that its extents touch, and those behind its end.
     fn file(&mut self, ino: Ino, row: &InodeRow) -> Result<(), DriveError> {
+        self.class = self.classes.of_file(&self.cut.view, ino, row)?;
         // A base's rows may be from before their chunks.
         let has_chunks = row.has_chunks() || self.parts.rows().has_base();
         let mut planner = Planner::new(row.chunk_bytes(), row.size);
@@ -277,7 +282,7 @@ impl DataRound<'_, '_> {
                     return Ok(());
                 }
                 match self.plain(old.as_ref(), len, &parts) {
-                    Ok(plain) => self.give(Job { ino, n, plain, extents: parts.len() }),
+                    Ok(plain) => self.give(Job { ino, n, class: self.class, plain, extents: parts.len() }),
                     Err(Missing::Pending(error)) => {
                         tracing::warn!(ino, n, %error, "a chunk stays in the log: its old content is out of reach");
                         self.lap.pending.insert(ino);
@@ -360,10 +365,10 @@ impl DataRound<'_, '_> {
     /// Writes the oldest chunk that the threads have made.
     fn take_one(&mut self) -> Result<(), DriveError> {
         let made = self.pool.take().ok_or_else(|| DriveError::System("a sealing thread ended".to_owned()))?;
-        let (ino, n, extents, outcome) = match made {
-            Made::Chunk { ino, n, plain_len, extents, outcome } => {
+        let (ino, n, class, extents, outcome) = match made {
+            Made::Chunk { ino, n, class, plain_len, extents, outcome } => {
                 self.round.bytes += plain_len;
-                (ino, n, extents, outcome?)
+                (ino, n, class, extents, outcome?)
             }
             Made::Gone { ino, n } => return self.place(ino, n, 0, None),
             Made::End { ino, empty_from } => {
@@ -376,7 +381,7 @@ impl DataRound<'_, '_> {
             Outcome::Hole => None,
             Outcome::Known(known) => Some(known.chunk_row(cut)),
             Outcome::New { tag, chunk } => {
-                let at = self.sink.write(&chunk.block)?;
+                let at = self.sink.write_as(&chunk.block, class)?;
                 let known = DedupRow {
                     codec: chunk.codec.to_byte(),
                     digest: digest_of(&at.cid)?,
@@ -384,7 +389,7 @@ impl DataRound<'_, '_> {
                     block_len: at.len,
                     plain_len: chunk.plain_len,
                 };
-                self.sink.note_dedup(tag, known);
+                self.sink.note_dedup(&at.piece, tag, known);
                 Some(known.chunk_row(cut))
             }
         };
@@ -452,7 +457,7 @@ impl From<ChunkError> for Missing {
 fn make(keys: &DriveKeys, store: &Store, blocks: &BlockReader, job: &Job) -> Made {
     let plain_len = job.plain.len() as u64;
     let outcome = outcome(keys, store, blocks, &job.plain);
-    Made::Chunk { ino: job.ino, n: job.n, plain_len, extents: job.extents, outcome }
+    Made::Chunk { ino: job.ino, n: job.n, class: job.class, plain_len, extents: job.extents, outcome }
 }
 
 fn outcome(

@@ -20,7 +20,7 @@ use super::overlay::{Overlaid, Overlay};
 use crate::drive::error::DriveError;
 use crate::pieces::rows::DagRow;
 use crate::rows::marks::ChangedKeys;
-use crate::rows::{ChunkRow, Ino, InodeRow, META_NEXT_INO, OrphanRow, inode_flags, keys};
+use crate::rows::{ChunkRow, Ino, InodeRow, META_NEXT_INO, META_SURVIVE, OrphanRow, inode_flags, keys};
 
 /// Tables whose rows begin with the inode that they belong to, in the tree's order.
 const OWNED: [Table; 4] = [Table::Entry, Table::Xattr, Table::Chunk, Table::Dag];
@@ -153,7 +153,7 @@ impl<'a> Edits<'a> {
         };
         let belongs = match table {
             Table::Inode | Table::Entry | Table::Xattr | Table::Chunk | Table::Dag => true,
-            Table::Meta => key == META_NEXT_INO,
+            Table::Meta => key == META_NEXT_INO || key.starts_with(META_SURVIVE),
             _ => false,
         };
         if !belongs {

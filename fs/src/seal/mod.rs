@@ -9,6 +9,7 @@
 //!     cut (snapshot) ─► data round: chunks ─► pieces ─► installed as pieces are finished       repeated under new cuts while there is much
 //!                    └► last round: DAGs ─► namespace tree ─► commit ─► location tree ─► last piece ─► install ─► commit row ─► sync ─► sweep
 
+pub(crate) mod classes;
 mod commit;
 pub(crate) mod commit_row;
 pub(crate) mod dag;
@@ -28,6 +29,7 @@ use holdfast_content::keys::DriveKeys;
 use holdfast_content::rng::Rng;
 use holdfast_store::{Lsn, Reads, Store, Table, Txn};
 
+use self::classes::Classes;
 use self::commit_row::CommitRow;
 use self::data::{Cut, Lap};
 use self::edits::Gone;
@@ -39,6 +41,7 @@ use crate::pieces::folder::Folder;
 use crate::pieces::places::Places;
 use crate::pieces::rows::PieceRow;
 use crate::pieces::writer::{PieceSink, SinkParts};
+use crate::policy::walk;
 use crate::restore::Trees;
 use crate::rows::{Ino, Rows, keys, mark_again, mark_sealed, marks};
 use crate::vfs::Vfs;
@@ -168,7 +171,10 @@ fn rounds(
         let snapshot = parts.store.cut()?;
         let cut = Cut { view: parts.rows().at(&snapshot), lsn: snapshot.lsn(), snapshot: &snapshot };
         parts.options.edges.hit("seal.cut");
-        let (data, waiting) = data::run(parts, &cut, sink, &mut lap, round >= parts.options.seal_rounds_max)?;
+        let mut classes = Classes::at(&cut, &parts.store)?;
+        sink.set_trees_class(classes.highest());
+        let unlimited = round >= parts.options.seal_rounds_max;
+        let (data, waiting) = data::run(parts, &cut, &mut classes, sink, &mut lap, unlimited)?;
         if !data.complete {
             sink.finish()?;
             install(parts, waiting)?;
@@ -177,7 +183,7 @@ fn rounds(
             parts.let_go_of_log()?;
             continue;
         }
-        return last_round(parts, &cut, last, earlier, data, lap, waiting, sink);
+        return last_round(parts, &cut, &mut classes, last, earlier, data, lap, waiting, sink);
     }
 }
 
@@ -195,6 +201,7 @@ fn lighten(parts: &SealParts) {
 fn last_round(
     parts: &SealParts,
     cut: &Cut<'_>,
+    classes: &mut Classes,
     last: Option<&CommitRow>,
     earlier: &[PieceId],
     data: data::Round,
@@ -205,7 +212,8 @@ fn last_round(
     let after = last.map_or(0, CommitRow::cut);
     let mut new = data.overlay;
     let gone = Gone::find(cut, after)?;
-    commit::file_dags(cut, after, &mut new, &gone, sink)?;
+    let unknown = commit::file_dags(cut, after, classes, &mut new, &gone, sink)?;
+    walk::begin_all(&parts.store, &unknown)?;
     let Lap { pending, lacking, .. } = lap;
     let without_data: BTreeSet<Ino> = pending.union(&lacking).copied().collect();
     commit::flag_lacking(cut, &mut new, &without_data)?;

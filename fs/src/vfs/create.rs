@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use holdfast_content::class::Class;
 
 use crate::rows::inode::SYMLINK_TARGET_BYTES_MAX;
 use crate::rows::{EntryRow, Ino, Kind};
@@ -132,6 +133,8 @@ impl Vfs {
                 row.size = new.target.len() as u64;
                 row.target = Bytes::copy_from_slice(new.target);
             }
+            // By which a seal knows what the file's data has to survive.
+            Kind::File => row.parent = parent,
             _ => {}
         }
         let mut txn = self.rows.begin();
@@ -182,6 +185,8 @@ impl Vfs {
         if ino == parent {
             return Err(FsError::NotPermitted);
         }
+        let policies = self.policies()?;
+        let class = self.class_below(&policies, parent)?;
         let mut locked = lock_many(&[&node, &dir]);
         let now = self.now();
         let mut row = {
@@ -216,6 +221,9 @@ impl Vfs {
         );
         txn.put_inode(ino, &row);
         txn.put_inode(parent, &dir_row);
+        if !policies.is_empty() {
+            self.note_moved(&policies, &mut txn, (ino, &row), (Class::of(0), class));
+        }
         let lsn = txn.commit()?;
         row.lsn = lsn;
         dir_row.lsn = lsn;

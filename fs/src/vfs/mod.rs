@@ -20,6 +20,7 @@ mod dir;
 mod error;
 mod extents;
 mod node;
+mod policy;
 mod readahead;
 mod remove;
 mod rename;
@@ -161,6 +162,7 @@ pub struct Vfs {
     careful_rounds: AtomicU32,
     /// Inodes whose atime is newer in memory than at rest.
     atimes: Mutex<Vec<Ino>>,
+    policies: policy::Known,
     read_only: AtomicBool,
     /// A [`Synced`].
     synced: AtomicU8,
@@ -187,6 +189,7 @@ impl Vfs {
             nodes: NodeCache::new(options.nodes_max, options.details_max),
             read_only: AtomicBool::new(options.read_only),
             rows,
+            policies: policy::Known::default(),
             chunks,
             hooks: Mutex::new(hooks),
             clock,

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use holdfast_store::Table;
 
+use crate::policy::Policies;
 use crate::rows::base::stored;
 use crate::rows::{Ino, InodeRow, Kind, OrphanRow, RowTxn, SCAN_PAGE_ROWS, keys};
 
@@ -61,6 +62,9 @@ impl Vfs {
             if let Some(fate) = self.try_remove(&dir, &node, name, want_dir)? {
                 let unused = node.opens.load(Ordering::Relaxed) == 0;
                 drop(node);
+                if !matches!(fate, Fate::Lives) {
+                    self.policy_forgotten(ino);
+                }
                 if let Fate::Orphan = fate
                     && unused
                 {
@@ -81,6 +85,7 @@ impl Vfs {
         want_dir: bool,
     ) -> Result<Option<Fate>, FsError> {
         let (parent, ino) = (dir.ino, node.ino);
+        let policies = self.policies()?;
         let mut locked = lock_many(&[dir, node]);
         let tag = match self.find_slot(locked.get(parent)?, parent, name)?.here() {
             Some((tag, found, _)) if found == ino => tag,
@@ -97,7 +102,7 @@ impl Vfs {
         let mut txn = self.rows.begin();
         let mut row = state.row.clone();
         row.ctime = now;
-        let fate = self.write_unlink(&mut txn, node, state, &mut row)?;
+        let fate = self.write_unlink(&policies, &mut txn, node, state, &mut row)?;
         let state = locked.get(parent)?;
         let tombstone = self.write_slot_removal(&mut txn, state, parent, tag)?;
         let mut dir_row = touch_dir(state, now);
@@ -107,6 +112,7 @@ impl Vfs {
         }
         txn.put_inode(parent, &dir_row);
         let lsn = txn.commit()?;
+        drop(policies);
         dir_row.lsn = lsn;
         state.row = dir_row;
         state.atime_dirty = false;
@@ -119,6 +125,7 @@ impl Vfs {
     /// Writes what becomes of an inode that loses one name (of a directory: its only one). `row` is its row to be.
     pub(super) fn write_unlink(
         &self,
+        policies: &Policies,
         txn: &mut RowTxn<'_>,
         node: &Arc<Node>,
         state: &mut State,
@@ -126,9 +133,12 @@ impl Vfs {
     ) -> Result<Fate, FsError> {
         row.nlink = if row.kind == Kind::Dir { 0 } else { row.nlink.saturating_sub(1) };
         if row.nlink > 0 {
+            // Which folder has the name that is left is not known.
+            row.parent = 0;
             txn.put_inode(node.ino, row);
             return Ok(Fate::Lives);
         }
+        self.forget_policy(policies, txn, node.ino);
         // Whoever takes the name away knows the inode by it.
         node.forgotten.store(false, Ordering::SeqCst);
         // A file that is only just being opened holds its lock, or sees `nlink` 0 and stays an orphan's guest.

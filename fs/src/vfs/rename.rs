@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use holdfast_content::class::Class;
 
 use crate::rows::keys::TAG_SLOTS;
 use crate::rows::{EntryRow, Ino, InodeRow, Kind, ROOT_INO, RowTxn, Tag};
@@ -11,6 +12,7 @@ use crate::rows::{EntryRow, Ino, InodeRow, Kind, ROOT_INO, RowTxn, Tag};
 use super::dir::Found;
 use super::error::FsError;
 use super::node::{Locked, Node, lock_many};
+use super::policy::Moving;
 use super::remove::{Fate, RACE_TRIES};
 use super::{Synced, Vfs, check_name, touch_dir};
 
@@ -29,9 +31,21 @@ struct Place<'a> {
     name: &'a [u8],
 }
 
+/// What changes with the folder, and the policies that say so: held until the record is written.
+struct Moved<'a> {
+    policies: Moving<'a>,
+    before: Class,
+    after: Class,
+}
+
 /// Tells the caller to look again, since a name changed its inode before it was locked.
 enum Attempt {
-    Done { orphan: Option<Ino> },
+    Done {
+        /// What it replaced, without a name now.
+        gone: Option<Ino>,
+        /// The same, to be taken away.
+        orphan: Option<Ino>,
+    },
     Again,
 }
 
@@ -69,13 +83,20 @@ impl Vfs {
                     self.refuse_loop(target, from.dir)?;
                 }
             }
+            let policies = self.policies_while_moving(moves_dir)?;
+            let moved = self.moved(policies, from.dir, to.dir)?;
             let attempt = match (mode, &target) {
                 (RenameMode::NoReplace, Some(_)) => return Err(FsError::Exists),
                 (RenameMode::Exchange, None) => return Err(FsError::NotFound),
-                (RenameMode::Exchange, Some(target)) => self.try_exchange(from, to, &source, target)?,
-                _ => self.try_rename(from, to, &source, target.as_ref())?,
+                (RenameMode::Exchange, Some(target)) => {
+                    self.try_exchange(from, to, &source, target, moved)?
+                }
+                _ => self.try_rename(from, to, &source, target.as_ref(), moved)?,
             };
-            if let Attempt::Done { orphan } = attempt {
+            if let Attempt::Done { gone, orphan } = attempt {
+                if let Some(gone) = gone {
+                    self.policy_forgotten(gone);
+                }
                 if let Some(orphan) = orphan {
                     self.let_go(orphan);
                 }
@@ -84,6 +105,19 @@ impl Vfs {
             }
         }
         Err(FsError::Damaged(format!("an entry of directory {} leads nowhere", from.dir.ino)))
+    }
+
+    fn moved<'a>(
+        &self,
+        policies: Moving<'a>,
+        from: &Arc<Node>,
+        to: &Arc<Node>,
+    ) -> Result<Moved<'a>, FsError> {
+        let (mut before, mut after) = (Class::DRIVE, Class::DRIVE);
+        if !policies.is_empty() && from.ino != to.ino {
+            (before, after) = (self.class_below(&policies, from.ino)?, self.class_below(&policies, to.ino)?);
+        }
+        Ok(Moved { policies, before, after })
     }
 
     /// Refuses to put a directory below itself. The caller holds the rename lock.
@@ -129,6 +163,7 @@ impl Vfs {
         to: Place<'_>,
         source: &Arc<Node>,
         target: Option<&Arc<Node>>,
+        moved: Moved<'_>,
     ) -> Result<Attempt, FsError> {
         let mut nodes = vec![from.dir, to.dir, source];
         nodes.extend(target);
@@ -137,7 +172,7 @@ impl Vfs {
         let Some(to_tag) = self.still(&mut locked, to, target)? else { return Ok(Attempt::Again) };
         // Two names of one inode: rename does nothing and says so with success.
         if target.is_some_and(|target| target.ino == source.ino) {
-            return Ok(Attempt::Done { orphan: None });
+            return Ok(Attempt::Done { gone: None, orphan: None });
         }
         let source_is_dir = locked.get(source.ino)?.row.kind == Kind::Dir;
         if let Some(target) = target {
@@ -157,15 +192,14 @@ impl Vfs {
             let state = locked.get(target.ino)?;
             let mut row = state.row.clone();
             row.ctime = now;
-            let fate = self.write_unlink(&mut txn, target, state, &mut row)?;
+            let fate = self.write_unlink(&moved.policies, &mut txn, target, state, &mut row)?;
             dying = Some((row, fate));
         }
-        // The source's own row: ctime, and of a directory its parent.
+        // The source's own row: ctime, and which directory holds it.
         let mut source_row = locked.get(source.ino)?.row.clone();
         source_row.ctime = now;
-        if source_is_dir {
-            source_row.parent = to.dir.ino;
-        }
+        source_row.moved_to(to.dir.ino);
+        self.note_moved(&moved.policies, &mut txn, (source.ino, &source_row), (moved.before, moved.after));
         txn.put_inode(source.ino, &source_row);
         let entry =
             EntryRow::Name { ino: source.ino, kind: source_row.kind, name: Bytes::copy_from_slice(to.name) };
@@ -187,6 +221,7 @@ impl Vfs {
             }
         })?;
         let lsn = txn.commit()?;
+        drop(moved);
         self.apply_slot_removal(locked.get(from.dir.ino)?, from_tag, tombstone);
         self.apply_slot(locked.get(to.dir.ino)?, to_tag, source.ino, source_row.kind, to.name);
         apply_rows(&mut locked, parents, lsn)?;
@@ -194,14 +229,15 @@ impl Vfs {
         if source_is_dir {
             source.parent.store(to.dir.ino, Ordering::Relaxed);
         }
-        let mut orphan = None;
+        let (mut gone, mut orphan) = (None, None);
         if let (Some(target), Some((mut row, fate))) = (target, dying) {
             row.lsn = lsn;
             self.apply_unlink(locked.get(target.ino)?, row, &fate);
             let unused = target.opens.load(Ordering::Relaxed) == 0;
+            gone = (!matches!(fate, Fate::Lives)).then_some(target.ino);
             orphan = (matches!(fate, Fate::Orphan) && unused).then_some(target.ino);
         }
-        Ok(Attempt::Done { orphan })
+        Ok(Attempt::Done { gone, orphan })
     }
 
     fn try_exchange(
@@ -210,24 +246,26 @@ impl Vfs {
         to: Place<'_>,
         source: &Arc<Node>,
         target: &Arc<Node>,
+        moved: Moved<'_>,
     ) -> Result<Attempt, FsError> {
         let mut locked = lock_many(&[from.dir, to.dir, source, target]);
         let Some(from_tag) = self.still(&mut locked, from, Some(source))? else { return Ok(Attempt::Again) };
         let Some(to_tag) = self.still(&mut locked, to, Some(target))? else { return Ok(Attempt::Again) };
         if source.ino == target.ino {
-            return Ok(Attempt::Done { orphan: None });
+            return Ok(Attempt::Done { gone: None, orphan: None });
         }
         let now = self.now();
         let mut txn = self.rows.begin();
         let mut rows = Vec::new();
-        for (node, at, tag, name) in
-            [(source, to.dir, to_tag, to.name), (target, from.dir, from_tag, from.name)]
-        {
+        let (before, after) = (moved.before, moved.after);
+        for (node, at, tag, name, classes) in [
+            (source, to.dir, to_tag, to.name, (before, after)),
+            (target, from.dir, from_tag, from.name, (after, before)),
+        ] {
             let mut row = locked.get(node.ino)?.row.clone();
             row.ctime = now;
-            if row.kind == Kind::Dir {
-                row.parent = at.ino;
-            }
+            row.moved_to(at.ino);
+            self.note_moved(&moved.policies, &mut txn, (node.ino, &row), classes);
             txn.put_inode(node.ino, &row);
             let name = Bytes::copy_from_slice(name);
             txn.put_entry(at.ino, tag, &EntryRow::Name { ino: node.ino, kind: row.kind, name });
@@ -258,7 +296,8 @@ impl Vfs {
         }
         apply_rows(&mut locked, parents, lsn)?;
         apply_rows(&mut locked, rows, lsn)?;
-        Ok(Attempt::Done { orphan: None })
+        drop(moved);
+        Ok(Attempt::Done { gone: None, orphan: None })
     }
 
     /// Writes both parents' rows (which may be one) after `change`.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::durability::Durability;
+use crate::policy::SURVIVE_XATTR;
 use crate::rows::values::XATTR_VALUE_BYTES_MAX;
 use crate::rows::{Ino, InodeRow, XattrRow, inode_flags};
 
@@ -107,6 +108,7 @@ impl Vfs {
         }
         check_namespace(name)?;
         self.require_space(value.len() as u64)?;
+        let mut policies = (name == SURVIVE_XATTR).then(|| self.policies_mut()).transpose()?;
         let node = self.node(ino)?;
         let mut state = node.write();
         if state.dead {
@@ -123,7 +125,12 @@ impl Vfs {
         let mut txn = self.rows.begin();
         let xattr = XattrRow { name: Bytes::copy_from_slice(name), value: Bytes::copy_from_slice(value) };
         txn.put_xattr(ino, &xattr);
+        let Some(Some(policies)) = policies.as_deref_mut().map(Option::as_mut) else {
+            return self.commit_row(txn, ino, &mut state, row).map(drop);
+        };
+        let losses = self.write_policy(policies, &mut txn, (ino, &row), Some(value))?;
         self.commit_row(txn, ino, &mut state, row)?;
+        policies.set(ino, losses);
         Ok(())
     }
 
@@ -137,6 +144,7 @@ impl Vfs {
         if name == DURABILITY_XATTR {
             return Err(FsError::NotPermitted);
         }
+        let mut policies = (name == SURVIVE_XATTR).then(|| self.policies_mut()).transpose()?;
         let node = self.node(ino)?;
         let mut state = node.write();
         if self.read_xattr(ino, &state, name)?.is_none() {
@@ -146,7 +154,12 @@ impl Vfs {
         let row = InodeRow { ctime: self.now(), ..state.row.clone() };
         let mut txn = self.rows.begin();
         txn.delete_xattr(ino, name);
+        let Some(Some(policies)) = policies.as_deref_mut().map(Option::as_mut) else {
+            return self.commit_row(txn, ino, &mut state, row).map(drop);
+        };
+        let losses = self.write_policy(policies, &mut txn, (ino, &row), None)?;
         self.commit_row(txn, ino, &mut state, row)?;
+        policies.set(ino, losses);
         Ok(())
     }
 }

@@ -9,7 +9,9 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use super::kit::{allocate, as_user, c_path, call, get_xattr, list_xattrs, refused, same, set_xattr, skip};
+use super::kit::{
+    allocate, as_user, c_path, call, get_xattr, list_xattrs, refused, remove_xattr, same, set_xattr, skip,
+};
 
 /// nobody, and another one.
 const ONE: u32 = 65_534;
@@ -227,6 +229,7 @@ pub fn xattrs(dir: &Path) -> Result<()> {
     if kind == nix::sys::statfs::FUSE_SUPER_MAGIC {
         let set = set_xattr(&path, "user.holdfast.durability", b"Proven", 0);
         refused("setting the durability", set, libc::EPERM)?;
+        survive(dir)?;
     }
     if nix::unistd::geteuid().is_root() {
         set_xattr(&path, "trusted.a", b"", 0)?;
@@ -237,6 +240,29 @@ pub fn xattrs(dir: &Path) -> Result<()> {
     let other = dir.join("g");
     fs::copy(&path, &other)?;
     same("attributes of another file", list_xattrs(&other)?.len(), 0)
+}
+
+/// The attribute that says how many losses what is below has to survive.
+fn survive(dir: &Path) -> Result<()> {
+    const NAME: &str = "user.holdfast.survive";
+    let folder = dir.join("survive");
+    fs::create_dir(&folder)?;
+    for bad in ["", "10", "x", "3 ", "03", "-1"] {
+        refused("a number that is none", set_xattr(&folder, NAME, bad.as_bytes(), 0), libc::EINVAL)?;
+    }
+    refused("a policy that is not there", get_xattr(&folder, NAME), libc::ENODATA)?;
+    set_xattr(&folder, NAME, b"4", libc::XATTR_CREATE)?;
+    refused("XATTR_CREATE twice", set_xattr(&folder, NAME, b"2", libc::XATTR_CREATE), libc::EEXIST)?;
+    set_xattr(&folder, NAME, b"3", libc::XATTR_REPLACE)?;
+    same("a policy", get_xattr(&folder, NAME)?, b"3".to_vec())?;
+    same("the policy's name", list_xattrs(&folder)?, vec![NAME.to_owned()])?;
+    let file = folder.join("f");
+    fs::write(&file, b"1")?;
+    refused("what is inherited is no attribute", get_xattr(&file, NAME), libc::ENODATA)?;
+    set_xattr(&file, NAME, b"0", 0)?;
+    remove_xattr(&folder, NAME)?;
+    refused("a policy that was taken away", get_xattr(&folder, NAME), libc::ENODATA)?;
+    same("a file's own", get_xattr(&file, NAME)?, b"0".to_vec())
 }
 
 pub fn locks(dir: &Path) -> Result<()> {

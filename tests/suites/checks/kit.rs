@@ -83,6 +83,12 @@ pub fn get_xattr(path: &Path, name: &str) -> io::Result<Vec<u8>> {
     Ok(value)
 }
 
+pub fn remove_xattr(path: &Path, name: &str) -> io::Result<i64> {
+    let (path, name) = (c_path(path), CString::new(name)?);
+    // SAFETY: strings end in NUL.
+    call(unsafe { libc::lremovexattr(path.as_ptr(), name.as_ptr()) })
+}
+
 pub fn list_xattrs(path: &Path) -> io::Result<Vec<String>> {
     let path = c_path(path);
     let mut list = vec![0u8; 65_536];

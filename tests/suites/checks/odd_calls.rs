@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::kit::{allocate, c_path, call, get_xattr, rename2, seek, set_xattr};
+use super::kit::{allocate, c_path, call, get_xattr, remove_xattr, rename2, seek, set_xattr};
 
 /// In a folder with the files `f` (10,000 bytes) and `g` (empty), the folders `d` (empty) and `full` (with a file), and the links `l` (to `f`) and `dangling`.
 type Call = fn(&Path) -> io::Result<i64>;
@@ -79,12 +79,6 @@ fn sizes(path: &Path, name: &str, len: usize) -> io::Result<i64> {
     let mut value = vec![0u8; len];
     // SAFETY: strings end in NUL; the buffer is as long as is said.
     call(unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), len) } as i64)
-}
-
-fn removexattr(path: &Path, name: &str) -> io::Result<i64> {
-    let (path, name) = (c_path(path), CString::new(name)?);
-    // SAFETY: strings end in NUL.
-    call(unsafe { libc::lremovexattr(path.as_ptr(), name.as_ptr()) })
 }
 
 /// `st_mode`, links, size and what statx says that it knows.
@@ -366,11 +360,11 @@ const ATTRIBUTES: &[(&str, Call)] = &[
     ("an attribute that is none", |at| sizes(&at.join("f"), "user.a", 10)),
     ("a user's attribute of a link", |at| done(set_xattr(&at.join("l"), "user.a", b"b", 0))),
     ("a trusted attribute of a link", |at| done(set_xattr(&at.join("l"), "trusted.a", b"b", 0))),
-    ("an attribute taken away that is none", |at| removexattr(&at.join("f"), "user.a")),
+    ("an attribute taken away that is none", |at| remove_xattr(&at.join("f"), "user.a")),
     ("an attribute taken away twice", |at| {
         set_xattr(&at.join("f"), "user.a", b"b", 0)?;
-        removexattr(&at.join("f"), "user.a")?;
-        removexattr(&at.join("f"), "user.a")
+        remove_xattr(&at.join("f"), "user.a")?;
+        remove_xattr(&at.join("f"), "user.a")
     }),
     ("an ACL that is none", |at| done(set_xattr(&at.join("f"), "system.posix_acl_access", b"nonsense", 0))),
     ("a default ACL of a file", |at| {

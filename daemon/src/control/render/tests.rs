@@ -28,7 +28,7 @@ pub fn sample() -> StatusReport {
         state: DriveState::Mounted,
         state_reason: None,
         safety: Safety::default(),
-        policy: PolicyReport { survive_losses: 2, copies_wanted: 3 },
+        policy: PolicyReport { survive_losses: 2, copies_wanted: 3, survive_losses_most: 2 },
         durability: DurabilityReport {
             proven: Amount { bytes: 5 << 20, files: Some(3) },
             ..Default::default()
@@ -123,6 +123,45 @@ fn the_verdict_follows_the_figures() {
     status.pieces.lost = 1;
     status.judge();
     assert_eq!(status.safety.level, SafetyLevel::Lost);
+}
+
+#[test]
+fn folders_that_ask_for_more_are_told() {
+    let class = |survive_losses, at_risk_bytes| ClassReport {
+        survive_losses,
+        pieces: 2,
+        bytes: 2 << 20,
+        full: 2,
+        at_risk_bytes,
+        survives: Some(1),
+        stored_bytes: 6 << 20,
+        expansion: Some(3.0),
+    };
+    let mut status = sample();
+    status.policy.survive_losses_most = 4;
+    status.redundancy.classes = vec![class(2, 0), class(4, 0)];
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Safe);
+    assert!(
+        status.safety.summary.contains("any 2 providers (some of it, as its folder's policy asks, of 4)")
+    );
+    status.redundancy.to_raise = 3;
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Working);
+    assert!(status.render().contains("3 to be looked at"), "{}", status.render());
+    // Enough for the drive, and not for the folder.
+    status.redundancy.classes = vec![class(2, 0), class(4, 1 << 20)];
+    status.durability.placed_below_policy.bytes = 1 << 20;
+    status.judge();
+    assert_eq!(status.safety.level, SafetyLevel::Hindered);
+    assert!(
+        status.safety.summary.contains("5 providers are needed and 3 answer"),
+        "{}",
+        status.safety.summary
+    );
+    let text = status.render();
+    assert!(text.contains("loss of 4 providers: 2.0 MiB in 2 pieces"), "{text}");
+    assert!(text.contains("1.0 MiB do not yet, some only 1"), "{text}");
 }
 
 #[test]

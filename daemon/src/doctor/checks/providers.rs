@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Found, Level, found, there};
+use super::{Found, Level, found, running, there};
 use crate::control::render::{age, count, short_peer, size};
 use crate::doctor::facts::{Facts, ProviderFacts};
 
@@ -17,9 +17,16 @@ fn names<'a>(providers: impl Iterator<Item = &'a ProviderFacts>) -> String {
     providers.map(|provider| short_peer(&provider.peer_id)).collect::<Vec<_>>().join(", ")
 }
 
+/// Providers that the drive's policy asks for, or that of the folder that asks for most.
+fn wanted(facts: &Facts) -> usize {
+    let of_drive = there(facts).map_or(0, |there| usize::from(there.copies_wanted));
+    let of_folders =
+        running(facts).map_or(0, |drive| usize::from(drive.status.policy.survive_losses_most) + 1);
+    if of_drive == 0 { 0 } else { of_drive.max(of_folders) }
+}
+
 pub(in crate::doctor) fn enough(facts: &Facts) -> Vec<Found> {
-    let Some(there) = there(facts) else { return Vec::new() };
-    let (have, want) = (facts.providers.len(), usize::from(there.copies_wanted));
+    let (have, want) = (facts.providers.len(), wanted(facts));
     if have >= want {
         return Vec::new();
     }
@@ -89,7 +96,7 @@ pub(in crate::doctor) fn room(facts: &Facts) -> Vec<Found> {
         return Vec::new();
     }
     let left = answering.iter().filter(|(_, full)| !full).count();
-    let want = there(facts).map_or(1, |there| usize::from(there.copies_wanted));
+    let want = wanted(facts).max(1);
     let (level, means) = if left < want {
         (
             Level::Warning,
@@ -110,7 +117,7 @@ pub(in crate::doctor) fn room(facts: &Facts) -> Vec<Found> {
 }
 
 pub(in crate::doctor) fn domains(facts: &Facts) -> Vec<Found> {
-    let want = there(facts).map_or(0, |there| usize::from(there.copies_wanted));
+    let want = wanted(facts);
     let domains: BTreeSet<usize> = facts.providers.iter().map(|provider| provider.domain).collect();
     // Where there are too few providers that is said already.
     if domains.len() >= want || facts.providers.len() < want {

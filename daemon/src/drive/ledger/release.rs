@@ -3,7 +3,7 @@
 //! Promises: the entries that say "removed", the deals that are still to be ended and the piece's own row change in one batch; a deal is told to its
 //! provider only after a published head says that the copy no longer counts, so that no restore looks for it.
 
-use holdfast_content::placement::ChainEnd;
+use holdfast_content::placement::{ChainEnd, STRIPE_ITSELF};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -36,11 +36,12 @@ impl Ledger {
         state.pieces.contains_key(id) || state.given_up.contains(id)
     }
 
-    /// Takes a piece out. `entry` signs that a slot's holder no longer counts: it gets the end of the chain that it follows.
+    /// Takes a piece out. `entry` signs that a slot's holder no longer counts, or (of nobody) that the piece has no class any more: it gets the end of the
+    /// chain that it follows.
     pub fn give_up(
         &self,
         id: PieceId,
-        mut entry: impl FnMut(&PieceRow, u16, &Holder, &ChainEnd) -> Result<(Vec<u8>, ChainEnd), String>,
+        mut entry: impl FnMut(&PieceRow, u16, Option<&Holder>, &ChainEnd) -> Result<(Vec<u8>, ChainEnd), String>,
     ) -> Result<(), LedgerError> {
         let _w = self.writer.lock();
         let (row, mut chain) = {
@@ -50,7 +51,7 @@ impl Ledger {
         };
         let mut rows = vec![(key(PIECE, &id), None)];
         for (slot, holder) in row.holders() {
-            let (bytes, end) = entry(&row, slot, holder, &chain).map_err(LedgerError::Entry)?;
+            let (bytes, end) = entry(&row, slot, Some(holder), &chain).map_err(LedgerError::Entry)?;
             let release = Release {
                 v: 1,
                 provider: holder.provider.clone(),
@@ -60,6 +61,11 @@ impl Ledger {
             };
             rows.push((key(LOG, &chain.length.to_be_bytes()), Some(bytes)));
             rows.push((key(RELEASE, &holder.deal), Some(encode(&release))));
+            chain = end;
+        }
+        if row.class.is_some() {
+            let (bytes, end) = entry(&row, STRIPE_ITSELF, None, &chain).map_err(LedgerError::Entry)?;
+            rows.push((key(LOG, &chain.length.to_be_bytes()), Some(bytes)));
             chain = end;
         }
         let intents = row.slots.iter().filter_map(|slot| slot.intent.as_ref());

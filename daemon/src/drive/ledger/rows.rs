@@ -1,5 +1,6 @@
 //! The ledger's rows, as they stand at rest (canonical DAG-CBOR).
 
+use holdfast_content::class::Class;
 use holdfast_content::publication::PublicPiece;
 use holdfast_net::stripe::StripeShape;
 use serde::{Deserialize, Serialize};
@@ -9,10 +10,11 @@ use super::{Peer, PieceId, Seconds};
 use crate::drive::clock::age;
 use crate::drive::domains::Tags;
 
-/// Rows of pieces with copies; a stripe's are one higher, a public piece's two, so that a program that knows none of them says so.
+/// Rows of pieces with copies; a stripe's are one higher, a public piece's two, those with a class three, so that a program that knows none of them says so.
 const PIECE_VERSION: u8 = 1;
 const STRIPE_VERSION: u8 = 2;
 const PUBLIC_VERSION: u8 = 3;
+pub(super) const CLASS_VERSION: u8 = 4;
 
 /// One piece and its slots, or a stripe and its slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +31,9 @@ pub struct PieceRow {
     /// Its slots are not masked, and anybody may have its blocks: of which publication it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public: Option<PublicRow>,
+    /// What it has to survive, where that is not just what the drive's policy asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<u8>,
 }
 
 /// Of which publication a public piece is.
@@ -172,7 +177,7 @@ impl PieceRow {
     /// A piece of which no copy is placed yet.
     pub fn new(raw_len: u64, slots: u16) -> Self {
         let slots = vec![SlotRow::default(); slots.into()];
-        Self { v: PIECE_VERSION, raw_len, slots, stripe: None, public: None }
+        Self { v: PIECE_VERSION, raw_len, slots, stripe: None, public: None, class: None }
     }
 
     /// A public piece of which no copy is placed yet.
@@ -191,11 +196,15 @@ impl PieceRow {
             cids.into_iter().map(|cid| SlotRow { cid: Some(ByteBuf::from(cid)), ..SlotRow::default() });
         let raw_len = shape.shard_len();
         let (slots, stripe) = (slots.collect(), Some(stripe));
-        Some(Self { v: STRIPE_VERSION, raw_len, slots, stripe, public: None })
+        Some(Self { v: STRIPE_VERSION, raw_len, slots, stripe, public: None, class: None })
     }
 
     /// Whether the parts fit each other.
     pub fn is_sound(&self) -> bool {
+        if let Some(class) = self.class {
+            let known = Class::from_byte(class).is_some();
+            return self.v == CLASS_VERSION && known && self.stripe.is_none() && self.public.is_none();
+        }
         match (&self.stripe, &self.public) {
             (None, None) => self.v == PIECE_VERSION,
             (None, Some(public)) => self.v == PUBLIC_VERSION && public.piece().is_some(),

@@ -111,9 +111,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// Gives up a piece's copies, if its stripe alone survives all but the last of `wanted` losses. Says whether it did.
+    /// Gives up a piece's copies, if its stripe alone survives all but the last of the losses that its class wants, where the drive's policy wants
+    /// `wanted`. Says whether it did.
     pub fn drop_copies(&self, id: PieceId, wanted: usize, sign: &mut Sign<'_>) -> Result<bool, LedgerError> {
         let _w = self.writer.lock();
+        let wanted = self.wanted(&id, wanted);
         let (row, chain) = {
             let state = self.state.read();
             let Some(row) = state.pieces.get(&id).filter(|row| row.stripe.is_none()) else {
@@ -138,7 +140,8 @@ impl Ledger {
         Ok(true)
     }
 
-    /// Gives up a stripe, if each of its pieces is gone or survives all but the last of `wanted` losses by its copies alone.
+    /// Gives up a stripe, if each of its pieces is gone or survives by its copies alone all but the last of the losses that its class wants, where the
+    /// drive's policy wants `wanted`.
     /// Says whether it did.
     pub fn dissolve(&self, id: PieceId, wanted: usize, sign: &mut Sign<'_>) -> Result<bool, LedgerError> {
         let _w = self.writer.lock();
@@ -149,7 +152,8 @@ impl Ledger {
         };
         let Some(stripe) = &row.stripe else { return Ok(false) };
         let safe = |piece: &super::StripePiece| {
-            self.piece(&piece.id).is_none() || self.counting_as(&piece.id, Form::Copies) >= wanted.max(1)
+            self.piece(&piece.id).is_none()
+                || self.counting_as(&piece.id, Form::Copies) >= self.wanted(&piece.id, wanted).max(1)
         };
         if !stripe.pieces.iter().all(safe) {
             return Ok(false);

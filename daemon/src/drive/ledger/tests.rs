@@ -122,9 +122,9 @@ fn a_damaged_row_is_an_error_and_no_panic() {
 fn a_row_of_a_newer_version_is_refused_by_name() {
     let rows = Arc::new(Memory::default());
     drop(ledger(&rows));
-    let newer = encode(&PieceRow { v: 4, ..PieceRow::new(10, 1) });
+    let newer = encode(&PieceRow { v: 5, ..PieceRow::new(10, 1) });
     rows.commit(vec![([PIECE, &PIECE_A].concat(), Some(newer))]).unwrap();
-    assert!(matches!(Ledger::open(rows), Err(LedgerError::Newer { found: 4, known: 3, .. })));
+    assert!(matches!(Ledger::open(rows), Err(LedgerError::Newer { found: 5, known: 4, .. })));
 }
 
 fn note(number: u32) -> Vec<u8> {
@@ -432,4 +432,80 @@ fn what_was_proposed_and_not_gone_on_with_is_ended() {
         BTreeSet::from([id(0), id(1), id(3)]),
         "with the piece its copies and what was asked for go"
     );
+}
+
+#[test]
+fn a_piece_wants_as_many_copies_as_its_class_and_a_class_only_rises() {
+    use holdfast_content::class::Class;
+    let rows = Arc::new(Memory::default());
+    let l = ledger(&rows);
+    l.add_piece([8; 16], 100, 1).unwrap();
+    assert_eq!((l.wanted(&PIECE_A, 3), l.highest_class()), (3, Class::DRIVE));
+    let raise = |id, class| l.raise(id, class, 3, |_, chain| link(chain)).unwrap();
+    assert!(raise(PIECE_A, Class::of(4)) && !raise(PIECE_A, Class::of(2)) && !raise(PIECE_A, Class::DRIVE));
+    assert_eq!(l.piece(&PIECE_A).unwrap().slots.len(), 5);
+    // Joined with what it was: the drive's policy still counts, should it come to ask for more.
+    assert_eq!((l.wanted(&PIECE_A, 3), l.wanted(&PIECE_A, 8)), (5, 8));
+    assert_eq!(l.chain().length, 1, "one word in the log");
+    assert_eq!(l.highest_class(), Class::DRIVE.join(Class::of(4)));
+    let again = Ledger::open(rows.clone()).unwrap();
+    assert_eq!(
+        (again.pieces(), again.classes()),
+        (l.pieces(), vec![(PIECE_A, Class::DRIVE.join(Class::of(4)))])
+    );
+    assert!(!l.raise([99; 16], Class::of(4), 3, |_, chain| link(chain)).unwrap(), "nobody knows it");
+    // It goes, and the log says so of the class as well.
+    let mut said = Vec::new();
+    l.give_up(PIECE_A, |_, slot, holder, chain| {
+        said.push((slot, holder.is_some()));
+        link(chain)
+    })
+    .unwrap();
+    assert_eq!(said, [(STRIPE_ITSELF, false)]);
+    let damaged = encode(&PieceRow { class: Some(0x7f), ..PieceRow::new(10, 1) });
+    rows.commit(vec![([PIECE, &PIECE_A].concat(), Some(damaged))]).unwrap();
+    assert!(matches!(Ledger::open(rows), Err(LedgerError::BadRow(..))));
+}
+
+#[test]
+fn a_piece_may_want_less_than_the_drive_and_come_to_want_as_much() {
+    use holdfast_content::class::Class;
+    let rows = Arc::new(Memory::default());
+    let l = Ledger::open(rows.clone()).unwrap();
+    let add = |id, class| l.add_classed(id, 100, class, 3, |_, chain| link(chain)).unwrap();
+    add(PIECE_A, Class::of(0));
+    add([9; 16], Class::DRIVE);
+    assert_eq!((l.wanted(&PIECE_A, 3), l.piece(&PIECE_A).unwrap().slots.len()), (1, 1));
+    assert_eq!((l.chain().length, l.classes()), (1, vec![(PIECE_A, Class::of(0))]));
+    add(PIECE_A, Class::of(5));
+    assert_eq!(l.class(&PIECE_A), Class::of(0), "what is known is left as it is");
+    assert!(l.raise(PIECE_A, Class::DRIVE, 3, |_, chain| link(chain)).unwrap());
+    assert_eq!((l.class(&PIECE_A), l.wanted(&PIECE_A, 3)), (Class::DRIVE, 3));
+    assert_eq!(l.piece(&PIECE_A).unwrap().slots.len(), 3);
+    assert_eq!(Ledger::open(rows).unwrap().pieces(), l.pieces());
+    let mut said = 0;
+    l.give_up(PIECE_A, |_, _, _, chain| {
+        said += 1;
+        link(chain)
+    })
+    .unwrap();
+    assert_eq!(said, 1, "the log's word of it goes, too");
+}
+
+#[test]
+fn a_stripe_wants_what_the_piece_in_it_that_wants_most_does() {
+    use holdfast_content::class::Class;
+    let l = striped(&Arc::new(Memory::default()));
+    place_slots(&l);
+    l.set_published(l.chain().length, BTreeSet::new());
+    assert_eq!(l.wanted(&STRIPE, 3), 3);
+    l.raise(PIECES[1], Class::of(3), 3, |_, chain| link(chain)).unwrap();
+    assert_eq!((l.wanted(&STRIPE, 3), l.wanted(&PIECES[0], 3), l.wanted(&PIECES[1], 3)), (4, 3, 4));
+    assert_eq!(l.piece(&PIECES[1]).unwrap().slots.len(), 4, "it has copies still, and wants one more");
+    assert!(!l.drop_copies(PIECES[1], 3, &mut sign).unwrap(), "the stripe is not enough for it");
+    assert!(l.drop_copies(PIECES[0], 3, &mut sign).unwrap(), "and is for the other");
+    // Kept by the stripe alone: what is to become of it the stripe's rule says.
+    l.raise(PIECES[0], Class::of(5), 3, |_, chain| link(chain)).unwrap();
+    assert!(l.piece(&PIECES[0]).unwrap().slots.is_empty());
+    assert_eq!(l.wanted(&STRIPE, 3), 6);
 }

@@ -163,3 +163,38 @@ fn the_policy_is_read_from_copies_and_not_from_stripes() {
     chain.say(PlacementAction::Add, STRIPE, 2, b"a", vec![1]);
     assert_eq!(survived(&chain.head(0)), Some(1));
 }
+
+#[test]
+fn classes_come_back_from_the_log_and_say_nothing_of_the_drives_own_policy() {
+    use PlacementAction::{Add, Class as Said, Remove};
+    let mut chain = Chain::new();
+    let note = |class| ClassNote { class, drive: 1 }.encode();
+    let (safe, scratch) = (Class::DRIVE.join(Class::of(4)), Class::of(0));
+    chain.say(Said, [1; 16], STRIPE_ITSELF, &[], note(Class::of(3)));
+    for slot in 0..5 {
+        chain.say(Add, [1; 16], slot, &[b'a' + u8::try_from(slot).unwrap()], vec![1]);
+    }
+    chain.say(Add, [2; 16], 0, b"a", vec![1]);
+    chain.say(Add, [2; 16], 1, b"b", vec![1]);
+    chain.say(Said, [3; 16], STRIPE_ITSELF, &[], note(scratch));
+    chain.say(Add, [3; 16], 0, b"a", vec![1]);
+    chain.say(Said, [1; 16], STRIPE_ITSELF, &[], note(safe));
+    assert_eq!(survived(&chain.head(0)), Some(1));
+    let owner = keys().placement_signing().verifying_key().to_bytes();
+    let log = Log::from_checkpoint(owner, Vec::new(), BTreeMap::new(), Vec::new());
+    let found = import(log, &chain.head(0), owner, 10, 2).unwrap();
+    assert_eq!(survive_losses(&found), 1);
+    for covers in 0..=chain.entries.len() {
+        let found = chain.imported(covers).unwrap();
+        let row = |n: u8| &found.pieces[&[n; 16]];
+        assert!(found.pieces.values().all(PieceRow::is_sound), "{covers} entries in the checkpoint");
+        assert_eq!([row(1).class(), row(2).class(), row(3).class()], [safe, Class::DRIVE, scratch]);
+        assert_eq!([row(1).slots.len(), row(3).slots.len()], [5, 1]);
+        assert_eq!(found.drive_losses, Some(1));
+    }
+    chain.say(Remove, [3; 16], 0, b"a", Vec::new());
+    chain.say(Remove, [3; 16], STRIPE_ITSELF, &[], Vec::new());
+    for covers in 0..=chain.entries.len() {
+        assert_eq!(chain.imported(covers).unwrap().pieces.get(&[3; 16]), None);
+    }
+}

@@ -70,7 +70,7 @@ impl PublishWorker {
             }
             Some(_) => Fit::Well,
         };
-        let wanted = anchors::wanted(engine.policy.survive_losses);
+        let wanted = anchors::wanted(engine.highest_losses());
         let well = standing.anchors.now().iter().filter(|peer| fit(peer) == Fit::Well).count();
         if well < wanted && standing.anchors.former().is_empty() {
             self.ask_to_join(&standing, wanted - well).await;

@@ -169,6 +169,21 @@ fn heads() {
     };
     let public = PlacementEntry::sign(public, &entry.chain_end(), KEYS.placement_signing()).unwrap();
     seed("content-placement", public.bytes());
+    let class = crate::class::ClassNote { class: crate::class::Class::of(3), drive: 1 }.encode();
+    seed("content-class-note", &class);
+    let class = PlacementFacts {
+        action: PlacementAction::Class,
+        piece: [8; 16],
+        raw_len: 0,
+        slot: STRIPE_ITSELF,
+        holder: Vec::new(),
+        slot_cid: Vec::new(),
+        deal: Vec::new(),
+        receipt: class,
+        time: 1_800_000_000,
+    };
+    let class = PlacementEntry::sign(class, &entry.chain_end(), KEYS.placement_signing()).unwrap();
+    seed("content-placement", class.bytes());
     let grant = crate::watch::tests::sample().encode().unwrap();
     seed("content-watch-grant", &grant);
     seed("content-watch-part", &crate::watch::part::sample());

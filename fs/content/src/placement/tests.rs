@@ -229,6 +229,33 @@ fn links_are_declared_by_the_owner_and_taken_back_by_a_later_word() {
 }
 
 #[test]
+fn the_last_word_about_a_class_counts_and_only_the_owners() {
+    use crate::class::{Class, ClassNote};
+    let (owner, friend) = (owner(), SigningKey::from_bytes(&[9; 32]));
+    let declared = |receipt: Vec<u8>| {
+        let (holder, slot_cid, deal, slot) = (Vec::new(), Vec::new(), Vec::new(), STRIPE_ITSELF);
+        PlacementFacts { holder, slot_cid, deal, slot, receipt, ..facts(5, PlacementAction::Class) }
+    };
+    let of = |losses| declared(ClassNote { class: Class::of(losses), drive: 1 }.encode());
+    let mut log = Log::new(owner.verifying_key().to_bytes(), vec![friend.verifying_key().to_bytes()]);
+    let of_friend = PlacementEntry::sign(of(0), &ChainEnd::default(), &friend).unwrap();
+    assert_eq!(log.merge(of_friend), Err(LogError::NotOwner));
+    assert!(PlacementEntry::sign(declared(vec![1, 77, 0]), &ChainEnd::default(), &owner).is_err());
+    let held = PlacementFacts { holder: vec![1], ..of(3) };
+    assert!(PlacementEntry::sign(held, &ChainEnd::default(), &owner).is_err());
+    let first = PlacementEntry::sign(of(3), &ChainEnd::default(), &owner).unwrap();
+    let second = PlacementEntry::sign(of(4), &first.chain_end(), &owner).unwrap();
+    log.merge(first).unwrap();
+    log.merge(second.clone()).unwrap();
+    assert_eq!(log.classes().collect::<Vec<_>>(), [&second]);
+    assert_eq!((log.stripes().count(), log.placed().count()), (0, 0));
+    let (holder, slot) = (Vec::new(), STRIPE_ITSELF);
+    let gone = PlacementFacts { holder, slot, ..facts(5, PlacementAction::Remove) };
+    log.merge(PlacementEntry::sign(gone, &second.chain_end(), &owner).unwrap()).unwrap();
+    assert_eq!(log.classes().count(), 0);
+}
+
+#[test]
 fn contradicting_entries_are_refused() {
     let owner = owner();
     let sign = |facts| PlacementEntry::sign(facts, &ChainEnd::default(), &owner);
@@ -239,7 +266,7 @@ fn contradicting_entries_are_refused() {
     let mut body = sign(facts(1, PlacementAction::Add)).unwrap().body().clone();
     body.version = 2;
     assert!(body.check().is_err());
-    body.version = 6;
+    body.version = 7;
     let bytes = dagcbor::encode(WHAT, &body).unwrap();
     assert!(matches!(PlacementBody::decode(&bytes), Err(FormatError::Newer { .. })));
 }

@@ -6,6 +6,7 @@ mod cases;
 mod crash;
 mod marks;
 mod pending;
+mod policy;
 mod random;
 mod restore;
 mod retention;

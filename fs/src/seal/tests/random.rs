@@ -1,6 +1,8 @@
 //! Random histories: operations, seals, crashes, restores.
 
+use super::policy::walk;
 use super::*;
+use crate::policy::SURVIVE_XATTR;
 use crate::vfs::{AllocateMode, FsError, RenameMode, SetMode};
 use proptest::prelude::*;
 
@@ -17,6 +19,10 @@ enum Op {
     Link(u8, u8, u8),
     Copy(u8, u8, u64, u64),
     Xattr(u8, u8),
+    /// Of a folder, or (odd) of a file; 10 and above takes it away.
+    Policy(u8, u8),
+    MoveDir(u8, u8, u8),
+    Walk,
     Seal,
     Prove,
     Kill,
@@ -38,6 +44,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(f, d, n)| Op::Link(f, d, n)),
         1 => (any::<u8>(), any::<u8>(), off, len).prop_map(|(f, t, o, l)| Op::Copy(f, t, o, l)),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(f, n)| Op::Xattr(f, n)),
+        1 => (any::<u8>(), 0u8..13).prop_map(|(d, n)| Op::Policy(d, n)),
+        1 => (any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(a, b, n)| Op::MoveDir(a, b, n)),
+        1 => Just(Op::Walk),
         3 => Just(Op::Seal),
         1 => Just(Op::Prove),
         1 => Just(Op::Kill),
@@ -125,7 +134,23 @@ fn step(vfs: &Vfs, op: &Op, n: usize) -> Result<(), FsError> {
             &noise(n as u64, 20),
             SetMode::Either,
         ),
-        Op::Seal | Op::Prove | Op::Kill | Op::PowerCut(_) => Ok(()),
+        Op::Policy(at, losses) => {
+            let ino = if at % 2 == 1 { file(at / 2)?.1 } else { folder(at / 2).1 };
+            match losses {
+                0..10 => vfs.setxattr(&who, ino, SURVIVE_XATTR, &[b'0' + losses], SetMode::Either),
+                _ => vfs.removexattr(ino, SURVIVE_XATTR),
+            }
+        }
+        Op::MoveDir(from, to, name) => {
+            let path = folder(from).0;
+            if path.is_empty() {
+                return Ok(());
+            }
+            let (dir, old) = split(vfs, &path);
+            let to = (folder(to).1, format!("d{}", name % 4).into_bytes());
+            vfs.rename((dir, &old), (to.0, &to.1), RenameMode::Replace)
+        }
+        Op::Walk | Op::Seal | Op::Prove | Op::Kill | Op::PowerCut(_) => Ok(()),
     }
 }
 
@@ -142,6 +167,10 @@ fn run(ops: &[Op]) {
             Op::Prove => {
                 seal_and_prove(&drive);
                 assert_eq!(drive.seal().unwrap(), None);
+            }
+            Op::Walk => {
+                walk(&drive);
+                check(&drive);
             }
             Op::Kill | Op::PowerCut(_) => {
                 let before = dump(drive.vfs());
@@ -160,6 +189,9 @@ fn run(ops: &[Op]) {
         }
     }
     seal_and_prove(&drive);
+    // With no walk left the check holds every chunk to its folder's policy.
+    walk(&drive);
+    check(&drive);
 }
 
 proptest! {
