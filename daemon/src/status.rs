@@ -164,7 +164,9 @@ fn redundancy(engine: &Engine, totals: &Totals) -> RedundancyReport {
 
 fn audits(engine: &Engine) -> AuditsReport {
     let plan = engine.audit_plan();
-    AuditsReport { leaves: plan.challenges, interval_seconds: plan.period_seconds, in_words: plan.in_words() }
+    let reads = engine.policy.read_plan(engine.ledger.copies());
+    let in_words = format!("{}; {}", plan.in_words(), reads.in_words());
+    AuditsReport { leaves: plan.challenges, interval_seconds: plan.period_seconds, in_words }
 }
 
 /// Where a provider belongs, from either source, once each.

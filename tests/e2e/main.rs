@@ -134,6 +134,12 @@ const TESTS: &[Test] = &[
     waiting(test("the_doctor_finds_what_is_wrong", FUSE, 180, examined::doctor)),
     waiting(test("everything_is_read_from_the_providers", FUSE, 300, examined::read_whole)),
     waiting(test("silent_and_lying_providers_cost_bounded_time", FUSE, 600, providers::gone_bad)),
+    waiting(test(
+        "whoever_proves_and_gives_nothing_is_replaced",
+        FUSE,
+        600,
+        providers::proves_and_gives_nothing,
+    )),
     waiting(test("providers_that_move_are_found_again", FUSE, 600, moving::found_again)),
     waiting(test("a_drive_is_found_on_the_local_network", MACHINES, 300, moving::found_nearby)),
     waiting(test("copies_become_stripes_and_are_repaired", FUSE, 600, stripes::become_cheaper)),

@@ -73,7 +73,7 @@ fn data(id: &[u8]) -> String {
 fn really(row: &PieceRow, providers: &[Provider]) -> Vec<(Domain, u16)> {
     let there = |peer: &Vec<u8>, deal: &[u8]| {
         let (n, provider) = providers.iter().enumerate().find(|(_, p)| &p.peer == peer)?;
-        let gives = !matches!(provider.lie, Some(Lie::GivesOtherBytes | Lie::AnswersFromNeighbour));
+        let gives = !provider.lie.is_some_and(Lie::gives_nothing);
         let stored = provider.deals.get(&deal_of(deal)?)?.stored.as_ref()?;
         (!provider.destroyed && gives && stored.intact).then(|| domain(n, provider))
     };

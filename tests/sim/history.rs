@@ -99,6 +99,8 @@ impl History {
             stripe_after_seconds: 120,
             surplus_grace_seconds: 300,
             audit_interval_seconds: 120 + 60 * dice.below(8),
+            // Rare reads would need more virtual hours than a history has.
+            read_one_in: if world.bug == Some(Bug::NeverReads) { 0 } else { 2 },
             deal_seconds: 3 * 3600,
             barred_seconds: 1800,
             grace_seconds: 600,
