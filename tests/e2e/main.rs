@@ -17,6 +17,7 @@ mod inputs;
 mod ipfs;
 mod itself;
 mod lasting;
+mod links;
 mod machine;
 mod moving;
 mod nat;
@@ -157,6 +158,9 @@ const TESTS: &[Test] = &[
     waiting(test("words_lead_to_what_watchers_placed", FUSE, 300, watch::words_are_enough)),
     waiting(test("a_private_link_leads_to_what_was_shared", FUSE, 400, share::leads_to_what_was_shared)),
     waiting(test("words_bring_private_links_back", FUSE, 300, share::words_bring_them_back)),
+    test("a_fetch_that_was_killed_goes_on", FUSE, 600, links::fetch_goes_on),
+    waiting(test("a_private_link_outlives_its_copies", FUSE, 500, links::outlives_its_copies)),
+    waiting(test("a_private_link_follows_its_blocks", FUSE, 500, links::follows_its_blocks)),
     test("a_quota_smaller_than_the_data", FUSE, 900, quota::smaller_than_the_data),
     test("what_is_pinned_stays_here", FUSE, 300, quota::pinned),
     test("snapshots_show_what_was_and_give_it_back", FUSE, 300, snapshots::past_and_back),

@@ -101,7 +101,8 @@ impl History {
             audit_interval_seconds: 120 + 60 * dice.below(8),
             // Rare reads would need more virtual hours than a history has.
             read_one_in: if world.bug == Some(Bug::NeverReads) { 0 } else { 2 },
-            deal_seconds: 3 * 3600,
+            // A renewal reads, too: it would find in time what audits are to find.
+            deal_seconds: if world.bug == Some(Bug::NeverReads) { 200 * 3600 } else { 3 * 3600 },
             barred_seconds: 1800,
             grace_seconds: 600,
             local_bytes_max: (dice.below(4) > 0).then_some(0),

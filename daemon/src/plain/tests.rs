@@ -309,15 +309,16 @@ fn a_fetch_goes_on_where_it_was() {
     };
     let options = AddOptions { profile: Profile::V1, ..AddOptions::default() };
     let added = add_path(&source, &options, &mut put, &mut quiet).unwrap();
-    let whole = write_tree(&store, &added.root, &dir.path().join("whole"), &mut quiet).unwrap();
+    let root = added.root.cid;
+    let whole = write_tree(&store, &root, &dir.path().join("whole"), &mut quiet).unwrap();
     let (to, mut attempts, mut leaves) = (dir.path().join("to"), 0, Vec::new());
     let counted = loop {
         attempts += 1;
         let blocks = Ends { blocks: &store, left: 3.into(), asked: Vec::new().into() };
         // Deep down it takes a few for the folders alone.
         blocks.left.set(3 + attempts / 8);
-        let begun = Begun::lasting(&to, &added.root.to_bytes()).unwrap();
-        let wrote = write_begun(&blocks, &added.root, &to, begun, &mut quiet);
+        let begun = Begun::lasting(&to, &root.to_bytes()).unwrap();
+        let wrote = write_begun(&blocks, &root, &to, begun, &mut quiet);
         leaves.extend(blocks.asked.into_inner().into_iter().filter(|cid| cid.codec() == 0x55));
         match wrote {
             Ok(counted) => break counted,

@@ -168,6 +168,7 @@ pub async fn get(
             match error {
                 // It may come the next time.
                 ShareError::Missing { .. } | ShareError::Net(_) => writer.keep()?,
+                ShareError::Ended => writer.discard(),
                 _ => drop(writer),
             }
             return Err(error);

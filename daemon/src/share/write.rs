@@ -75,7 +75,9 @@ fn identity(index: &ShareIndex) -> Vec<u8> {
     let mut hash = blake3::Hasher::new();
     for entry in &index.entries {
         let numbers = [entry.parent.into(), entry.size, entry.chunk_log2.into(), entry.chunks.len() as u64];
-        numbers.iter().for_each(|number| drop(hash.update(&number.to_be_bytes())));
+        for number in numbers {
+            hash.update(&number.to_be_bytes());
+        }
         hash.update(&[entry.kind as u8]);
         for field in [&entry.name, &entry.target] {
             hash.update(&(field.len() as u64).to_be_bytes());
@@ -201,6 +203,11 @@ impl Writer {
     /// What could not be fetched may be there the next time: what came so far is kept.
     pub fn keep(mut self) -> Result<(), TreeError> {
         self.begun.keep(Progress { whole: self.whole, bytes: 0 })
+    }
+
+    /// What the link led to is not to be had any more.
+    pub fn discard(self) {
+        self.begun.discard();
     }
 
     /// Permissions and times, the innermost first; then it appears.

@@ -93,7 +93,36 @@ pub(super) fn not_given(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::picture::tests::bundle;
     use super::*;
+
+    #[test]
+    fn what_is_proven_and_given_to_nobody_is_lost_while_its_fellows_are_given() {
+        let bundle = bundle();
+        let picture = Picture::new(&bundle, [], []);
+        let (readings, mut to_read, now) = (Readings::default(), BTreeSet::new(), Instant::now());
+        let proven: BTreeMap<Deal, Instant> = (0..3).map(|n| ([n; 32], now)).collect();
+        let mut state = State::default();
+        let lost = |state: &State, to_read: &mut BTreeSet<Deal>| {
+            let lost = not_given(&picture, state, &proven, &readings, to_read);
+            lost.into_iter().map(|(_, deal, _)| deal).collect::<Vec<_>>()
+        };
+        for _ in 0..2 {
+            readings.looked(&[1; 32], Look::Other, now);
+            assert_eq!(lost(&state, &mut to_read), Vec::<Deal>::new());
+        }
+        assert!(to_read.is_empty());
+        readings.looked(&[1; 32], Look::Other, now);
+        assert_eq!(lost(&state, &mut to_read), Vec::<Deal>::new(), "it may be this machine's line");
+        assert_eq!(to_read, (0..3).map(|n| [n; 32]).collect(), "all three are read");
+        readings.looked(&[2; 32], Look::Right, Instant::now());
+        assert_eq!(lost(&state, &mut to_read), [[1; 32]]);
+        // Once that is known there is nothing more to say of it.
+        let peer = serde_bytes::ByteBuf::from(vec![2; 38]);
+        state.faults.push(super::super::state::Fault { deal: [1; 32], peer, why: GIVES_NOTHING.to_owned() });
+        assert_eq!(lost(&state, &mut to_read), Vec::<Deal>::new());
+    }
 
     #[test]
     fn a_few_slots_are_read_within_hours_and_many_one_a_second() {

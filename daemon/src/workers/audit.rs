@@ -406,11 +406,12 @@ impl Engine {
         let asked: usize = by_peer.values().map(Vec::len).sum();
         // Somebody waits for these.
         let pace = Pace::new(EVERYTHING_PER_SECOND_MAX);
-        let heard: Vec<Heard> = futures::stream::iter(by_peer)
+        let mut heard: Vec<Heard> = futures::stream::iter(by_peer)
             .map(|(peer, list)| challenge_all(self, &pace, peer, list))
             .buffer_unordered(PROVIDERS_AT_ONCE)
             .collect()
             .await;
+        heard.iter_mut().flat_map(|h| &mut h.verdicts).for_each(|verdict| reads::judge(self, verdict));
         let passed = heard.iter().flat_map(|h| &h.verdicts).filter(|v| v.fault.is_none()).count();
         let mut problems = Vec::new();
         for h in &heard {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
+use futures::io::{ReadHalf, WriteHalf};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use holdfast::records::DriveRecords;
 use holdfast_net::node::{Node, NodeConfig};
@@ -32,6 +33,7 @@ use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, noise, tcp, yamux};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use tokio::sync::Mutex;
 
 /// A provider that answers wrongly, or not at all.
 #[derive(Parser)]
@@ -211,42 +213,57 @@ impl Behind {
     async fn relay(&self, front: Stream, protocol: StreamProtocol, mode: Mode) -> anyhow::Result<()> {
         let data = protocol == DATA_PROTOCOL;
         let back = self.control.clone().open_stream(self.real, protocol).await?;
-        let (mut from_owner, to_owner) = front.split();
-        let (mut from_real, mut to_real) = back.split();
-        let to_owner = tokio::sync::Mutex::new(to_owner);
-        let up = async {
-            loop {
-                let frame = read_frame(&mut from_owner).await?;
-                if data && mode == Mode::Refusing && is_read(&frame) {
-                    let refusal = WireError::new(ErrorCode::NotFound, "no such deal");
-                    let mut to_owner = to_owner.lock().await;
-                    write_frame(&mut *to_owner, &error_frame(frame.request(), &refusal)).await?;
-                    to_owner.flush().await?;
-                    continue;
-                }
-                write_frame(&mut to_real, &frame).await?;
-                to_real.flush().await?;
-            }
-        };
-        let down = async {
-            loop {
-                let mut frame = read_frame(&mut from_real).await?;
-                if data && mode == Mode::TwoFaced && frame.kind() == FrameKind::Data {
-                    let mut bytes = frame.payload().to_vec();
-                    bytes.iter_mut().step_by(20).for_each(|byte| *byte ^= 1);
-                    let other = Frame::new(FrameKind::Data, frame.request(), &bytes);
-                    frame = other.context("a frame that was one before")?;
-                }
-                let mut to_owner = to_owner.lock().await;
-                write_frame(&mut *to_owner, &frame).await?;
-                to_owner.flush().await?;
-            }
-        };
+        let (from_owner, to_owner) = front.split();
+        let (from_real, to_real) = back.split();
+        let to_owner = Mutex::new(to_owner);
         tokio::select! {
-            ended = up => ended,
-            ended = down => ended,
+            ended = ask(from_owner, to_real, &to_owner, data && mode == Mode::Refusing) => ended,
+            ended = answer(from_real, &to_owner, data && mode == Mode::TwoFaced) => ended,
         }
     }
+}
+
+/// What the owner asks goes on; reads are refused, if that is how it is bad.
+async fn ask(
+    mut from_owner: ReadHalf<Stream>,
+    mut to_real: WriteHalf<Stream>,
+    to_owner: &Mutex<WriteHalf<Stream>>,
+    refuses: bool,
+) -> anyhow::Result<()> {
+    loop {
+        let frame = read_frame(&mut from_owner).await?;
+        if refuses && is_read(&frame) {
+            let refusal = WireError::new(ErrorCode::NotFound, "no such deal");
+            give(to_owner, &error_frame(frame.request(), &refusal)).await?;
+            continue;
+        }
+        write_frame(&mut to_real, &frame).await?;
+        to_real.flush().await?;
+    }
+}
+
+/// What the real one answers goes back; data with other bytes, if that is how it is bad.
+async fn answer(
+    mut from_real: ReadHalf<Stream>,
+    to_owner: &Mutex<WriteHalf<Stream>>,
+    other_bytes: bool,
+) -> anyhow::Result<()> {
+    loop {
+        let mut frame = read_frame(&mut from_real).await?;
+        if other_bytes && frame.kind() == FrameKind::Data {
+            let mut bytes = frame.payload().to_vec();
+            bytes.iter_mut().step_by(20).for_each(|byte| *byte ^= 1);
+            let other = Frame::new(FrameKind::Data, frame.request(), &bytes);
+            frame = other.context("a frame that was one before")?;
+        }
+        give(to_owner, &frame).await?;
+    }
+}
+
+async fn give(to_owner: &Mutex<WriteHalf<Stream>>, frame: &Frame) -> anyhow::Result<()> {
+    let mut to_owner = to_owner.lock().await;
+    write_frame(&mut *to_owner, frame).await?;
+    Ok(to_owner.flush().await?)
 }
 
 fn is_read(frame: &Frame) -> bool {
