@@ -1,7 +1,8 @@
 //! `holdfast get`: fetches what is public, from peers by Bitswap and from gateways by HTTP, on any machine.
 //!
 //! Promises: every block is hashed before a byte of it is used, so that it does not matter who sends it; several sources are used at
-//! once, those that fail come last; memory holds a bounded number of blocks; nothing is left behind but what is whole.
+//! once, those that fail come last; memory holds a bounded number of blocks; under the wanted name appears what is whole, or nothing. What
+//! an attempt that failed or was killed has fetched is gone on with (`plain::begun`).
 
 mod http;
 
@@ -28,8 +29,9 @@ use tokio::task::JoinHandle;
 use crate::control::render::size;
 use crate::home::ProviderAddr;
 use crate::link::Link;
+use crate::plain::begun::Begun;
 use crate::plain::car::words;
-use crate::plain::write::write_tree;
+use crate::plain::write::write_begun;
 use crate::plain::{Counted, Done, TreeError};
 
 pub use http::HttpGateway;
@@ -110,7 +112,8 @@ pub fn get(
     let fetcher = runtime.block_on(Fetcher::connect(&all, gateways))?;
     let names = link.path.iter().map(String::as_str);
     let found = resolve(&fetcher, &link.root, names).map_err(TreeError::dag(out))?;
-    let counted = write_tree(&fetcher, &found.cid, out, done)?;
+    let begun = Begun::lasting(out, &found.cid.to_bytes())?;
+    let counted = write_begun(&fetcher, &found.cid, out, begun, done)?;
     let report = GetReport {
         root: found.cid.to_string(),
         path: out.to_owned(),

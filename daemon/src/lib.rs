@@ -45,6 +45,7 @@ pub mod progress;
 pub mod prover;
 pub mod provide;
 pub mod public;
+pub mod reading;
 pub mod records;
 pub mod restore;
 pub mod retrieve;

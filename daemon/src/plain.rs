@@ -6,9 +6,11 @@
 //!
 //! - `add`: a file, folder or link of the disk is added.
 //! - `write`: a DAG is written to the disk.
+//! - `begun`: what a fetch that was interrupted has written, until it is gone on with.
 //! - `car`: `holdfast export` and `holdfast import`.
 
 pub mod add;
+pub mod begun;
 pub mod car;
 pub mod write;
 
@@ -47,6 +49,10 @@ pub enum TreeError {
     Itself(PathBuf),
     #[error("{} is there already", .0.display())]
     Exists(PathBuf),
+    #[error("another `holdfast get` is writing to {}", .0.display())]
+    Busy(PathBuf),
+    #[error("{} is somebody else's", .0.display())]
+    Foreign(PathBuf),
     #[error("{}: {source}", .path.display())]
     Car {
         path: PathBuf,

@@ -17,13 +17,14 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use holdfast_content::block::{Block, BlockAt};
 use holdfast_content::retrieve::{FetchError, Priority, Retriever};
-use holdfast_net::{ByteRange, DealId, ErrorCode, NetError, mask};
+use holdfast_net::{ByteRange, DealId, NetError, mask};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::drive::ledger::{Holder, Ledger, PieceId, PieceRow};
 use crate::drive::peers::Peers;
 use crate::drive::slots;
+use crate::reading::{Judged, Readings, is_suspicious};
 
 mod decode;
 
@@ -40,10 +41,6 @@ const HEDGE_BULK_MAX: Duration = Duration::from_secs(10);
 const RANGES_MAX: usize = 64;
 /// So much of a piece is asked of one holder at once; what is more is shared out among all of them.
 const REQUEST_BYTES: u64 = 1 << 20;
-/// So many reads of a deal that brought other bytes or were refused for good, and no right one between them, are a fault, whatever its
-/// challenges show: a proof of some leaves says nothing of the others, and one who proves everything and gives nothing keeps the data
-/// from its owner.
-const WRONG_READS_MAX: u32 = 3;
 
 /// From where the seeds of slots are had.
 pub enum Seeds {
@@ -62,7 +59,7 @@ impl Seeds {
     }
 }
 
-/// Slots that gave bytes which do not match, or were refused for good; the audit worker asks them next.
+/// Slots that the audit worker asks next.
 pub type Suspicions = Mutex<HashSet<(PieceId, u16)>>;
 
 /// What the retriever needs once the drive is open.
@@ -93,10 +90,12 @@ pub struct NetRetriever {
     waits: Box<dyn Waits>,
     seeds: Seeds,
     sources: ArcSwapOption<Sources>,
-    /// See [`Suspicions`].
+    /// To be challenged: they gave bytes which do not match, or were refused for good.
     pub suspicions: Suspicions,
-    /// By deal, reads that brought other bytes or were refused for good, since one that was right.
-    wrong: Mutex<HashMap<Vec<u8>, u32>>,
+    /// To be read and challenged: what they give is in doubt, or shall be compared with what another one gives.
+    pub to_read: Suspicions,
+    /// What reads of each deal showed.
+    pub readings: Readings,
 }
 
 impl NetRetriever {
@@ -107,7 +106,8 @@ impl NetRetriever {
             seeds,
             sources: ArcSwapOption::empty(),
             suspicions: Mutex::default(),
-            wrong: Mutex::default(),
+            to_read: Mutex::default(),
+            readings: Readings::default(),
         }
     }
 
@@ -270,7 +270,7 @@ impl NetRetriever {
         }
         if clean {
             sources.peers.heard(&answer.holder.provider);
-            self.wrong.lock().remove(&answer.holder.deal);
+            self.readings.right(&answer.holder.deal, Instant::now());
         } else {
             group.worst = FetchError::Corrupt;
             self.suspect(sources, &answer.piece, answer.slot, &answer.holder);
@@ -283,31 +283,38 @@ impl NetRetriever {
         self.gave_other_bytes(*piece, slot, &holder.deal);
     }
 
-    /// A read of this deal brought bytes that are not the slot's, or was refused for good: it is challenged next.
+    /// A read of this deal brought bytes that are not the slot's, or was refused for good: it is read and challenged next.
     pub fn gave_other_bytes(&self, piece: PieceId, slot: u16, deal: &[u8]) {
-        let mut wrong = self.wrong.lock();
-        let count = wrong.entry(deal.to_vec()).or_default();
-        *count = count.saturating_add(1);
-        drop(wrong);
+        self.readings.wrong(deal, Instant::now());
         self.suspicions.lock().insert((piece, slot));
+        self.to_read.lock().insert((piece, slot));
     }
 
     /// Whether a deal gave other bytes, or none, so often in a row that asking it for a whole slot is a waste.
     pub fn is_given_up(&self, deal: &[u8]) -> bool {
-        self.wrong.lock().get(deal).is_some_and(|count| *count >= WRONG_READS_MAX)
+        self.readings.is_given_up(deal, Instant::now())
     }
 
-    /// Whether this holder of `row` gives other bytes time and again while enough others give the right ones: if all of them seemed to, the
-    /// fault would be nearer to this machine.
-    pub fn gives_other_bytes(&self, row: &PieceRow, slot: u16, deal: &[u8]) -> bool {
-        if !self.is_given_up(deal) {
-            return false;
+    /// Whether this holder of `row` gives other bytes, or none, time and again while enough others give the right ones: if they did not,
+    /// the fault would be nearer to this machine. Where that is not known they are read next, and this one once more.
+    pub fn gives_other_bytes(&self, piece: PieceId, row: &PieceRow, slot: u16, deal: &[u8]) -> bool {
+        let counts = |n: u16, held: &Holder| n != slot && held.failed.is_none() && held.proven_at > 0;
+        let others: Vec<(u16, &Holder)> = row.holders().filter(|(n, held)| counts(*n, held)).collect();
+        let deals: Vec<Vec<u8>> = others.iter().map(|(_, held)| held.deal.clone()).collect();
+        let need = row.stripe.as_ref().map_or(1, |stripe| stripe.pieces.len());
+        match self.readings.judge(deal, &deals, need, Instant::now()) {
+            Judged::Nothing => false,
+            Judged::Fault => true,
+            Judged::Unsure { others: asked, first } => {
+                let mut to_read = self.to_read.lock();
+                let asked = others.iter().filter(|(_, held)| asked.contains(&held.deal));
+                to_read.extend(asked.map(|(n, _)| (piece, *n)));
+                if first {
+                    to_read.insert((piece, slot));
+                }
+                false
+            }
         }
-        let wrong = self.wrong.lock();
-        let right = row.holders().filter(|(n, held)| {
-            *n != slot && held.failed.is_none() && held.proven_at > 0 && !wrong.contains_key(&held.deal)
-        });
-        right.count() >= row.stripe.as_ref().map_or(1, |stripe| stripe.pieces.len())
     }
 }
 
@@ -420,13 +427,6 @@ fn order(sources: &Sources, piece: &PieceId, bytes: u64) -> VecDeque<Way> {
     ways
 }
 
-/// Whether a failed read is a reason to challenge the slot: its holder broke the protocol, or refused for a reason that time does not
-/// mend. A read that we cancelled ourselves is none.
-fn is_suspicious(error: &NetError) -> bool {
-    let refused = |code: ErrorCode| !code.is_retryable() && code != ErrorCode::Cancelled;
-    error.is_fault_of_provider() || error.code().is_some_and(refused)
-}
-
 fn hedge_after(sources: &Sources, holder: &Holder, bytes: u64, priority: Priority) -> Duration {
     let most = if priority == Priority::Interactive { HEDGE_MAX } else { HEDGE_BULK_MAX };
     sources.peers.late(&holder.provider, bytes).clamp(HEDGE_MIN, most)
@@ -466,6 +466,8 @@ fn net_priority(p: Priority) -> holdfast_net::client::Priority {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reading::WRONG_READS_MAX;
+    use holdfast_net::ErrorCode;
 
     struct Nowhere;
 
@@ -490,20 +492,30 @@ mod tests {
                 failed: None,
             });
         }
-        let wrong = |slot: u8| retriever.gave_other_bytes([1; 16], u16::from(slot), &[slot; 32]);
-        let at_fault = |slot: u8| retriever.gives_other_bytes(&row, u16::from(slot), &[slot; 32]);
+        let piece = [1; 16];
+        let deal = |slot: u8| [slot; 32];
+        let wrong = |slot: u8| retriever.gave_other_bytes(piece, u16::from(slot), &deal(slot));
+        let right = |slot: u8| retriever.readings.right(&deal(slot), Instant::now());
+        let at_fault = |slot: u8| retriever.gives_other_bytes(piece, &row, u16::from(slot), &deal(slot));
         for _ in 1..WRONG_READS_MAX {
             wrong(0);
             assert!(!at_fault(0));
         }
+        retriever.to_read.lock().clear();
         wrong(0);
+        assert!(!at_fault(0), "nobody gave right bytes since: it may be us");
+        let asked: HashSet<(PieceId, u16)> = (0..3).map(|slot| (piece, slot)).collect();
+        assert_eq!(*retriever.to_read.lock(), asked, "the others are read, and this one with them");
+        right(1);
         assert!(at_fault(0) && !at_fault(1));
         wrong(1);
+        assert!(!at_fault(0), "nobody does any more");
+        right(2);
         assert!(at_fault(0), "the third one gives the right bytes");
         wrong(2);
-        assert!(!at_fault(0), "nobody does: it may be us");
-        retriever.wrong.lock().remove(&vec![2u8; 32]);
-        retriever.wrong.lock().remove(&vec![0u8; 32]);
+        assert!(!at_fault(0));
+        right(2);
+        right(0);
         assert!(!at_fault(0), "a right read wipes it out");
         assert_eq!(retriever.suspicions.lock().len(), 3);
     }

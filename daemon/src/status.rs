@@ -195,7 +195,9 @@ fn expansion(stored: u64, bytes: u64) -> Option<f64> {
 
 fn audits(engine: &Engine) -> AuditsReport {
     let plan = engine.audit_plan();
-    AuditsReport { leaves: plan.challenges, interval_seconds: plan.period_seconds, in_words: plan.in_words() }
+    let reads = engine.policy.read_plan(engine.ledger.copies());
+    let in_words = format!("{}; {}", plan.in_words(), reads.in_words());
+    AuditsReport { leaves: plan.challenges, interval_seconds: plan.period_seconds, in_words }
 }
 
 /// Where a provider belongs, from either source, once each.

@@ -24,6 +24,7 @@ pub mod owner;
 pub mod picture;
 mod place;
 pub mod reach;
+mod reads;
 mod rebuild;
 pub mod report;
 pub mod state;

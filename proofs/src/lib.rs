@@ -25,7 +25,7 @@ mod read_at;
 pub mod sealing;
 
 pub use commp::{CacheError, CommpHasher, PieceCid, PieceCidError, TreeCache, TreeLevel};
-pub use odds::AuditPlan;
+pub use odds::{AuditPlan, ReadPlan};
 pub use pdp::{
     Challenge, PossessionProof, ProofError, ProveError, SeedInputs, Verdict, prove, rebuild_cache,
     rebuild_cache_into, verify,

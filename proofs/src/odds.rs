@@ -104,6 +104,46 @@ impl AuditPlan {
     }
 }
 
+/// How copies are read beside their audits: each at times that nobody foresees, so often on average (a Poisson process).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ReadPlan {
+    /// Seconds from one read of a copy to its next, on average; zero: nothing is read.
+    pub mean_seconds: u64,
+}
+
+impl ReadPlan {
+    /// Probability that a copy is not read once in `seconds`.
+    #[must_use]
+    pub fn unread(&self, seconds: u64) -> f64 {
+        match self.mean_seconds {
+            0 => 1.0,
+            mean => (-(seconds as f64) / mean as f64).exp(),
+        }
+    }
+
+    /// Seconds after which one of `copies` copies of one keeper was read with probability `confidence`; none where that is never.
+    #[must_use]
+    pub fn read_within(&self, copies: u64, confidence: f64) -> Option<u64> {
+        if self.mean_seconds == 0 || copies == 0 || confidence.is_nan() || confidence >= 1.0 {
+            return None;
+        }
+        let seconds = -(1.0 - confidence.max(0.0)).ln() * self.mean_seconds as f64 / copies as f64;
+        // Beyond a u64 is never.
+        (seconds < u64::MAX as f64).then_some(seconds.ceil() as u64)
+    }
+
+    /// The plan's meaning for a person.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let Some(one) = self.read_within(1, 0.99) else { return "copies are not read".into() };
+        let (mean, one) = (Span(self.mean_seconds), Span(one));
+        format!(
+            "each is read in part about every {mean}, when nobody expects it; one that is kept and not given is noticed with 99 % \
+             within {one}"
+        )
+    }
+}
+
 /// Seconds in the largest unit that keeps them readable, rounded up.
 struct Span(u64);
 
@@ -156,6 +196,28 @@ mod tests {
         assert_eq!(passes_one_audit_of(24, 20, 1), 0.0);
         assert_eq!(passes_one_audit_of(24, 2_000, 0), 1.0);
         assert!((passes_one_audit_of(24, 2_000, 200) - passes_one_audit(24, 0.9)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn reads_come_when_nobody_expects_them() {
+        let plan = ReadPlan { mean_seconds: 4_800 };
+        assert!((plan.unread(4_800) - 0.367_879).abs() < 1e-6);
+        // ln 100 = 4.605: of one copy so many means, of ten a tenth of it.
+        assert_eq!(plan.read_within(1, 0.99), Some(22_105));
+        assert_eq!(plan.read_within(10, 0.99), Some(2_211));
+        assert_eq!(plan.read_within(1, 0.0), Some(0));
+        assert_eq!(plan.unread(0), 1.0);
+        for none in [plan.read_within(0, 0.5), plan.read_within(1, 1.0), plan.read_within(1, f64::NAN)] {
+            assert_eq!(none, None);
+        }
+        let never = ReadPlan { mean_seconds: 0 };
+        assert_eq!((never.unread(u64::MAX), never.read_within(9, 0.5)), (1.0, None));
+        assert_eq!(never.in_words(), "copies are not read");
+        assert_eq!(
+            plan.in_words(),
+            "each is read in part about every 80 minutes, when nobody expects it; one that is kept and not given is noticed with \
+             99 % within 7 hours"
+        );
     }
 
     proptest! {

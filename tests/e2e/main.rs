@@ -17,6 +17,7 @@ mod inputs;
 mod ipfs;
 mod itself;
 mod lasting;
+mod links;
 mod machine;
 mod moving;
 mod nat;
@@ -137,6 +138,12 @@ const TESTS: &[Test] = &[
     waiting(test("the_doctor_finds_what_is_wrong", FUSE, 180, examined::doctor)),
     waiting(test("everything_is_read_from_the_providers", FUSE, 300, examined::read_whole)),
     waiting(test("silent_and_lying_providers_cost_bounded_time", FUSE, 600, providers::gone_bad)),
+    waiting(test(
+        "whoever_proves_and_gives_nothing_is_replaced",
+        FUSE,
+        600,
+        providers::proves_and_gives_nothing,
+    )),
     waiting(test("providers_that_move_are_found_again", FUSE, 600, moving::found_again)),
     waiting(test("a_drive_is_found_on_the_local_network", MACHINES, 300, moving::found_nearby)),
     waiting(test("copies_become_stripes_and_are_repaired", FUSE, 600, stripes::become_cheaper)),
@@ -155,6 +162,9 @@ const TESTS: &[Test] = &[
     waiting(test("words_lead_to_what_watchers_placed", FUSE, 300, watch::words_are_enough)),
     waiting(test("a_private_link_leads_to_what_was_shared", FUSE, 400, share::leads_to_what_was_shared)),
     waiting(test("words_bring_private_links_back", FUSE, 300, share::words_bring_them_back)),
+    test("a_fetch_that_was_killed_goes_on", FUSE, 600, links::fetch_goes_on),
+    waiting(test("a_private_link_outlives_its_copies", FUSE, 500, links::outlives_its_copies)),
+    waiting(test("a_private_link_follows_its_blocks", FUSE, 500, links::follows_its_blocks)),
     test("a_quota_smaller_than_the_data", FUSE, 900, quota::smaller_than_the_data),
     test("what_is_pinned_stays_here", FUSE, 300, quota::pinned),
     test("snapshots_show_what_was_and_give_it_back", FUSE, 300, snapshots::past_and_back),

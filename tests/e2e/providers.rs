@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use holdfast::home::{Home, Passphrase};
 use holdfast_tests::compare::Tree;
 use holdfast_tests::harness::{
     Context, Drive, InitOptions, Network, ProviderHandle, RestoreFrom, wait_until,
@@ -203,13 +204,69 @@ pub fn gone_bad(ctx: &Context) -> Result<()> {
     Ok(())
 }
 
+/// Two providers that keep, prove and countersign everything, and give nothing to who reads: other bytes, or a refusal. Nobody reads
+/// (all that is in the drive is on this machine too); both are found by their audits' own reads, and replaced.
+pub fn proves_and_gives_nothing(ctx: &Context) -> Result<()> {
+    let network = Network::start(ctx, 5)?;
+    let options =
+        InitOptions { providers: network.addresses.clone(), config: audited_often(), ..Default::default() };
+    let drive = Drive::init(ctx, "drive", &options)?;
+    drive.mount()?;
+    for part in 0..PARTS {
+        inputs::random_files(&drive.mountpoint.join(format!("data/{part}")), 2, 300 << 10, part)?;
+        drive.sync_wait(SYNC)?;
+    }
+    let words = drive.status()?["audits"]["in_words"].to_string();
+    ensure!(words.contains("kept and not given is noticed"), "status says of audits: {words}");
+    let owner = data_encoding::HEXLOWER.encode(&network_seed(&drive)?);
+    let mut bad = Vec::new();
+    let mut lost = Vec::new();
+    for (number, mode) in [(1, "two-faced"), (2, "refusing")] {
+        network.stop(number)?;
+        let folder = network.folder(number).display().to_string();
+        bad.push(turn_with(
+            ctx,
+            &network,
+            number,
+            &["--mode", mode, "--folder", &folder, "--owner", &owner],
+        )?);
+        let (peer, start) = (network.peer(number)?, Instant::now());
+        wait_until("a provider that gives nothing being failed", REPAIR, || {
+            Ok(state(&drive, &peer)? == "failed")
+        })
+        .with_context(|| format!("{}\n{}", drive.status_text(), drive.daemon_log()))?;
+        ctx.note(format!("provider {number} ({mode}) is found after {:.1} s", start.elapsed().as_secs_f64()));
+        let status = drive.status()?;
+        let reason = provider(&status, &peer).map(|p| p["reason"].to_string()).unwrap_or_default();
+        ensure!(
+            reason.contains("it proves the slot, and gives other bytes, or none"),
+            "the reason is {reason}"
+        );
+        lost.push(peer);
+        wait_repaired(ctx, &drive, &lost)?;
+    }
+    drive.unmount()?;
+    Ok(())
+}
+
+/// The seed of the identity under which a drive's own machine is on the network.
+fn network_seed(drive: &Drive) -> Result<[u8; 32]> {
+    let passphrase = Passphrase::from_files(Some(&drive.secrets))?.context("no passphrase")?;
+    let unlocked = Home::open(&drive.home)?.unlock(&passphrase)?;
+    Ok(blake3::derive_key("holdfast 2026 device network identity v1", &unlocked.store_keys().index))
+}
+
 /// A hostile process in the place of a stopped provider.
 fn turn(ctx: &Context, network: &Network, number: usize, mode: &str) -> Result<ProviderHandle> {
+    turn_with(ctx, network, number, &["--mode", mode])
+}
+
+fn turn_with(ctx: &Context, network: &Network, number: usize, words: &[&str]) -> Result<ProviderHandle> {
     let address = network.addresses.get(number - 1).context("no such provider")?;
     let listen = address.rsplit_once("/p2p/").context("an address without identity")?.0;
     let mut command = Command::new(ctx.bin("hostile-provider")?);
     command.arg("--identity").arg(network.folder(number).join("identity"));
-    command.args(["--listen", listen, "--mode", mode]);
+    command.args(["--listen", listen]).args(words);
     ProviderHandle::start(ctx, &mut command, &ctx.dir.join(format!("hostile-{number}.log")))
 }
 

@@ -25,7 +25,7 @@ fn prune(drive: &Drive) -> Result<Value> {
 }
 
 /// Looks until nothing is left to do.
-fn prune_all(drive: &Drive) -> Result<(u64, u64)> {
+pub(crate) fn prune_all(drive: &Drive) -> Result<(u64, u64)> {
     let start = Instant::now();
     let (mut freed, mut moved) = (0, 0);
     loop {
@@ -49,12 +49,12 @@ fn prune_all(drive: &Drive) -> Result<(u64, u64)> {
     }
 }
 
-fn kept_by_providers(network: &Network) -> u64 {
+pub(crate) fn kept_by_providers(network: &Network) -> u64 {
     (1..=PROVIDERS).map(|number| folder_bytes(&network.folder(number))).sum()
 }
 
 /// Files of two kinds in turn, so that every piece holds of both.
-fn alternate(dir: &Path, seed: u64) -> Result<()> {
+pub(crate) fn alternate(dir: &Path, seed: u64) -> Result<()> {
     for n in 0..60 {
         inputs::random_files(&dir.join(format!("stays/{n}")), 1, 60_000, seed + n)?;
         inputs::random_files(&dir.join(format!("goes/{n}")), 1, 200_000, seed + 1000 + n)?;

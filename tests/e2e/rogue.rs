@@ -120,7 +120,10 @@ impl Rogue {
         for (_, _, slot, peer, deal) in self.held() {
             let session = self.reach.session(&peer).await?;
             refused(session.release(deal).await, "a deal of the owner's was ended")?;
-            self.reach.audit(&peer, deal.0, &slot.cid).await.context("the slot is not there any more")?;
+            self.reach
+                .audit(&peer, deal.0, &slot.cid, false)
+                .await
+                .context("the slot is not there any more")?;
             let listed = session.holdings(None).await;
             ensure!(listed.map_or(true, |page| page.holdings.is_empty()), "the owner's deals are listed");
             deals += 1;

@@ -19,7 +19,7 @@ const REPAIR: Duration = Duration::from_secs(90);
 const FETCH: Duration = Duration::from_secs(120);
 const FILES: usize = 300;
 
-fn often() -> Value {
+pub(crate) fn often() -> Value {
     json!({"limits": {
         "audit_interval_seconds": 3,
         "seal_after_idle_seconds": 1,
@@ -28,18 +28,18 @@ fn often() -> Value {
     }})
 }
 
-fn told(drive: &Drive, words: &[&str]) -> Result<Value> {
+pub(crate) fn told(drive: &Drive, words: &[&str]) -> Result<Value> {
     let done = drive.command_with(&[words, &["--json"]].concat())?;
     ensure!(done.status.success(), "{words:?}: {}{}\n{}", done.stdout, done.stderr, drive.daemon_log());
     Ok(serde_json::from_str(&done.stdout)?)
 }
 
-fn text(report: &Value, key: &str) -> Result<String> {
+pub(crate) fn text(report: &Value, key: &str) -> Result<String> {
     Ok(report[key].as_str().with_context(|| format!("no {key} in {report}"))?.to_owned())
 }
 
 /// On a machine without a drive and without words.
-fn get(ctx: &Context, link: &str, out: &Path) -> Result<Finished> {
+pub(crate) fn get(ctx: &Context, link: &str, out: &Path) -> Result<Finished> {
     let mut command = Command::new(ctx.bin("holdfast")?);
     command.env("HOLDFAST_HOME", ctx.dir.join("no-home")).args(["get", "--json", link]).arg(out);
     run(&mut command, FETCH)
@@ -66,7 +66,7 @@ fn folder(at: &Path) -> Result<()> {
 }
 
 /// All that a link shows: names, kinds, permissions, times, targets and bytes; without owners, and without who is the same inode.
-fn same(expected: &Tree, copy: &Path) -> Result<()> {
+pub(crate) fn same(expected: &Tree, copy: &Path) -> Result<()> {
     let shown = |tree: &Tree| {
         let mut tree = tree.clone();
         for entry in tree.entries.values_mut() {
@@ -80,7 +80,7 @@ fn same(expected: &Tree, copy: &Path) -> Result<()> {
     Ok(())
 }
 
-fn got(ctx: &Context, link: &str, name: &str, expected: &Tree) -> Result<Duration> {
+pub(crate) fn got(ctx: &Context, link: &str, name: &str, expected: &Tree) -> Result<Duration> {
     let out = ctx.dir.join(name);
     let done = get(ctx, link, &out)?;
     ensure!(done.status.success(), "get: {}{}", done.stdout, done.stderr);
@@ -90,7 +90,7 @@ fn got(ctx: &Context, link: &str, name: &str, expected: &Tree) -> Result<Duratio
 }
 
 /// Every provider that is there has what the link leads to, as it is now.
-fn wait_kept(drive: &Drive, id: &str, providers: u64) -> Result<()> {
+pub(crate) fn wait_kept(drive: &Drive, id: &str, providers: u64) -> Result<()> {
     wait_until("providers having what the link leads to", SYNC, || {
         let shares = told(drive, &["shares"])?;
         let shares = shares["shares"].as_array().context("no list")?;

@@ -73,7 +73,7 @@ fn data(id: &[u8]) -> String {
 fn really(row: &PieceRow, providers: &[Provider]) -> Vec<(Domain, u16)> {
     let there = |peer: &Vec<u8>, deal: &[u8]| {
         let (n, provider) = providers.iter().enumerate().find(|(_, p)| &p.peer == peer)?;
-        let gives = !matches!(provider.lie, Some(Lie::GivesOtherBytes | Lie::AnswersFromNeighbour));
+        let gives = !provider.lie.is_some_and(Lie::gives_nothing);
         let stored = provider.deals.get(&deal_of(deal)?)?.stored.as_ref()?;
         (!provider.destroyed && gives && stored.intact).then(|| domain(n, provider))
     };
@@ -83,16 +83,36 @@ fn really(row: &PieceRow, providers: &[Provider]) -> Vec<(Domain, u16)> {
 /// Losses of a domain that take a piece: 0, it is lost; one more than it survives.
 pub fn losses(engine: &Engine, id: &PieceId, providers: &[Provider]) -> usize {
     let Some(row) = engine.ledger.piece(id) else { return 0 };
-    let copies: BTreeSet<Domain> = really(&row, providers).into_iter().map(|(domain, _)| domain).collect();
-    let striped = engine.ledger.stripe_of(id).map_or(0, |(_, stripe, own)| {
+    // Each of these has the whole of it.
+    let mut alone: BTreeSet<Domain> = really(&row, providers).into_iter().map(|(domain, _)| domain).collect();
+    let mut more = 0;
+    if let Some((_, stripe, own)) = engine.ledger.stripe_of(id) {
         let slots = really(&stripe, providers);
         let need = stripe.stripe.as_ref().map_or(usize::MAX, |s| s.data().into());
-        let whole = usize::from(slots.iter().any(|(_, slot)| *slot == own));
-        // The piece's own slot is enough by itself; of the others it takes so many.
+        alone.extend(slots.iter().filter(|(_, slot)| *slot == own).map(|(domain, _)| *domain));
+        // Of the others, as far as they do not fall with those, it takes so many.
         let others: BTreeSet<Domain> = slots.iter().filter(|(_, n)| *n != own).map(|(d, _)| *d).collect();
-        whole + (others.len() + 1).saturating_sub(need)
-    });
-    copies.len() + striped
+        more = (others.difference(&alone).count() + 1).saturating_sub(need);
+    }
+    alone.len() + more
+}
+
+/// Who is said to keep a piece, and whether it does.
+fn told(engine: &Engine, id: &PieceId, providers: &[Provider]) -> String {
+    let of = |form: &str, row: &PieceRow| {
+        let holders = row.holders().map(|(slot, h)| {
+            let provider = providers.iter().position(|p| p.peer == h.provider);
+            let real = really(row, providers).iter().any(|(_, there)| *there == slot);
+            format!("{form} {slot} with p{provider:?}, failed {:?}, there: {real}", h.failed)
+        });
+        holders.collect::<Vec<_>>()
+    };
+    let mut all = engine.ledger.piece(id).map(|row| of("copy", &row)).unwrap_or_default();
+    if let Some((_, row, own)) = engine.ledger.stripe_of(id) {
+        all.push(format!("its own slot is {own}"));
+        all.extend(of("slot", &row));
+    }
+    format!("counts {:?}: {}", engine.ledger.counting(id), all.join("; "))
 }
 
 impl Checker {
@@ -120,12 +140,21 @@ impl Checker {
             *before = (*before).max(bytes);
             self.never_was(&id, &row, providers)?;
         }
-        let mut whole = true;
+        // Of all that a head names, acknowledged or not: a daemon that has just begun acknowledges nothing yet.
+        let named =
+            pieces.iter().filter(|piece| piece.commit_sequence != 0 && piece.commit_sequence <= published);
+        let whole = published > 0
+            && named
+                .into_iter()
+                .all(|piece| losses(engine, &piece.id, providers) >= engine.wanted(&piece.id));
         for id in &self.acknowledged {
-            let losses = losses(engine, id, providers);
-            whole &= losses >= engine.wanted(id);
-            if losses == 0 {
-                return Err(format!("piece {} was Placed, and is lost (hurt: {:?})", hex(id), self.hurt));
+            if losses(engine, id, providers) == 0 {
+                let told = told(engine, id, providers);
+                return Err(format!(
+                    "piece {} was Placed, and is lost (hurt: {:?}); {told}",
+                    hex(id),
+                    self.hurt
+                ));
             }
         }
         if whole {

@@ -115,16 +115,12 @@ impl History {
                 Fault::OwnerCrash { at_commit, power: self.dice.once_in(2), seconds }
             }
             18 => Fault::Newcomer,
-            _ => match self.dice.pick(&LIES)? {
-                // README.md says what is not held yet.
-                Lie::GivesOtherBytes => return None,
-                lie => Fault::Turns(n, lie),
-            },
+            _ => Fault::Turns(n, self.dice.pick(&LIES)?),
         };
         let loses = match fault {
             Fault::Destroyed(of) => Some(of),
             Fault::BitRot(n) | Fault::Wiped(n) => self.domain_of(n),
-            Fault::Turns(n, Lie::GivesOtherBytes | Lie::AnswersFromNeighbour) => self.domain_of(n),
+            Fault::Turns(n, lie) if lie.gives_nothing() => self.domain_of(n),
             // Its deals may end and be swept under such a clock.
             _ => None,
         };
@@ -236,7 +232,7 @@ impl History {
                 self.join(None, None)?;
             }
             Fault::Turns(n, lie) => {
-                if matches!(lie, Lie::GivesOtherBytes | Lie::AnswersFromNeighbour) {
+                if lie.gives_nothing() {
                     self.hurts(n);
                 }
                 self.change(n, |p| p.lie = Some(lie));

@@ -124,7 +124,10 @@ impl History {
             stripe_after_seconds: 120,
             surplus_grace_seconds: 300,
             audit_interval_seconds: 120 + 60 * dice.below(8),
-            deal_seconds: 3 * 3600,
+            // Rare reads would need more virtual hours than a history has.
+            read_one_in: if world.bug == Some(Bug::NeverReads) { 0 } else { 2 },
+            // A renewal reads, too: it would find in time what audits are to find.
+            deal_seconds: if world.bug == Some(Bug::NeverReads) { 200 * 3600 } else { 3 * 3600 },
             barred_seconds: 1800,
             grace_seconds: 600,
             local_bytes_max: (dice.below(4) > 0).then_some(0),

@@ -1,5 +1,5 @@
 //! Bugs that are planted, to see that the simulation finds them. They are in the world or around a seam, none in the product: a
-//! provider that does what ours must not, rows that are not kept, a worker that does not rest.
+//! provider that does what ours must not, rows that are not kept, a worker that does not rest, a policy that nobody has.
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +20,12 @@ pub enum Bug {
     TagsHidden,
     /// A worker looks again at once, and again.
     Livelock,
+    /// Audits challenge, and never read.
+    NeverReads,
 }
 
 /// Every bug, how its kind is called, and within how many seeds it must be found.
-pub const ALL: [(Bug, &str, u64); 8] = [
+pub const ALL: [(Bug, &str, u64); 9] = [
     (Bug::RowsForgotten, "rows-forgotten", 20),
     (Bug::ReceiptsBeforeSync, "receipts-before-sync", 20),
     (Bug::AuditsPass, "audits-pass", 20),
@@ -32,6 +34,7 @@ pub const ALL: [(Bug, &str, u64); 8] = [
     (Bug::ReleasesLost, "releases-lost", 20),
     (Bug::TagsHidden, "tags-hidden", 20),
     (Bug::Livelock, "livelock", 20),
+    (Bug::NeverReads, "never-reads", 20),
 ];
 
 /// By name.

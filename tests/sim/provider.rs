@@ -44,18 +44,32 @@ pub enum Lie {
     FalseReceipts,
     /// It gives other bytes than it keeps.
     GivesOtherBytes,
+    /// It keeps and proves everything, and knows of nothing when somebody reads.
+    RefusesReads,
+    /// The same, and it is busy whenever somebody reads.
+    PutsReadsOff,
     /// It says yes to every challenge of an earlier day: it answers with the first proof that it ever made.
     ReplaysProofs,
 }
 
 /// All of them.
-pub const LIES: [Lie; 5] = [
+pub const LIES: [Lie; 7] = [
     Lie::StoresNothing,
     Lie::AnswersFromNeighbour,
     Lie::FalseReceipts,
     Lie::GivesOtherBytes,
+    Lie::RefusesReads,
+    Lie::PutsReadsOff,
     Lie::ReplaysProofs,
 ];
+
+impl Lie {
+    /// Whether what it keeps is nobody's who reads.
+    pub fn gives_nothing(self) -> bool {
+        use Lie::{AnswersFromNeighbour, GivesOtherBytes, PutsReadsOff, RefusesReads};
+        matches!(self, AnswersFromNeighbour | GivesOtherBytes | PutsReadsOff | RefusesReads)
+    }
+}
 
 /// What a provider keeps of a deal.
 pub struct Deal {
@@ -355,6 +369,11 @@ impl Provider {
         let deal = self.owned(keys, id)?;
         if deal.stored.is_none() {
             return refuse(ErrorCode::NotStored, "the slot has not been stored");
+        }
+        match self.lie {
+            Some(Lie::RefusesReads) => return refuse(ErrorCode::NotFound, "no such deal"),
+            Some(Lie::PutsReadsOff) => return refuse(ErrorCode::Busy, "too many reads"),
+            _ => {}
         }
         let bytes = self.bytes_of(id, siblings).unwrap_or_default();
         let mut out = Vec::new();

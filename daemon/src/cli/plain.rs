@@ -53,6 +53,8 @@ impl From<TreeError> for Failure {
             TreeError::Exists(_) => {
                 Failure::new(Exit::Usage, message).hint("Name one that is not there yet.")
             }
+            TreeError::Busy(_) => Failure::new(Exit::Usage, message).hint("Wait for it, or write elsewhere."),
+            TreeError::Foreign(_) => Failure::new(Exit::Usage, message).hint("Write elsewhere."),
             TreeError::Special(_) => Failure::new(Exit::Failed, message)
                 .hint("IPFS knows files, folders and links. Nothing was written."),
             TreeError::NotUtf8(_) => {

@@ -135,11 +135,11 @@ impl From<GetError> for Failure {
                 Failure::new(Exit::Failed, message)
             }
             GetError::Tree(TreeError::Dag { source: PlainError::Missing(_), .. }) => Failure::new(Exit::Network, message)
-                .hint("Those who were asked do not have it. Nothing was written."),
+                .hint("Those who were asked do not have it. What came is kept, hidden: the same command goes on with it, with other sources too."),
             GetError::Tree(TreeError::Dag { source: PlainError::Other(error), .. })
                 if error.downcast_ref::<SourcesFailed>().is_some() =>
             {
-                Failure::new(Exit::Network, message).hint("Nothing was written.")
+                Failure::new(Exit::Network, message).hint("What came is kept, hidden: the same command goes on with it.")
             }
             GetError::Tree(error) => error.into(),
         }

@@ -115,9 +115,11 @@ impl From<ShareError> for Failure {
                 Failure::new(Exit::Usage, message).hint("--peer names a provider of whoever made the link.")
             }
             ShareError::Unreachable { .. } | ShareError::Net(_) => Failure::new(Exit::Network, message)
-                .hint("Nothing was written. --peer names another provider of whoever made the link."),
-            ShareError::NotKept { .. } | ShareError::Missing { .. } => Failure::new(Exit::Network, message)
+                .hint("--peer names another provider of whoever made the link."),
+            ShareError::NotKept { .. } => Failure::new(Exit::Network, message)
                 .hint("Nothing was written. It may be there again when its owner's machine has run."),
+            ShareError::Missing { .. } => Failure::new(Exit::Network, message)
+                .hint("The rest is kept, hidden: the same command goes on with it. What is missing may be there again when its owner's machine has run."),
             ShareError::NotWhole => Failure::new(Exit::Network, message).hint("Try again."),
             ShareError::Ended => Failure::new(Exit::Failed, message).hint(nothing),
             ShareError::Format(holdfast_content::FormatError::Newer { .. }) => {

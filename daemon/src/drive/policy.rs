@@ -3,7 +3,7 @@
 //! The owner's part of it stands in the home's `config` (`policy`, `limits`); the rest are constants of the design.
 
 use holdfast_fs::retention::rule::RetentionRule;
-use holdfast_proofs::{odds::AuditPlan, pdp::CHALLENGES_MAX};
+use holdfast_proofs::{AuditPlan, ReadPlan, pdp::CHALLENGES_MAX};
 
 /// How long deals are made for, unless the owner says otherwise.
 pub const DEAL_SECONDS: u64 = 180 * 24 * 3600;
@@ -36,6 +36,10 @@ pub struct Policy {
     pub audit_interval_seconds: u64,
     /// A challenge costs a provider about a hundred reads of a page and the line 40 KB: a large drive asks each copy less often.
     pub audits_per_second_max: u64,
+    /// One of so many challenges of a copy reads some of it first, as far as `reads_per_second_max` allows; zero: none does.
+    pub read_one_in: u64,
+    /// A read costs the line some 50 KB on average: a large drive reads each copy less often.
+    pub reads_per_second_max: u64,
     /// Leaves asked in one challenge, at least; proofs/SOUNDNESS.md says what they show.
     pub audit_leaves: u16,
     /// A provider that stays silent for so long, while others answer, is replaced.
@@ -74,6 +78,8 @@ impl Default for Policy {
             seal_bytes_max: 256 << 20,
             audit_interval_seconds: 600,
             audits_per_second_max: 4,
+            read_one_in: 8,
+            reads_per_second_max: 1,
             audit_leaves: 64,
             failed_after_seconds: 180,
             urgent_after_seconds: 20,
@@ -130,6 +136,13 @@ impl Policy {
         AuditPlan { challenges, period_seconds }
     }
 
+    /// How each of `copies` copies is read beside its audits.
+    pub fn read_plan(&self, copies: u64) -> ReadPlan {
+        let often = self.audit_interval_seconds.saturating_mul(self.read_one_in);
+        let allowed = copies.checked_div(self.reads_per_second_max).unwrap_or(0);
+        ReadPlan { mean_seconds: if self.read_one_in == 0 { 0 } else { often.max(allowed) } }
+    }
+
     /// Unsealed bytes with which a seal starts at once; `waiting`: somebody waits for room.
     pub fn seal_bytes(&self, waiting: bool) -> u64 {
         match self.quota_bytes {
@@ -170,6 +183,11 @@ mod tests {
             last = plan.challenges;
         }
         assert!(last > policy.audit_leaves);
+        // So much for what is kept; what is given is read, within a day up to some 18,000 copies.
+        let read = |copies| policy.read_plan(copies).read_within(1, 0.99).unwrap_or(u64::MAX);
+        assert!(read(1) < 7 * 3600 && read(4_800) == read(1), "{} s", read(1));
+        assert!(read(18_000) < AUDIT_NOTICED_SECONDS && read(20_000) > AUDIT_NOTICED_SECONDS);
+        assert_eq!(Policy { read_one_in: 0, ..policy.clone() }.read_plan(1).read_within(1, 0.99), None);
         // Once in several days: as many as a challenge takes.
         assert_eq!(plan(10_000_000).challenges, CHALLENGES_MAX);
     }

@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::add::{AddOptions, add_path};
+use super::begun::Begun;
 use super::car::{export, import};
-use super::write::write_tree;
+use super::write::{write_begun, write_tree};
 use super::*;
 use cid::Cid;
 use holdfast_content::block::{Block, cid_of};
@@ -272,4 +273,68 @@ fn adding_reads_through_no_link() {
     )
     .unwrap();
     assert_eq!((blocks, added.counted.links, added.counted.files), (1, 1, 0));
+}
+
+/// Blocks of which only the first so many are to be had.
+struct Ends<'a> {
+    blocks: &'a Memory,
+    left: std::cell::Cell<u64>,
+    asked: std::cell::RefCell<Vec<Cid>>,
+}
+
+impl Blocks for Ends<'_> {
+    fn block(&self, cid: &Cid) -> Result<Block, PlainError> {
+        if self.left.get() == 0 {
+            return Err(PlainError::Missing(*cid));
+        }
+        self.left.set(self.left.get() - 1);
+        self.asked.borrow_mut().push(*cid);
+        self.blocks.block(cid)
+    }
+}
+
+/// Interrupted after every block: nothing is there under its name before all of it is, and nothing whole is fetched twice.
+#[test]
+fn a_fetch_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("s");
+    sample(&source);
+    fs::write(source.join("large"), (0..3_000_000u32).map(|n| (n / 7 % 251) as u8).collect::<Vec<_>>())
+        .unwrap();
+    fs::write(source.join("z"), b"after it").unwrap();
+    let mut store = Memory::default();
+    let mut put = |block: Block| {
+        store.0.insert(*block.cid(), block);
+        Ok(())
+    };
+    let options = AddOptions { profile: Profile::V1, ..AddOptions::default() };
+    let added = add_path(&source, &options, &mut put, &mut quiet).unwrap();
+    let root = added.root.cid;
+    let whole = write_tree(&store, &root, &dir.path().join("whole"), &mut quiet).unwrap();
+    let (to, mut attempts, mut leaves) = (dir.path().join("to"), 0, Vec::new());
+    let counted = loop {
+        attempts += 1;
+        let blocks = Ends { blocks: &store, left: 3.into(), asked: Vec::new().into() };
+        // Deep down it takes a few for the folders alone.
+        blocks.left.set(3 + attempts / 8);
+        let begun = Begun::lasting(&to, &root.to_bytes()).unwrap();
+        let wrote = write_begun(&blocks, &root, &to, begun, &mut quiet);
+        leaves.extend(blocks.asked.into_inner().into_iter().filter(|cid| cid.codec() == 0x55));
+        match wrote {
+            Ok(counted) => break counted,
+            Err(error) => {
+                assert!(matches!(error, TreeError::Dag { source: PlainError::Missing(_), .. }), "{error}");
+                assert!(!to.exists(), "half of it appeared");
+            }
+        }
+        assert!(attempts < 500);
+    };
+    assert!(attempts > 5);
+    assert_eq!(counted, whole);
+    assert_eq!(listing(&dir.path().join("whole")), listing(&to));
+    let fetched = leaves.len();
+    leaves.sort_unstable();
+    leaves.dedup();
+    assert_eq!(fetched, leaves.len(), "leaves were fetched twice");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "something was left behind");
 }

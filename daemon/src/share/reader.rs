@@ -3,7 +3,7 @@
 //! Promises: nothing is believed but what the link's author signed and what hashes to the index's CIDs; of several records the newest
 //! counts; a holder that is late is joined by the next, and a lost slot decoded from its stripe (`crate::retrieve`, under the link's
 //! keys); where blocks do not come, the record is read anew before anything is given up, since slots move. Memory holds a bounded
-//! number of blocks. Needs no drive.
+//! number of blocks. An attempt goes on where the last one of the same link ended (`write`). Needs no drive.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -164,7 +164,15 @@ pub async fn get(
         Ok(()) => tokio::task::spawn_blocking(move || writer.finish())
             .await
             .map_err(|error| ShareError::Internal(error.to_string()))??,
-        Err(error) => return Err(error),
+        Err(error) => {
+            match error {
+                // It may come the next time.
+                ShareError::Missing { .. } | ShareError::Net(_) => writer.keep()?,
+                ShareError::Ended => writer.discard(),
+                _ => drop(writer),
+            }
+            return Err(error);
+        }
     };
     let (shared_at, until) = reader.at;
     reader.client.shutdown().await;
@@ -189,7 +197,8 @@ impl Reader {
         writer: &mut Writer,
         done: &mut Done<'_>,
     ) -> Result<(), ShareError> {
-        let groups = groups(index);
+        let (mut number, groups) = (writer.whole(), groups(index, writer.whole()));
+        done(writer.written());
         let mut coming = futures::stream::iter(groups)
             .map(|group| async {
                 let blocks = self.group(&group).await;
@@ -199,8 +208,10 @@ impl Reader {
         let mut missing: Option<(Vec<u32>, u64, FetchError)> = None;
         while let Some((group, blocks)) = coming.next().await {
             for ((entry, chunk), block) in group.into_iter().zip(blocks?) {
+                let place = number;
+                number += 1;
                 match block {
-                    Ok(block) => writer.chunk(index, entry, chunk, &block)?,
+                    Ok(block) => writer.chunk(index, (entry, chunk), place, &block)?,
                     Err(error) => {
                         let (files, bytes, _) = missing.get_or_insert((Vec::new(), 0, error));
                         if files.last() != Some(&entry) {
@@ -342,15 +353,20 @@ pub(crate) fn placements(object: &Object) -> (Imported, HashMap<(PieceId, u16), 
     (found, seeds)
 }
 
-/// Numbers of entries and of their chunks, so many as are fetched together.
-fn groups(index: &ShareIndex) -> Vec<Vec<(u32, u32)>> {
+/// Numbers of entries and of their chunks, but for the first `whole` ones, so many as are fetched together.
+fn groups(index: &ShareIndex, whole: u64) -> Vec<Vec<(u32, u32)>> {
     let mut groups: Vec<Vec<(u32, u32)>> = Vec::new();
+    let mut left_out = 0;
     let mut bytes = u64::MAX;
     for (entry, n) in index.entries.iter().zip(0u32..) {
         if entry.kind != EntryKind::File {
             continue;
         }
         for (chunk, m) in entry.chunks.iter().zip(0u32..) {
+            if left_out < whole {
+                left_out += 1;
+                continue;
+            }
             let len = index.place(chunk).map_or(0, |at| u64::from(at.len));
             let full = groups.last().is_none_or(|group| group.len() >= GROUP_BLOCKS);
             if full || bytes.saturating_add(len) > GROUP_BYTES {

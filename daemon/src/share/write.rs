@@ -2,7 +2,8 @@
 //!
 //! The index may be a stranger's. What was read of it has no name that leads elsewhere and none twice (`ShareIndex`); every entry is
 //! made new, links as what they are and through none of them; set-id bits are not taken over; no more is written than the disk has.
-//! Promises: it appears under its name when it is whole and synced, or not at all.
+//! Promises: it appears under its name when it is whole and synced, or not at all. What did not become whole is kept as far as it came, and
+//! gone on with by whoever fetches the same once more (`crate::plain::begun`; a part is a chunk, in the order of the index).
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, Permissions};
@@ -19,7 +20,8 @@ use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
 use super::reader::ShareError;
-use crate::plain::{Counted, TreeError, appear, beside};
+use crate::plain::begun::{Begun, Progress};
+use crate::plain::{Counted, TreeError, beside};
 
 /// The permission bits that are taken over: nobody gains another's rights by a file that came by a link.
 const MODE: u16 = 0o777;
@@ -30,87 +32,135 @@ pub fn own_name(index: &ShareIndex) -> Result<PathBuf, ShareError> {
     Ok(PathBuf::from(OsStr::from_bytes(&first.name)))
 }
 
+fn make(entry: &SharedEntry, path: &Path) -> Result<(), TreeError> {
+    match entry.kind {
+        EntryKind::Folder => std::fs::create_dir(path).map_err(TreeError::io("make the folder", path)),
+        EntryKind::Link => {
+            let target = OsStr::from_bytes(&entry.target);
+            std::os::unix::fs::symlink(target, path).map_err(TreeError::io("make the link", path))
+        }
+        EntryKind::File => {
+            let mut options = OpenOptions::new();
+            options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+            let file = options.open(path).map_err(TreeError::io("make", path))?;
+            file.set_len(entry.size).map_err(TreeError::io("make", path))
+        }
+    }
+}
+
+/// Whether an entry is there as it was made.
+fn is_made(entry: &SharedEntry, path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|about| match entry.kind {
+        EntryKind::Folder => about.is_dir(),
+        EntryKind::Link => about.is_symlink(),
+        EntryKind::File => about.is_file() && about.len() == entry.size,
+    })
+}
+
 /// See the module.
 pub struct Writer {
     to: PathBuf,
-    folder: PathBuf,
+    begun: Begun,
     paths: Vec<PathBuf>,
     kinds: Vec<(EntryKind, u16, (i64, u32))>,
     counted: Counted,
     written: u64,
+    /// Chunks that are written, from the first on.
+    whole: u64,
     open: Option<(u32, File)>,
-    whole: bool,
+}
+
+/// What an index shows, wherever it says that it lies.
+fn identity(index: &ShareIndex) -> Vec<u8> {
+    let mut hash = blake3::Hasher::new();
+    for entry in &index.entries {
+        let numbers = [entry.parent.into(), entry.size, entry.chunk_log2.into(), entry.chunks.len() as u64];
+        for number in numbers {
+            hash.update(&number.to_be_bytes());
+        }
+        hash.update(&[entry.kind as u8]);
+        for field in [&entry.name, &entry.target] {
+            hash.update(&(field.len() as u64).to_be_bytes());
+            hash.update(field);
+        }
+        for chunk in &entry.chunks {
+            hash.update(&chunk.number().to_be_bytes());
+            hash.update(chunk.digest());
+        }
+    }
+    hash.finalize().as_bytes().to_vec()
 }
 
 impl Writer {
-    /// Makes folders, links and files, all of them empty.
+    /// Makes folders, links and files, all of them empty; or goes on with those that are there.
     pub fn begin(index: &ShareIndex, to: &Path) -> Result<Writer, TreeError> {
-        if to.symlink_metadata().is_ok() {
-            return Err(TreeError::Exists(to.to_owned()));
+        let mut begun = Begun::lasting(to, &identity(index))?;
+        let (tree, mut paths) = (begun.tree(), Vec::with_capacity(index.entries.len()));
+        for entry in &index.entries {
+            let parent: Option<&PathBuf> = paths.get(entry.parent as usize);
+            let path =
+                parent.map_or_else(|| tree.clone(), |parent| parent.join(OsStr::from_bytes(&entry.name)));
+            paths.push(path);
         }
-        let (folder, temporary) = beside(to);
+        if begun.kept() != Progress::default()
+            && !index.entries.iter().zip(&paths).all(|(entry, path)| is_made(entry, path))
+        {
+            begun.anew()?;
+        }
+        let whole = begun.kept().whole;
+        let mut written = 0u64;
+        let mut rest = 0u64;
+        for (chunk, number) in index.chunks().zip(0u64..) {
+            let sum = if number < whole { &mut written } else { &mut rest };
+            *sum = sum.saturating_add(chunk.plain_len().into());
+        }
+        let (folder, _) = beside(to);
         let room =
             nix::sys::statvfs::statvfs(&folder).map_err(|e| TreeError::io("look at", &folder)(e.into()))?;
         let free = room.blocks_available().saturating_mul(room.fragment_size());
-        let bytes = index.chunks().fold(0u64, |sum, chunk| sum.saturating_add(chunk.plain_len().into()));
         // The rest is for folders and names.
-        if bytes > free - free / 16 {
+        if rest > free - free / 16 {
             let full = io::Error::from(io::ErrorKind::StorageFull);
             return Err(TreeError::io("write so many bytes to", &folder)(full));
         }
-        let mut writer = Writer {
-            to: to.to_owned(),
-            folder,
-            paths: Vec::with_capacity(index.entries.len()),
-            kinds: Vec::with_capacity(index.entries.len()),
-            counted: Counted { bytes: index.bytes(), ..Counted::default() },
-            written: 0,
-            open: None,
-            whole: false,
-        };
-        for entry in &index.entries {
-            let path = match writer.paths.get(entry.parent as usize) {
-                Some(parent) => parent.join(OsStr::from_bytes(&entry.name)),
-                None => temporary.clone(),
-            };
-            // Before it is made: what fails in the middle is removed as well.
-            writer.paths.push(path.clone());
-            writer.kinds.push((entry.kind, entry.mode & MODE, entry.mtime));
-            writer.make(entry, &path)?;
+        let kinds = index.entries.iter().map(|entry| (entry.kind, entry.mode & MODE, entry.mtime)).collect();
+        let counted = Counted { bytes: index.bytes(), ..Counted::default() };
+        let mut writer =
+            Writer { to: to.to_owned(), begun, paths, kinds, counted, written, whole, open: None };
+        for (entry, n) in index.entries.iter().zip(0usize..) {
+            writer.count(entry);
+            if whole == 0
+                && let Some(path) = writer.paths.get(n)
+            {
+                make(entry, path)?;
+            }
         }
         Ok(writer)
     }
 
-    fn make(&mut self, entry: &SharedEntry, path: &Path) -> Result<(), TreeError> {
+    fn count(&mut self, entry: &SharedEntry) {
         match entry.kind {
-            EntryKind::Folder => {
-                std::fs::create_dir(path).map_err(TreeError::io("make the folder", path))?;
-                self.counted.folders += 1;
-            }
-            EntryKind::Link => {
-                let target = OsStr::from_bytes(&entry.target);
-                std::os::unix::fs::symlink(target, path).map_err(TreeError::io("make the link", path))?;
-                self.counted.links += 1;
-            }
-            EntryKind::File => {
-                let mut options = OpenOptions::new();
-                options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-                let file = options.open(path).map_err(TreeError::io("make", path))?;
-                file.set_len(entry.size).map_err(TreeError::io("make", path))?;
-                self.counted.files += 1;
-            }
+            EntryKind::Folder => self.counted.folders += 1,
+            EntryKind::Link => self.counted.links += 1,
+            EntryKind::File => self.counted.files += 1,
         }
-        Ok(())
     }
 
-    /// One chunk, opened and put where it belongs. What comes in order opens each file once.
+    /// Chunks that an earlier attempt wrote, from the first on: they need not be fetched.
+    pub fn whole(&self) -> u64 {
+        self.whole
+    }
+
+    /// One chunk, opened and put where it belongs; `number` counts those of all files. What comes in order opens each file once, and
+    /// is kept from the first on.
     pub fn chunk(
         &mut self,
         index: &ShareIndex,
-        entry: u32,
-        chunk: u32,
+        (entry, chunk): (u32, u32),
+        number: u64,
         block: &Block,
     ) -> Result<(), ShareError> {
+        let place = number;
         let nowhere = || ShareError::Internal("a chunk of no file".into());
         let number = entry;
         let entry = index.entries.get(entry as usize).ok_or_else(nowhere)?;
@@ -131,7 +181,8 @@ impl Writer {
             file.write_all_at(plain, offset).map_err(TreeError::io("write", path))?;
             self.written += plain.len() as u64;
         }
-        Ok(())
+        self.whole += u64::from(place == self.whole);
+        Ok(self.begun.wrote(len as u64, Progress { whole: self.whole, bytes: 0 })?)
     }
 
     /// Bytes so far.
@@ -149,6 +200,16 @@ impl Writer {
         }
     }
 
+    /// What could not be fetched may be there the next time: what came so far is kept.
+    pub fn keep(mut self) -> Result<(), TreeError> {
+        self.begun.keep(Progress { whole: self.whole, bytes: 0 })
+    }
+
+    /// What the link led to is not to be had any more.
+    pub fn discard(self) {
+        self.begun.discard();
+    }
+
     /// Permissions and times, the innermost first; then it appears.
     pub fn finish(mut self) -> Result<Counted, TreeError> {
         self.open = None;
@@ -162,35 +223,8 @@ impl Writer {
             utimensat(AT_FDCWD, path.as_path(), &time, &time, UtimensatFlags::NoFollowSymlink)
                 .map_err(|error| TreeError::io("set the times of", path)(error.into()))?;
         }
-        // One sync for all files costs less than one for each.
-        let synced = File::open(&self.folder).and_then(|folder| Ok(nix::unistd::syncfs(&folder)?));
-        synced.map_err(TreeError::io("sync", &self.folder))?;
-        if let Some(temporary) = self.paths.first() {
-            appear(temporary, &self.to, &self.folder)?;
-        }
-        self.whole = true;
+        self.begun.appear(&self.to)?;
         Ok(self.counted)
-    }
-}
-
-impl Drop for Writer {
-    /// Takes away what is not whole.
-    fn drop(&mut self) {
-        let Some(temporary) = self.paths.first().filter(|_| !self.whole) else { return };
-        // A folder that nobody may write cannot be emptied.
-        for (path, (kind, _, _)) in self.paths.iter().zip(&self.kinds) {
-            if *kind == EntryKind::Folder {
-                let _ = std::fs::set_permissions(path, Permissions::from_mode(0o700));
-            }
-        }
-        let removed = match temporary.symlink_metadata() {
-            Ok(about) if about.is_dir() => std::fs::remove_dir_all(temporary),
-            Ok(_) => std::fs::remove_file(temporary),
-            Err(_) => Ok(()),
-        };
-        if let Err(error) = removed {
-            tracing::warn!(path = %temporary.display(), %error, "what was not whole could not be removed");
-        }
     }
 }
 
@@ -235,6 +269,56 @@ mod tests {
         (index, sealed.block)
     }
 
+    /// Two files of a chunk each, in a folder that nobody may write to.
+    fn two_files() -> (ShareIndex, Block) {
+        let (mut index, block) = tree();
+        let mut second = index.entries[1].clone();
+        second.name = ByteBuf::from("second");
+        index.entries.push(second);
+        (index, block)
+    }
+
+    #[test]
+    fn what_came_so_far_is_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let (index, block) = two_files();
+        let to = dir.path().join("copy");
+        let names = || std::fs::read_dir(dir.path()).unwrap().count();
+        let mut writer = Writer::begin(&index, &to).unwrap();
+        writer.chunk(&index, (3, 0), 1, &block).unwrap();
+        writer.keep().unwrap();
+        assert_eq!(names(), 0, "the first chunk is not there: it would begin with that");
+        let mut writer = Writer::begin(&index, &to).unwrap();
+        writer.chunk(&index, (1, 0), 0, &block).unwrap();
+        writer.keep().unwrap();
+        assert!(names() == 2 && !to.exists());
+        // Moved blocks are the same; another name is another thing.
+        let mut moved = index.clone();
+        moved.piece(&[2; 16]);
+        let writer = Writer::begin(&moved, &to).unwrap();
+        assert_eq!((writer.whole(), writer.written()), (1, 3_000));
+        drop(writer);
+        let mut renamed = index.clone();
+        renamed.entries[3].name = ByteBuf::from("other");
+        assert_eq!(Writer::begin(&renamed, &to).unwrap().whole(), 0);
+        assert_eq!(names(), 2, "and leaves the first one as it was");
+        let mut writer = Writer::begin(&index, &to).unwrap();
+        assert_eq!(writer.whole(), 1);
+        writer.chunk(&index, (3, 0), 1, &block).unwrap();
+        let counted = writer.finish().unwrap();
+        assert_eq!((counted.files, counted.folders, counted.links, names()), (2, 1, 1, 1));
+        assert_eq!(std::fs::read(to.join("file")).unwrap(), std::fs::read(to.join("second")).unwrap());
+        std::fs::set_permissions(&to, Permissions::from_mode(0o755)).unwrap();
+        // Somebody took a file away meanwhile: it is begun anew.
+        let to = dir.path().join("again");
+        let mut writer = Writer::begin(&index, &to).unwrap();
+        let first = writer.paths[1].clone();
+        writer.chunk(&index, (1, 0), 0, &block).unwrap();
+        writer.keep().unwrap();
+        std::fs::remove_file(first).unwrap();
+        assert_eq!(Writer::begin(&index, &to).unwrap().whole(), 0);
+    }
+
     #[test]
     fn what_was_shared_appears_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
@@ -242,11 +326,11 @@ mod tests {
         let to = dir.path().join("copy");
         let names = || std::fs::read_dir(dir.path()).unwrap().count();
         let mut writer = Writer::begin(&index, &to).unwrap();
-        assert_eq!(names(), 1);
+        assert_eq!(names(), 2);
         drop(writer);
         assert_eq!(names(), 0, "what is not whole goes");
         writer = Writer::begin(&index, &to).unwrap();
-        writer.chunk(&index, 1, 0, &block).unwrap();
+        writer.chunk(&index, (1, 0), 0, &block).unwrap();
         assert_eq!(writer.name_of(1), to.join("file").display().to_string());
         let counted = writer.finish().unwrap();
         assert_eq!((counted.files, counted.folders, counted.links, counted.bytes), (1, 1, 1, 10_000));

@@ -243,7 +243,7 @@ fn fails_with(peer: &Peer, others: &[&Peer], seen: &Seen) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::bundle::{Held, tests::sample};
     use super::*;
@@ -255,7 +255,7 @@ mod tests {
     }
 
     /// Copies of one piece with the providers 1, 2 and 3, the fourth never placed.
-    fn bundle() -> Bundle {
+    pub(in crate::watch) fn bundle() -> Bundle {
         let mut bundle = sample(1);
         bundle.pieces.remove(0);
         for (slot, n) in bundle.pieces[0].slots.iter_mut().zip(0..) {

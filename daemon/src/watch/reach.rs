@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::bundle::Bundle;
 use crate::drive::ledger::Peer;
+use crate::reading::{Beside, Look, READ_PATIENCE};
 
 /// One answer to something small.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -185,17 +186,29 @@ impl Reach {
         }
     }
 
-    /// A challenge.
-    pub async fn audit(&self, peer: &Peer, deal: [u8; 32], cid: &[u8]) -> Result<(), NetError> {
+    /// A challenge; with `read` some of what it asks is read before it is sent, and the result says what that showed.
+    pub async fn audit(
+        &self,
+        peer: &Peer,
+        deal: [u8; 32],
+        cid: &[u8],
+        read: bool,
+    ) -> Result<Option<Look>, NetError> {
         let piece = PieceCid::from_bytes(cid).map_err(|e| NetError::Invalid(e.to_string()))?;
         let epoch = self.env.clock.unix_seconds();
-        let spec = AuditSpec { piece, count: LEAVES, epoch, record: None };
+        let (deal, spec) = (DealId(deal), AuditSpec { piece, count: LEAVES, epoch, record: None });
         let asking = async {
             let session = self.session(peer).await?;
-            session.audit(DealId(deal), &spec, CHALLENGE).await
+            let drawn = session.draw_audit(deal, &spec)?;
+            let beside = match read {
+                true => Some(Beside::read(&session, deal, &drawn, &piece, self.env.rng.as_ref()).await?),
+                false => None,
+            };
+            let audit = session.audit_drawn(drawn, CHALLENGE).await?;
+            Ok::<_, NetError>(beside.and_then(|beside| beside.held_against(&audit)))
         };
-        tokio::time::timeout(CHALLENGE * 2, asking).await.map_err(|_| NetError::Timeout(CHALLENGE))??;
-        Ok(())
+        let patience = CHALLENGE * 2 + READ_PATIENCE * 2;
+        tokio::time::timeout(patience, asking).await.map_err(|_| NetError::Timeout(CHALLENGE))?
     }
 
     /// A ranged read and a challenge over a connection that shares nothing with any other, as whoever places counts.

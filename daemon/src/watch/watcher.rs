@@ -27,11 +27,13 @@ use super::capability::{Capability, Known};
 use super::log::{INTENTS_MAX, Log, LogHead, SlotName};
 use super::picture::{Deal, Health, Picture, Seen, Wanted};
 use super::reach::{PATIENCE, Reach};
+use super::reads;
 use super::report::{LookReport, RepairedReport, WantedReport};
 use super::state::{Fault, Folder, State};
 use crate::drive::ledger::Peer;
 use crate::drive::peers::{peer_short, peer_text};
 use crate::home::ProviderAddr;
+use crate::reading::{Look, Readings, Times};
 use crate::workers::place::short_id;
 
 /// Providers asked at once.
@@ -39,7 +41,9 @@ const AT_ONCE: usize = 16;
 /// Challenges of one provider in one look.
 const CHALLENGES_MAX: usize = 64;
 /// Every slot is challenged this often.
-const CHALLENGED: Duration = Duration::from_secs(600);
+pub(super) const CHALLENGED: Duration = Duration::from_secs(600);
+/// Reads of one provider in one look.
+const READS_MAX: usize = 4;
 /// An intent that its author has not renewed for so long counts no more.
 pub const INTENT: Duration = Duration::from_secs(900);
 /// Slots in one look: what was found out is said at least that often.
@@ -55,6 +59,18 @@ pub(super) struct Heard {
     /// When it said something new.
     pub(super) since: Instant,
 }
+
+/// A challenge to be sent.
+struct Due {
+    deal: Deal,
+    cid: Vec<u8>,
+    last: Option<Instant>,
+    /// Some of the slot is read before.
+    read: bool,
+}
+
+/// What a challenge came to, and what was read before it.
+type Said = (Deal, Result<Option<Look>, NetError>);
 
 /// One provider's answers.
 #[derive(Default)]
@@ -78,6 +94,11 @@ pub struct Watcher {
     pub(super) fellows: BTreeMap<CapabilityId, Heard>,
     pub(super) intents: Vec<SlotName>,
     pub(super) proven: BTreeMap<Deal, Instant>,
+    /// What reads of each deal showed.
+    pub(super) readings: Readings,
+    /// When slots are read, and which are at the next look.
+    pub(super) times: Times,
+    pub(super) to_read: BTreeSet<Deal>,
     /// Deals that a provider said it does not know, once.
     pub(super) missed: BTreeSet<Deal>,
     tags: BTreeMap<Peer, Tags>,
@@ -118,6 +139,9 @@ impl Watcher {
             fellows: BTreeMap::new(),
             intents: Vec::new(),
             proven: BTreeMap::new(),
+            readings: Readings::default(),
+            times: Times::default(),
+            to_read: BTreeSet::new(),
             missed: BTreeSet::new(),
             tags: BTreeMap::new(),
             met: BTreeSet::new(),
@@ -314,38 +338,46 @@ impl Watcher {
     }
 
     /// What is due, of each provider that answers.
-    async fn challenge(&mut self, bundle: &Bundle, answers: &BTreeMap<Peer, Answers>) -> anyhow::Result<()> {
-        let mut due: BTreeMap<Peer, Vec<(Deal, Vec<u8>, Option<Instant>)>> = BTreeMap::new();
-        {
-            let picture = self.picture(bundle);
-            let faults: BTreeSet<Deal> = self.state.faults.iter().map(|fault| fault.deal).collect();
-            for (slot, keeper) in picture.all() {
-                let piece = picture.piece(&slot.piece);
-                let cid =
-                    piece.and_then(|piece| piece.slots.get(usize::from(slot.slot))).map(|s| s.cid.to_vec());
-                let last = self.proven.get(&keeper.deal).copied();
-                let fresh = last.is_some_and(|at| at.elapsed() < CHALLENGED);
-                let Some(cid) = cid.filter(|_| !fresh && answers.contains_key(&keeper.peer)) else {
-                    continue;
-                };
-                if !faults.contains(&keeper.deal) {
-                    due.entry(keeper.peer.clone()).or_default().push((keeper.deal, cid, last));
-                }
+    fn due(&mut self, bundle: &Bundle, answers: &BTreeMap<Peer, Answers>) -> BTreeMap<Peer, Vec<Due>> {
+        let faults: BTreeSet<Deal> = self.state.faults.iter().map(|fault| fault.deal).collect();
+        let deals: Vec<Deal> = self.picture(bundle).all().map(|(_, keeper)| keeper.deal).collect();
+        self.draw_reads(&deals);
+        let to_read = std::mem::take(&mut self.to_read);
+        let picture = self.picture(bundle);
+        let mut due: BTreeMap<Peer, Vec<Due>> = BTreeMap::new();
+        for (slot, keeper) in picture.all() {
+            let piece = picture.piece(&slot.piece);
+            let cid = piece.and_then(|piece| piece.slots.get(usize::from(slot.slot))).map(|s| s.cid.to_vec());
+            let last = self.proven.get(&keeper.deal).copied();
+            let fresh = last.is_some_and(|at| at.elapsed() < CHALLENGED);
+            let read = to_read.contains(&keeper.deal) || (!fresh && self.readings.is_doubtful(&keeper.deal));
+            let asked =
+                (!fresh || read) && answers.contains_key(&keeper.peer) && !faults.contains(&keeper.deal);
+            if let Some(cid) = cid.filter(|_| asked) {
+                let of = due.entry(keeper.peer.clone()).or_default();
+                of.push(Due { deal: keeper.deal, cid, last, read });
             }
         }
         for list in due.values_mut() {
-            list.sort_by_key(|(_, _, last)| *last);
+            list.sort_by_key(|due| (!due.read, due.last));
             list.truncate(CHALLENGES_MAX);
+            list.iter_mut().skip(READS_MAX).for_each(|due| due.read = false);
         }
+        due
+    }
+
+    async fn challenge(&mut self, bundle: &Bundle, answers: &BTreeMap<Peer, Answers>) -> anyhow::Result<()> {
+        let due = self.due(bundle, answers);
         let reach = &self.reach;
-        let heard: Vec<(Peer, Vec<(Deal, Result<(), NetError>)>)> = futures::stream::iter(due)
+        let heard: Vec<(Peer, Vec<Said>)> = futures::stream::iter(due)
             .map(|(peer, list)| async move {
-                let mut said = Vec::new();
-                for (deal, cid, _) in list {
-                    let answer = reach.audit(&peer, deal, &cid).await;
+                let (mut said, mut withheld) = (Vec::new(), false);
+                for due in list {
+                    let answer = reach.audit(&peer, due.deal, &due.cid, due.read && !withheld).await;
+                    withheld |= matches!(answer, Ok(Some(Look::Withheld)));
                     let stop =
                         answer.as_ref().is_err_and(|e| !e.is_fault_of_provider() && e.code().is_none());
-                    said.push((deal, answer));
+                    said.push((due.deal, answer));
                     if stop {
                         break;
                     }
@@ -357,8 +389,19 @@ impl Watcher {
             .await;
         for (peer, said) in heard {
             for (deal, answer) in said {
-                self.heard(&peer, deal, answer);
+                if let Ok(Some(look)) = &answer {
+                    self.looked(&peer, deal, *look);
+                }
+                self.heard(&peer, deal, answer.map(|_| ()));
             }
+        }
+        let lost = {
+            let others = self.fellows.values().flat_map(|heard| heard.log.entries());
+            let picture = Picture::new(bundle, self.log.entries(), others);
+            reads::not_given(&picture, &self.state, &self.proven, &self.readings, &mut self.to_read)
+        };
+        for (peer, deal, why) in lost {
+            self.fault(&peer, deal, why);
         }
         Ok(())
     }

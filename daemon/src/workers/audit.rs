@@ -6,8 +6,10 @@
 //! keep a distance from each other, whatever was suspected. What a series of them shows is derived in proofs/SOUNDNESS.md; how
 //! many leaves each asks follows from it (`Policy::audit_plan`), and `holdfast status` says it in words. The first answer of each
 //! provider in a step is a countersignature of the head that it keeps: so a machine that writes nothing learns that it was overtaken.
+//! Some challenges, at times that nobody foresees, read first what they are about to ask (`reads`): who proves what it gives to nobody
+//! is found out without a reader.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,9 +26,11 @@ use crate::drive::clock::age;
 use crate::drive::domains::Tags;
 use crate::drive::head::Published;
 use crate::drive::ledger::{Holder, Peer, PieceId, ProviderState, Verdict};
+use crate::reading::{Beside, Look, READ_PATIENCE, Times};
 use crate::records::head_key;
 use crate::worker::{Context, Detail, Next, Worker};
 
+mod reads;
 mod whole;
 
 /// Providers that are challenged side by side.
@@ -82,12 +86,15 @@ struct Due {
     slot: u16,
     cid: PieceCid,
     holder: Holder,
+    /// Some of it is read before it is challenged.
+    read: bool,
 }
 
 /// See the module.
 pub struct AuditWorker {
     engine: Arc<Engine>,
     pace: Arc<Pace>,
+    times: Times,
     detail: Detail,
 }
 
@@ -104,43 +111,52 @@ impl AuditWorker {
     /// A worker over `engine`'s ledger.
     pub fn new(engine: Arc<Engine>) -> Self {
         let pace = Arc::new(Pace::new(engine.policy.audits_per_second_max));
-        Self { engine, pace, detail: Detail::default() }
+        Self { engine, pace, times: Times::default(), detail: Detail::default() }
     }
 
-    /// What is due now, by provider: suspicions first, then the oldest proofs. A silent provider is asked one thing.
-    fn due(&self) -> (BTreeMap<Peer, Vec<Due>>, usize) {
+    /// What is due now, by provider: what is to be read and suspicions first, then the oldest proofs. A silent provider is asked one thing.
+    fn due(&mut self) -> (BTreeMap<Peer, Vec<Due>>, usize) {
+        self.draw_reads();
         let engine = &self.engine;
         let now = engine.now();
         let interval = engine.audit_interval();
-        let suspicions: Vec<(PieceId, u16)> = engine.retriever.suspicions.lock().drain().collect();
-        let mut by_peer: BTreeMap<Peer, Vec<Due>> = BTreeMap::new();
+        let suspicions: HashSet<(PieceId, u16)> = engine.retriever.suspicions.lock().drain().collect();
+        let to_read: HashSet<(PieceId, u16)> = engine.retriever.to_read.lock().drain().collect();
+        let mut by_peer: BTreeMap<Peer, Vec<(Due, bool)>> = BTreeMap::new();
         for (piece, row) in engine.ledger.pieces() {
             for (slot, n) in row.slots.iter().zip(0u16..) {
                 let (Some(holder), Some(cid)) = (&slot.holder, &slot.cid) else { continue };
                 let Ok(cid) = PieceCid::from_bytes(cid) else { continue };
-                let age = age(now, holder.proven_at);
-                let asked = age >= interval || suspicions.contains(&(piece, n));
+                let at = (piece, n);
                 let silent = !engine.ledger.provider(&holder.provider).is_some_and(|p| p.answers());
-                if holder.failed.is_none() && (asked || silent) {
-                    let due = Due { piece, slot: n, cid, holder: holder.clone() };
-                    by_peer.entry(holder.provider.clone()).or_default().push(due);
+                let due = age(now, holder.proven_at) >= interval || suspicions.contains(&at) || silent;
+                let doubtful = due && engine.retriever.readings.is_doubtful(&holder.deal);
+                let read = !silent && (to_read.contains(&at) || doubtful);
+                if holder.failed.is_none() && (due || read) {
+                    let asked = Due { piece, slot: n, cid, holder: holder.clone(), read };
+                    by_peer.entry(holder.provider.clone()).or_default().push((asked, due));
                 }
             }
         }
         let queue = by_peer.values().map(Vec::len).sum();
-        for (peer, list) in &mut by_peer {
-            list.sort_by_key(|d| (!suspicions.contains(&(d.piece, d.slot)), d.holder.proven_at));
-            let answers = engine.ledger.provider(peer).is_some_and(|p| p.answers());
+        let by_peer = by_peer.into_iter().map(|(peer, list)| {
+            let answers = engine.ledger.provider(&peer).is_some_and(|p| p.answers());
+            let (mut list, later) = reads::a_few(list);
+            engine.retriever.to_read.lock().extend(later.into_iter().filter(|at| to_read.contains(at)));
+            list.sort_by_key(|d| (!d.read, !suspicions.contains(&(d.piece, d.slot)), d.holder.proven_at));
             let left = list.split_off(list.len().min(if answers { BATCH } else { 1 }));
             // What does not fit this step stays suspect.
             let left = left.iter().map(|d| (d.piece, d.slot)).filter(|at| suspicions.contains(at));
             engine.retriever.suspicions.lock().extend(left);
-        }
-        (by_peer, queue)
+            (peer, list)
+        });
+        (by_peer.collect(), queue)
     }
 
-    fn commit(&self, heard: Vec<Heard>) -> anyhow::Result<()> {
+    fn commit(&self, mut heard: Vec<Heard>) -> anyhow::Result<()> {
         let engine = &self.engine;
+        // After all of a step: one provider's reads are judged by what others gave.
+        heard.iter_mut().flat_map(|h| &mut h.verdicts).for_each(|verdict| reads::judge(engine, verdict));
         let verdicts: Vec<Verdict> = heard.iter().flat_map(|h| h.verdicts.clone()).collect();
         engine.ledger.record_verdicts(&verdicts)?;
         for h in heard {
@@ -150,7 +166,7 @@ impl AuditWorker {
             for v in &h.verdicts {
                 if let Some(fault) = &v.fault {
                     engine.provider_caught(&h.peer, &format!("piece {}: {fault}", short_id(&v.piece)))?;
-                    self.suspect_all(&h.peer);
+                    self.suspect_all(&h.peer, fault);
                 }
             }
             if let Some(why) = h.silent {
@@ -200,12 +216,17 @@ impl Worker for AuditWorker {
 }
 
 impl AuditWorker {
-    /// Who lost one copy may have lost others: all that it keeps is challenged next.
-    fn suspect_all(&self, peer: &Peer) {
-        let mut suspicions = self.engine.retriever.suspicions.lock();
+    /// Who lost one copy may have lost others: all that it keeps is challenged next; and read, if it did not give what it has.
+    fn suspect_all(&self, peer: &Peer, fault: &str) {
+        let retriever = &self.engine.retriever;
         for (piece, row) in self.engine.ledger.pieces() {
-            suspicions
-                .extend(row.holders().filter(|(_, h)| &h.provider == peer).map(|(slot, _)| (piece, slot)));
+            let held = row.holders().filter(|(_, h)| &h.provider == peer && h.failed.is_none());
+            for (slot, _) in held {
+                retriever.suspicions.lock().insert((piece, slot));
+                if fault == reads::GIVES_NOTHING {
+                    retriever.to_read.lock().insert((piece, slot));
+                }
+            }
         }
     }
 
@@ -257,17 +278,14 @@ impl AuditWorker {
 /// One provider's challenges, one after the other; the first silence, or "busy", ends them.
 async fn challenge_all(engine: &Engine, pace: &Pace, peer: Peer, list: Vec<Due>) -> Heard {
     let mut heard = Heard { peer, verdicts: Vec::new(), silent: None, busy: false };
+    // Each costs its whole patience: one a step is enough.
+    let mut withheld = false;
     for (n, due) in list.into_iter().enumerate() {
         pace.step().await;
-        let error = match challenge(engine, &due, n == 0).await {
-            Ok(()) => {
-                let row = engine.ledger.piece(&due.piece);
-                let other = row
-                    .is_some_and(|row| engine.retriever.gives_other_bytes(&row, due.slot, &due.holder.deal));
-                let fault = other.then(|| {
-                    "it proves the slot, and gives other bytes, or none, to who reads it".to_owned()
-                });
-                heard.verdicts.push(verdict(engine, &due, fault));
+        let error = match challenge(engine, &due, n == 0, due.read && !withheld).await {
+            Ok(look) => {
+                withheld |= look == Some(Look::Withheld);
+                heard.verdicts.push(verdict(engine, &due, None));
                 continue;
             }
             Err(error) => error,
@@ -320,8 +338,14 @@ fn blame(error: &NetError, overdue: u64, interval: u64) -> Blame {
     }
 }
 
-/// With `countersigned` the answer says which head the provider keeps.
-async fn challenge(engine: &Engine, due: &Due, countersigned: bool) -> Result<(), NetError> {
+/// With `countersigned` the answer says which head the provider keeps; with `read` some of the leaves are read before they are asked,
+/// and the result says what that showed.
+async fn challenge(
+    engine: &Engine,
+    due: &Due,
+    countersigned: bool,
+    read: bool,
+) -> Result<Option<Look>, NetError> {
     let deal = <[u8; 32]>::try_from(due.holder.deal.as_slice());
     let deal = DealId(deal.map_err(|_| NetError::Invalid("deal id".into()))?);
     let spec = AuditSpec {
@@ -332,19 +356,25 @@ async fn challenge(engine: &Engine, due: &Due, countersigned: bool) -> Result<()
     };
     let asking = async {
         let session = engine.peers.session(&engine.ledger, &due.holder.provider).await?;
-        session.audit(deal, &spec, PATIENCE).await
+        let drawn = session.draw_audit(deal, &spec)?;
+        let beside = match read {
+            true => Some(Beside::read(&session, deal, &drawn, &due.cid, engine.env.rng.as_ref()).await?),
+            false => None,
+        };
+        Ok::<_, NetError>((session.audit_drawn(drawn, PATIENCE).await?, beside))
     };
     // The session bounds the challenge; this bounds dialling and proving the key as well.
     let shown = engine.head.published();
-    let audit =
-        tokio::time::timeout(PATIENCE * 2, asking).await.map_err(|_| NetError::Timeout(PATIENCE))??;
+    let (audit, beside) = tokio::time::timeout(PATIENCE * 2 + READ_PATIENCE * 2, asking)
+        .await
+        .map_err(|_| NetError::Timeout(PATIENCE))??;
     let same = |published: &Published| audit.record == Some(record_digest(&published.pair));
     // Another head than it was given last: it is offered ours again, and says why.
     if countersigned && shown.is_some_and(|published| !same(&published)) {
         engine.doubted.lock().insert(due.holder.provider.clone());
         engine.wake.notify_waiters();
     }
-    Ok(())
+    Ok(beside.and_then(|beside| reads::note(engine, due, &beside, &audit)))
 }
 
 fn verdict(engine: &Engine, due: &Due, fault: Option<String>) -> Verdict {
@@ -368,7 +398,7 @@ impl Engine {
                     && holder.failed.is_none()
                 {
                     let cid = PieceCid::from_bytes(cid)?;
-                    let due = Due { piece, slot: n, cid, holder: holder.clone() };
+                    let due = Due { piece, slot: n, cid, holder: holder.clone(), read: false };
                     by_peer.entry(holder.provider.clone()).or_default().push(due);
                 }
             }
@@ -376,11 +406,12 @@ impl Engine {
         let asked: usize = by_peer.values().map(Vec::len).sum();
         // Somebody waits for these.
         let pace = Pace::new(EVERYTHING_PER_SECOND_MAX);
-        let heard: Vec<Heard> = futures::stream::iter(by_peer)
+        let mut heard: Vec<Heard> = futures::stream::iter(by_peer)
             .map(|(peer, list)| challenge_all(self, &pace, peer, list))
             .buffer_unordered(PROVIDERS_AT_ONCE)
             .collect()
             .await;
+        heard.iter_mut().flat_map(|h| &mut h.verdicts).for_each(|verdict| reads::judge(self, verdict));
         let passed = heard.iter().flat_map(|h| &h.verdicts).filter(|v| v.fault.is_none()).count();
         let mut problems = Vec::new();
         for h in &heard {

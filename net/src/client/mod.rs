@@ -11,6 +11,7 @@
 //! Every call ends by its deadline. A link on which a call waited in vain for some seconds while nothing at all moved, on no
 //! stream, is given up with its connection; a slow answer beside a push costs nothing but the call.
 
+mod audit;
 mod carrier;
 mod fetch;
 mod lane;
@@ -33,11 +34,12 @@ use crate::error::NetError;
 use crate::finder::Finder;
 use crate::node::Node;
 
+pub use audit::{Audit, AuditSpec, DrawnAudit};
 use carrier::NodeCarrier;
 pub use carrier::{Carrier, PushTimes, Wire, WireLimits};
 pub use fetch::FETCH_WINDOW_BYTES;
 pub use records::{ClaimAnswer, PutOutcome, Said};
-pub use session::{Audit, AuditSpec, Holding, HoldingsPage, Priority, Session, SessionState};
+pub use session::{Holding, HoldingsPage, Priority, Session, SessionState};
 
 /// Times of a client.
 #[derive(Debug, Clone)]

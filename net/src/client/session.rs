@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use holdfast_proofs::{Challenge, PieceCid, PossessionProof, SeedInputs, Verdict};
 use libp2p::{Multiaddr, PeerId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -16,21 +15,15 @@ use super::carrier::{Carrier, Wire};
 use super::link::unexpected;
 use super::whereabouts::Whereabouts;
 use super::{ClientConfig, permits};
-use crate::codec;
 use crate::deal::{ByteRange, DealId, SignedAnswer, SignedProposal, SignedReceipt};
 use crate::env::Env;
 use crate::error::{ErrorCode, NetError};
 use crate::finder::Finder;
-use crate::identity::verify_by_peer;
 use crate::manifest::SignedManifest;
 use crate::permit::SignedPermit;
-use crate::record::RecordKey;
 use crate::tags::Tags;
 use crate::wire::limits::HOLDINGS_MAX;
-use crate::wire::message::{
-    self, AUDIT_BODY_BYTES_MAX, AuditBody, AuditRequest, DataRequest, HoldingWire, Lane as LaneKind,
-    ProviderInfo, Reply, Request,
-};
+use crate::wire::message::{DataRequest, HoldingWire, Lane as LaneKind, ProviderInfo, Reply, Request};
 
 /// Dials of one attempt to connect, where the connection goes away again at once.
 const DIALS_MAX: u32 = 3;
@@ -69,36 +62,6 @@ pub enum SessionState {
         /// The last one.
         error: NetError,
     },
-}
-
-/// An audit to make.
-#[derive(Debug, Clone)]
-pub struct AuditSpec {
-    /// The slot's piece CID.
-    pub piece: PieceCid,
-    /// Leaves to ask.
-    pub count: u16,
-    /// Number of the audit within the deal.
-    pub epoch: u64,
-    /// A record whose digest the provider shall countersign.
-    pub record: Option<RecordKey>,
-}
-
-/// An audit that was passed.
-#[derive(Debug, Clone)]
-pub struct Audit {
-    /// What was verified.
-    pub verdict: Verdict,
-    /// From the request to the last byte of the answer.
-    pub elapsed: Duration,
-    /// The proof.
-    pub proof: PossessionProof,
-    /// What the provider signed, and its signature: evidence for others.
-    pub body: Bytes,
-    /// See [`body`](Self::body).
-    pub signature: Vec<u8>,
-    /// Digest ([`message::record_digest`]) of the named record as the provider keeps it.
-    pub record: Option<[u8; 32]>,
 }
 
 /// A deal that the provider keeps for us.
@@ -315,59 +278,6 @@ impl Session {
         .await
     }
 
-    /// Challenges the provider with a seed drawn now, and verifies its answer.
-    pub async fn audit(&self, deal: DealId, spec: &AuditSpec, deadline: Duration) -> Result<Audit, NetError> {
-        let nonce: [u8; 32] = self.inner.env.random();
-        let (us, them) = (self.inner.carrier.peer_id().to_bytes(), self.inner.peer.to_bytes());
-        let seed = Challenge::seed_from(&SeedInputs {
-            nonce,
-            auditor: &us,
-            prover: &them,
-            deal: &deal.0,
-            epoch: spec.epoch,
-        });
-        let challenge = Challenge::new(seed, spec.count).map_err(|e| NetError::Invalid(e.to_string()))?;
-        let request = Request::Audit(AuditRequest {
-            count: spec.count,
-            deal,
-            epoch: spec.epoch,
-            nonce,
-            record: spec.record.clone(),
-        });
-        let started = self.inner.env.clock.monotonic_ms();
-        let reply = self.call_within(request, deadline).await?;
-        let elapsed = Duration::from_millis(self.inner.env.clock.monotonic_ms().saturating_sub(started));
-        let Reply::Audit { body, proof, sig } = reply else { return Err(unexpected("audit")) };
-        self.check_audit(deal, spec, &challenge, (body, proof, sig), elapsed)
-    }
-
-    fn check_audit(
-        &self,
-        deal: DealId,
-        spec: &AuditSpec,
-        challenge: &Challenge,
-        (body, proof, signature): (Vec<u8>, Vec<u8>, Vec<u8>),
-        elapsed: Duration,
-    ) -> Result<Audit, NetError> {
-        if !verify_by_peer(&self.inner.peer, &message::audit_message(&body), &signature) {
-            return Err(NetError::Protocol("bad signature on an audit's answer".into()));
-        }
-        let said: AuditBody = codec::decode(&body, AUDIT_BODY_BYTES_MAX)?;
-        let same = said.v == 1
-            && said.deal == deal
-            && said.count == spec.count
-            && said.seed == *challenge.seed()
-            && said.proof == message::proof_digest(&proof);
-        if !same {
-            return Err(NetError::Protocol("an answer to another audit".into()));
-        }
-        let failed = |e: holdfast_proofs::ProofError| NetError::Protocol(format!("failed the audit: {e}"));
-        let proof = PossessionProof::decode(&proof).map_err(failed)?;
-        let verdict = holdfast_proofs::verify(&spec.piece, challenge, &proof).map_err(failed)?;
-        let record = said.record.map(serde_bytes::ByteArray::into_array);
-        Ok(Audit { verdict, elapsed, proof, body: Bytes::from(body), signature, record })
-    }
-
     /// Deals of the keys proven in this session, beginning after `after`; each was verified.
     pub async fn holdings(&self, after: Option<DealId>) -> Result<HoldingsPage, NetError> {
         match self.call(Request::Holdings { after, max: HOLDINGS_MAX }).await? {
@@ -411,7 +321,7 @@ impl Session {
         self.call_within(request, self.inner.config.request_timeout).await
     }
 
-    async fn call_within(&self, request: Request, deadline: Duration) -> Result<Reply, NetError> {
+    pub(super) async fn call_within(&self, request: Request, deadline: Duration) -> Result<Reply, NetError> {
         let request = Arc::new(request);
         self.with_link(deadline, |link| {
             let request = request.clone();

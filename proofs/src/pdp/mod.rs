@@ -9,6 +9,7 @@
 //! Verification is SHA-256 and integer arithmetic only, so a contract can mirror it line by line;
 //! `verify` is that mirror's reference. `../../SOUNDNESS.md` says what a proof shows.
 
+mod beside;
 mod challenge;
 mod plan;
 mod proof;
@@ -16,6 +17,7 @@ mod prove;
 mod set;
 mod verify;
 
+pub use beside::{Beside, beside};
 pub use challenge::{CHALLENGES_MAX, Challenge, DEFAULT_CHALLENGES, SeedInputs};
 pub use proof::{PROOF_BYTES_MAX, PossessionProof, ProofError};
 pub use prove::{ProveError, prove, rebuild_cache, rebuild_cache_into};

@@ -180,7 +180,8 @@ impl Engine {
                     None => Some(id),
                     Some(stripe) => stripe.pieces.get(usize::from(n)).map(|piece| piece.id),
                 };
-                let due = Due { piece: id, slot: n, cid: PieceCid::from_bytes(cid)?, holder: holder.clone() };
+                let cid = PieceCid::from_bytes(cid)?;
+                let due = Due { piece: id, slot: n, cid, holder: holder.clone(), read: false };
                 let cover = Cover::of(self.keys.mask.as_bytes(), id, n, &row);
                 let whole = Whole { due, len: row.slot_len(n), cover, piece };
                 by_peer.entry(holder.provider.clone()).or_default().push(whole);
@@ -230,6 +231,7 @@ async fn read_all(
                 outcome.bytes = outcome.bytes.saturating_add(whole.len);
                 outcome.blocks += found.blocks;
                 if found.cid == whole.due.cid.to_bytes() {
+                    engine.retriever.readings.right(&whole.due.holder.deal, Instant::now());
                     verdicts.push(verdict(engine, &whole.due, None));
                     if let Some(why) = found.wrong {
                         outcome.problems.push(format!("{what}: it is as it was made, but damaged: {why}"));

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use holdfast_net::{DealId, NetError};
@@ -300,5 +301,6 @@ pub(super) async fn fetch(engine: &Arc<Engine>, kept: &Kept) -> anyhow::Result<F
         engine.retriever.gave_other_bytes(kept.id, kept.slot, &kept.holder.deal);
         bail!("provider {} sent other bytes than it was given", peer_short(&kept.holder.provider));
     }
+    engine.retriever.readings.right(&kept.holder.deal, Instant::now());
     Ok(fetched)
 }
