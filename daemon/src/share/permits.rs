@@ -202,6 +202,26 @@ mod tests {
     }
 
     #[test]
+    fn a_permit_is_for_one_holder_at_one_provider_until_the_link_ends() {
+        let index = index(&[(1, 100, 100)]);
+        let piece = Piece { id: [1; 16], len: 500, shards: Vec::new(), slots: vec![slot(0, 1), slot(1, 2)] };
+        let two_keys =
+            |n: u16| (peer(n).0, vec![SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32])]);
+        let all = permits(&TERMS, &index, &[piece], |n| Some(two_keys(n)));
+        for n in 0..2 {
+            let clients: Vec<[u8; 32]> = all[&n].iter().map(|permit| permit.body().client).collect();
+            let keys: Vec<[u8; 32]> =
+                two_keys(n).1.iter().map(|key| key.verifying_key().to_bytes()).collect();
+            assert_eq!(clients, keys, "one of each key that the deals may belong to");
+            for body in all[&n].iter().map(SignedPermit::body) {
+                assert_eq!((body.holder, body.until), (TERMS.holder, TERMS.until));
+                assert_eq!(body.provider.as_ref().map(|peer| peer.to_vec()), Some(peer(n).0));
+                assert!(body.place.is_none(), "nothing may be placed by it");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_scattered_is_joined_until_it_fits() {
         let blocks: Vec<(u8, u64, u32)> = (0..20_000).map(|n| (1, n * 3000, 100)).collect();
         let index = index(&blocks);
