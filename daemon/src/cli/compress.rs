@@ -187,6 +187,7 @@ struct Compressed {
 pub(super) fn compress(json: bool, args: &ProofsCompressArgs) -> Outcome {
     let fresh = proofs::hex32(&args.fresh)
         .ok_or_else(|| Failure::new(Exit::Usage, "fresh bytes are 64 hexadecimal digits"))?;
+    proofs::spares(&args.out, &args.files)?;
     fs::create_dir_all(&args.trees)?;
     let mut progress = Progress::new(json);
     let slots = args.files.iter().map(|path| slot(path, &args.trees, &mut progress));
@@ -232,6 +233,7 @@ pub(super) fn open(json: bool, args: &ProofsOpenArgs) -> Outcome {
         .ok_or_else(|| Failure::new(Exit::Usage, "a seed is 64 hexadecimal digits"))?;
     let challenge =
         Challenge::new(seed, args.count).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    proofs::spares(&args.out, std::slice::from_ref(&args.file))?;
     fs::create_dir_all(&args.trees)?;
     let slot = slot(&args.file, &args.trees, &mut Progress::new(json))?;
     let cache = TreeCache::open(slot.cache.as_slice(), slot.commitment.piece()).map_err(Failure::internal)?;

@@ -23,7 +23,11 @@ use super::{
     },
     print,
 };
-use crate::{home::write_atomically, prover, sealing, worker::unix_now};
+use crate::{
+    home::{HomeError, write_atomically},
+    prover, sealing,
+    worker::unix_now,
+};
 
 /// What stands before and beside every result that is not to be relied upon.
 pub(super) const WARNING: &str = "TEST STRENGTH: the parameters were made locally, and whoever made them can forge this. No money may \
@@ -296,10 +300,25 @@ pub(super) fn hex32(text: &str) -> Option<[u8; 32]> {
     data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
+/// Refuses to put what is made of files in the place of one of them.
+pub(super) fn spares(out: &Path, files: &[PathBuf]) -> Outcome {
+    let Ok(there) = fs::canonicalize(out) else { return Ok(()) };
+    match files.iter().find(|file| fs::canonicalize(file).is_ok_and(|file| file == there)) {
+        Some(file) => {
+            Err(Failure::new(Exit::Usage, format!("--out would replace {} itself", file.display())))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Writes what somebody else may be to check; its absolute path.
 pub(super) fn publish(out: &Path, bytes: &[u8]) -> Result<PathBuf, Failure> {
     let out = std::path::absolute(out)?;
-    write_atomically(&out, bytes)?;
+    write_atomically(&out, bytes).map_err(|error| match error {
+        // No home folder is meant.
+        error @ HomeError::Io { .. } => Failure::new(Exit::Failed, error.to_string()),
+        other => other.into(),
+    })?;
     fs::set_permissions(&out, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     Ok(out)
 }

@@ -18,7 +18,7 @@ use super::{
     Exit, Failure, Outcome,
     args::ProofsProveArgs,
     print,
-    proofs::{hex32, publish},
+    proofs::{hex32, publish, spares},
 };
 
 /// Memory for the trees of what is proven, over all files.
@@ -51,6 +51,7 @@ pub(super) fn prove(json: bool, args: &ProofsProveArgs) -> Outcome {
         hex32(&args.seed).ok_or_else(|| Failure::new(Exit::Usage, "a seed is 64 hexadecimal digits"))?;
     let challenge =
         Challenge::new(seed, args.count).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    spares(&args.out, &args.files)?;
     let tree_bytes = TREE_BYTES_MAX / args.files.len().max(1) as u64;
     let named = args.files.iter().map(|path| name(path, tree_bytes)).collect::<Result<Vec<_>, _>>()?;
     match named.as_slice() {
@@ -61,8 +62,13 @@ pub(super) fn prove(json: bool, args: &ProofsProveArgs) -> Outcome {
 
 fn name(path: &Path, tree_bytes: u64) -> Result<Named, Failure> {
     let refused = |why: &str| Failure::new(Exit::Usage, format!("{} {why}", path.display()));
-    let mut file = File::open(path)?;
-    let meta = file.metadata()?;
+    let named = |error: std::io::Error| {
+        let failure = Failure::from(error);
+        let message = format!("{}: {}", path.display(), failure.message);
+        Failure { message, ..failure }
+    };
+    // Looked at before it is opened: a pipe would be waited for.
+    let meta = std::fs::metadata(path).map_err(named)?;
     if !meta.is_file() {
         // It is read twice, the second time at the drawn places.
         return Err(refused("is no regular file"));
@@ -70,11 +76,12 @@ fn name(path: &Path, tree_bytes: u64) -> Result<Named, Failure> {
     if meta.len() == 0 {
         return Err(refused("has no bytes, and nothing can be asked of it"));
     }
+    let mut file = File::open(path).map_err(named)?;
     let mut hasher = CommpHasher::with_cache(TreeLevel::within(meta.len(), tree_bytes));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (mut chunk, mut tree) = (vec![0; READ_BYTES], Vec::new());
     loop {
-        let read = file.read(&mut chunk)?;
+        let read = file.read(&mut chunk).map_err(named)?;
         let Some(bytes) = chunk.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
         hasher.update_parallel(bytes, threads);
         tree.extend(hasher.drain_cache());

@@ -39,6 +39,7 @@ pub mod cli;
 mod durable;
 pub mod engine;
 mod entropy;
+pub mod fuzzing;
 pub mod keeper;
 pub mod machine;
 pub mod packing;

@@ -102,16 +102,22 @@ impl Has {
         };
         let meminfo = Path::new("/proc/meminfo");
         let text = fs::read_to_string(meminfo).map_err(at(meminfo))?;
-        let disk = statvfs(workshop).map_err(io::Error::from).map_err(at(workshop))?;
+        let disk_bytes = disk_free(workshop).map_err(at(workshop))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             memory_bytes: kilobytes(&text, "MemTotal:"),
             swap_bytes: kilobytes(&text, "SwapTotal:"),
-            disk_bytes: disk.blocks_available().saturating_mul(disk.fragment_size()),
+            disk_bytes,
             cores: u32::try_from(cores).unwrap_or(u32::MAX),
             sha_instructions: sha_instructions(),
         })
     }
+}
+
+/// Bytes that are free where a folder is.
+pub(crate) fn disk_free(dir: &Path) -> io::Result<u64> {
+    let disk = statvfs(dir)?;
+    Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))
 }
 
 fn sha_instructions() -> bool {
@@ -173,7 +179,7 @@ impl MachineReport {
     }
 }
 
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     if bytes >= GIB { format!("{} GiB", bytes / GIB) } else { format!("{} MiB", bytes >> 20) }
 }
 

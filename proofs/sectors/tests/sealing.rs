@@ -112,7 +112,7 @@ fn other_bytes_than_the_pieces_own_are_never_sealed() {
         let error = sector.add_piece(cid(&pieces[1]), pieces[0].as_slice()).unwrap_err();
         assert!(matches!(error, SectorError::OtherPiece { .. }), "{error}");
         let error = sector.add_piece(cid(&pieces[0]), &pieces[0][..9]).unwrap_err();
-        assert!(matches!(error, SectorError::Io { .. }), "{error}");
+        assert!(matches!(error, SectorError::Payload(_)), "{error}");
         let error = sector.add_piece(cid(&vec![1; 1_100]), vec![1; 1_100].as_slice()).unwrap_err();
         assert!(matches!(error, SectorError::Packing(_)), "{error}");
     }

@@ -7,6 +7,7 @@ use crate::engine::{Budget, SystemClock, WorkerExecutor};
 use crate::entropy::SystemRng;
 use crate::keeper::{Keeper, KeeperError, Settings, run as keep};
 use crate::profile::SealMode;
+use crate::sector::SectorError;
 use crate::work::Launcher;
 use crate::workshop::Workshop;
 
@@ -44,6 +45,9 @@ impl From<KeeperError> for Failure {
         let message = error.to_string();
         match error {
             KeeperError::Io { source, .. } => Self::from(source).worded(message),
+            KeeperError::Newer { .. } | KeeperError::Sector(SectorError::Newer { .. }) => {
+                Self::new(Exit::NewerFormat, message).hint("Update this program; nothing was changed.")
+            }
             KeeperError::Busy(_) => Self::new(Exit::InUse, message),
             KeeperError::Unfit { .. } => Self::new(Exit::Missing, message).hint(
                 "`holdfast proofs params --profile ...` says more; the test profiles need next to nothing.",

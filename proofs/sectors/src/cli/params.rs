@@ -12,7 +12,11 @@ use crate::profile::Profile;
 
 pub fn run(json: bool, args: &ParamsArgs) -> Outcome {
     let store = ParameterStore::new(args.folder.path());
-    std::fs::create_dir_all(store.dir())?;
+    std::fs::create_dir_all(store.dir()).map_err(|error| {
+        let failure = Failure::from(error);
+        let message = format!("{}: {}", store.dir().display(), failure.message);
+        failure.worded(message)
+    })?;
     let circuits = if args.circuits.is_empty() { &Circuit::ALL[..] } else { &args.circuits };
     if args.make {
         make(&store, args.profile, circuits)?;
@@ -20,7 +24,13 @@ pub fn run(json: bool, args: &ParamsArgs) -> Outcome {
     let has = Has::look(store.dir()).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
     let report = MachineReport::judge(args.profile, has, store.report_of(args.profile, circuits), 0);
     print(json, &report, &format!("{report}\n"))?;
-    if report.ready() { Ok(()) } else { Err(Failure::silent(Exit::Missing)) }
+    if report.ready() {
+        return Ok(());
+    }
+    if !json && !args.make && !args.profile.is_production() {
+        eprintln!("  the same with --make makes what is missing of the parameters");
+    }
+    Err(Failure::silent(Exit::Missing))
 }
 
 /// Every circuit that is asked for, one after the other: what is whole and stamped is hashed and kept.

@@ -305,3 +305,26 @@ pub(super) fn give(free: &mut Budget, cost: &Cost) {
     free.cores = free.cores.saturating_add(cost.cores);
     free.memory_bytes = free.memory_bytes.saturating_add(cost.memory_bytes);
 }
+
+/// A queue of any tasks, at times before and after all of them: nothing overflows, and no more runs than the budget has.
+pub(super) fn play_any(tasks: Vec<Task>, next: u64) {
+    let budget = Budget { memory_bytes: 4 << 30, cores: 2 };
+    for now in [0, 1_800_000_000_000, UnixMillis::MAX] {
+        let mut core = Core::new(budget, tasks.clone(), next);
+        core.decide(now);
+        let status = super::EngineStatus::of(&core, &BTreeMap::new(), now);
+        assert!(status.used.cores <= budget.cores && status.used.memory_bytes <= budget.memory_bytes);
+        let _ = (status.to_string(), core.forecast(now));
+        let policy = super::PressurePolicy {
+            seal: Cost { cpu_millis: 500, memory_bytes: 1 << 30, cores: 1 },
+            seal_millis_max: 1_000,
+            horizon_millis: u64::MAX,
+            proof_percent_max: 50,
+        };
+        let _ = core.pressure(&policy, now);
+        for id in core.running().collect::<Vec<_>>() {
+            core.ended(id, Ending::Failed { permanent: false, reason: String::new() }, now);
+            core.ended(id, Ending::OutOfMemory, now);
+        }
+    }
+}

@@ -72,20 +72,7 @@ pub(super) struct Replay {
 impl Journal {
     /// Opens or makes a journal, and rewrites it to what lives.
     pub(super) fn open(path: &Path) -> Result<(Self, Replay), JournalError> {
-        let io = |source| JournalError::Io { path: path.to_owned(), source };
-        let bytes = match fs::metadata(path) {
-            Ok(meta) if meta.len() > JOURNAL_BYTES_MAX => {
-                return Err(JournalError::TooLong { path: path.to_owned(), bytes: meta.len() });
-            }
-            Ok(_) => fs::read(path).map_err(io)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(io(error)),
-        };
-        let replay = replay(&bytes).map_err(|(line, reason)| JournalError::Damaged {
-            path: path.to_owned(),
-            line,
-            reason,
-        })?;
+        let replay = read(path)?;
         let journal = Self::rewrite(path, &replay.tasks, replay.next)?;
         Ok((journal, replay))
     }
@@ -129,6 +116,27 @@ impl Journal {
     }
 }
 
+/// Whether a queue's journal can be used. One that is not there can be.
+///
+/// # Errors
+/// As those of opening it.
+pub fn check(path: &Path) -> Result<(), JournalError> {
+    read(path).map(drop)
+}
+
+fn read(path: &Path) -> Result<Replay, JournalError> {
+    let io = |source| JournalError::Io { path: path.to_owned(), source };
+    let bytes = match fs::metadata(path) {
+        Ok(meta) if meta.len() > JOURNAL_BYTES_MAX => {
+            return Err(JournalError::TooLong { path: path.to_owned(), bytes: meta.len() });
+        }
+        Ok(_) => fs::read(path).map_err(io)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(io(error)),
+    };
+    replay(&bytes).map_err(|(line, reason)| JournalError::Damaged { path: path.to_owned(), line, reason })
+}
+
 fn sum(body: &[u8]) -> String {
     let mut digits = hex(&Sha256::digest(body));
     digits.truncate(SUM_DIGITS);
@@ -168,6 +176,10 @@ fn parse(bytes: &[u8]) -> Found<'_> {
         return bad("wrong sum");
     }
     let record = match serde_json::from_slice(body) {
+        // There is no name after it, so that it was never given out.
+        Ok(Record::Task(Task { id: TaskId(u64::MAX), .. }) | Record::Next(u64::MAX)) => {
+            return bad("no name");
+        }
         Ok(record) => record,
         Err(error) => return Found::Bad(error.to_string()),
     };
@@ -211,4 +223,37 @@ fn replay(bytes: &[u8]) -> Result<Replay, (usize, String)> {
         }
     }
     Ok(Replay { tasks: tasks.into_values().collect(), next })
+}
+
+/// Any bytes as a queue's journal, for fuzzing: what is understood can be gone on with.
+pub(crate) fn replay_any(bytes: &[u8]) {
+    let Ok(Replay { tasks, next }) = replay(bytes) else { return };
+    assert!(tasks.iter().all(|task| task.id.0 < next), "a name would be given out twice");
+    super::core::play_any(tasks, next);
+}
+
+/// The same for lines of events whose sums are right.
+pub(crate) fn replay_any_event(bytes: &[u8]) {
+    let mut journal = Vec::new();
+    for body in bytes.split(|byte| *byte == b'\n') {
+        journal.extend(format!("{} {:0LEN_DIGITS$x} ", sum(body), body.len()).into_bytes());
+        journal.extend_from_slice(body);
+        journal.push(b'\n');
+    }
+    replay_any(&journal);
+}
+
+/// The bytes of a queue's journal, and the events in it.
+#[cfg(test)]
+pub(crate) fn sample() -> (Vec<u8>, Vec<u8>) {
+    use crate::engine::{Class, Cost, Duty, Work};
+    use crate::work::Job;
+    let cost = Cost { cpu_millis: 500, memory_bytes: 1 << 30, cores: 1 };
+    let work = Work::Worker(Job::RestoreUnsealed { sector: PathBuf::from("/s/7") });
+    let duty = Duty { class: Class::Upkeep, deadline: 1_800_000_000_000, cost, work };
+    let task = Task { id: TaskId(4), duty, attempts: 1, not_before: 5 };
+    let records = [Record::Next(4), Record::Task(task), Record::Over(TaskId(2))];
+    let lines = records.iter().flat_map(|record| line(record).unwrap()).collect();
+    let events: Vec<Vec<u8>> = records.iter().map(|record| serde_json::to_vec(record).unwrap()).collect();
+    (lines, events.join(&b'\n'))
 }

@@ -27,7 +27,11 @@ pub use conductor::{Conductor, EngineError, Event};
 pub use core::{Action, Core, SubmitError, TASKS_MAX, Verdict};
 pub use executor::{Executor, Polled, WorkerExecutor};
 pub use forecast::{Forecast, Pressure, PressurePolicy};
-pub use journal::JournalError;
+#[cfg(test)]
+pub(crate) use journal::sample as sample_journal;
+pub use journal::{JournalError, check as check_journal};
+pub(crate) use journal::{replay_any, replay_any_event};
+pub(crate) use status::tell_any;
 pub use status::{EngineStatus, TaskStatus};
 
 /// Milliseconds since 1970, UTC.

@@ -103,6 +103,10 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
                 Ok(())
             }
             (Doing::Copy(number), _) => self.look(number),
+            (Doing::Parameters, _) => {
+                self.parameters_doubted = false;
+                Ok(())
+            }
             (Doing::Window(window), JobResult::WindowPost { proven, faults }) => {
                 self.answered(window, proven, &faults)
             }
@@ -113,8 +117,14 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
     fn failed(&mut self, doing: Doing, reason: &str) -> Result<(), KeeperError> {
         let until = self.now() + STUCK_SECONDS;
         match doing {
-            Doing::Parameters => self.tell(true, format!("parameters cannot be made: {reason}")),
-            Doing::Window(window) => self.missed(&window, reason),
+            Doing::Parameters => {
+                self.parameters_from = until;
+                self.tell(true, format!("parameters cannot be made: {reason}"));
+            }
+            Doing::Window(window) => {
+                self.parameters_doubted = true;
+                self.missed(&window, reason);
+            }
             Doing::Fill(number) | Doing::Seal(number) | Doing::Copy(number) => {
                 self.tell(true, format!("sector {number} is stuck: {reason}"));
                 if let Some(kept) = self.sectors.get_mut(&number) {

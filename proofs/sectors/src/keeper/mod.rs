@@ -34,7 +34,8 @@ use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
 use crate::engine::{
-    Budget, Class, Clock, Conductor, Cost, Duty, EngineError, Executor, SubmitError, TaskId, Work,
+    Budget, Class, Clock, Conductor, Cost, Duty, EngineError, Executor, JournalError, SubmitError, TaskId,
+    UnixMillis, Work,
 };
 use crate::entropy::Rng;
 use crate::machine::{MachineError, MachineReport};
@@ -45,10 +46,14 @@ use crate::work::Job;
 use crate::workshop::{Workshop, WorkshopError};
 
 use beacon::OwnBeacon;
-use book::Book;
+use book::{Book, Found};
 use pieces::Pieces;
 use sectors::Kept;
 
+pub(crate) use book::decode_any as decode_any_book;
+#[cfg(test)]
+pub(crate) use book::sample as sample_book;
+pub(crate) use pieces::take_any_orders;
 pub use run::run;
 
 pub(crate) const SECTORS: &str = "sectors";
@@ -61,14 +66,18 @@ const PIPELINE_MAX: usize = 8;
 const DEADLINE_SECONDS_MIN: u64 = 5;
 /// How long a sector that failed for good is left alone.
 const STUCK_SECONDS: u64 = 600;
+/// Ending of a file or of a sector's folder that cannot be read: kept for whoever wants to look at it.
+const DAMAGED: &str = "damaged";
 
 /// Why there is no keeper, or no more.
 #[derive(Debug, Error)]
 pub enum KeeperError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} is not a book of ours: {reason}", path.display())]
-    Book { path: PathBuf, reason: String },
+    #[error("{} is of version {version}, which this program does not know", path.display())]
+    Newer { path: PathBuf, version: u32 },
+    #[error("the clock was set back by {seconds} s: windows and pauses are reckoned anew")]
+    Clock { seconds: u64 },
     #[error("another prover keeps {}", .0.display())]
     Busy(PathBuf),
     #[error("this machine cannot seal {profile}; it lacks: {}", missing.join("; "))]
@@ -147,6 +156,12 @@ pub struct Keeper<E, C> {
     /// In which sector a piece is.
     places: BTreeMap<PieceCid, u64>,
     tasks: BTreeMap<TaskId, Doing>,
+    /// Parameters that are there were not enough for a window: they are hashed, and made again where they are damaged.
+    parameters_doubted: bool,
+    /// Making parameters has failed: not tried again before (unix seconds).
+    parameters_from: u64,
+    /// Tells what is free where a folder is.
+    disk_free: fn(&Path) -> io::Result<u64>,
     events: VecDeque<SealingEvent>,
     _lock: Flock<File>,
 }
@@ -155,7 +170,7 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
     /// Takes a folder and looks at what is in it.
     ///
     /// # Errors
-    /// `Busy`, `Unfit`, `Schedule`, `Budget`, `Book`, `Io`, `Engine`.
+    /// `Busy`, `Unfit`, `Schedule`, `Budget`, `Newer`, `Io`, `Engine`.
     pub fn open(
         dir: &Path,
         workshop: Workshop,
@@ -172,15 +187,25 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
             fs::create_dir_all(&path).map_err(KeeperError::io(&path))?;
         }
         let lock = lock(dir)?;
+        let mut damaged = Vec::new();
         let queue = dir.join(QUEUE);
+        // Every duty follows from what is on disk; an earlier run's queue says nothing that is not derived again, so that one
+        // that has rotted stops nobody.
+        if let Some(reason) = damage(&queue)? {
+            damaged.push((QUEUE, reason));
+            aside(&queue)?;
+        }
         let mut engine = Conductor::open(&queue, settings.budget, executor, clock.clone())?;
-        // Every duty follows from what is on disk; an earlier run's queue says nothing that is not derived again.
         for task in engine.status().tasks {
             engine.cancel(task.id)?;
         }
+        let (book, bad_book) = open_book(dir, settings.deadline_seconds, clock.now())?;
+        damaged.extend(bad_book.map(|reason| (book::FILE, reason)));
+        let (beacon, bad_beacon) = OwnBeacon::open(dir, rng).map_err(KeeperError::io(dir))?;
+        damaged.extend(bad_beacon.map(|reason| (beacon::FILE, reason)));
         let mut keeper = Self {
-            book: Book::open(dir, settings.deadline_seconds)?,
-            beacon: OwnBeacon::open(dir, rng).map_err(KeeperError::io(dir))?,
+            book,
+            beacon,
             dir: dir.to_owned(),
             settings,
             workshop,
@@ -191,9 +216,16 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
             sectors: BTreeMap::new(),
             places: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            parameters_doubted: false,
+            parameters_from: 0,
+            disk_free: crate::machine::disk_free,
             events: VecDeque::new(),
             _lock: lock,
         };
+        for (name, reason) in damaged {
+            keeper.tell(true, format!("{name} is set aside as {name}.{DAMAGED} and begun anew: {reason}"));
+        }
+        keeper.check_clock();
         keeper.scan()?;
         keeper.save()?;
         Ok(keeper)
@@ -226,7 +258,7 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
     /// Looks at what has ended, and begins what is due.
     ///
     /// # Errors
-    /// `Engine` and `Io`: what cannot be written down is not begun.
+    /// `Engine` and `Io`: what cannot be written down is not begun. `Clock`: whoever opens the folder again goes on.
     pub fn tick(&mut self) -> Result<(), KeeperError> {
         for event in self.engine.tick()? {
             self.heard(event)?;
@@ -284,7 +316,8 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
         use crate::params::Circuit::WindowPost;
         let profile = self.settings.profile;
         let busy = self.is_busy(|doing| *doing == Doing::Parameters);
-        if profile.is_production() || busy || self.has_parameters(WindowPost) {
+        let enough = self.has_parameters(WindowPost) && !self.parameters_doubted;
+        if profile.is_production() || busy || enough || self.now() < self.parameters_from {
             return Ok(());
         }
         let job = Job::Parameters { profile, circuit: WindowPost };
@@ -342,6 +375,52 @@ fn check_machine(profile: Profile, workshop: &Workshop) -> Result<(), KeeperErro
     }
 }
 
+/// Why a queue that is there cannot be used.
+fn damage(queue: &Path) -> Result<Option<String>, KeeperError> {
+    match crate::engine::check_journal(queue) {
+        Ok(()) => Ok(None),
+        Err(error @ (JournalError::Damaged { .. } | JournalError::TooLong { .. })) => {
+            Ok(Some(error.to_string()))
+        }
+        Err(error) => Err(EngineError::from(error).into()),
+    }
+}
+
+/// Puts a file that cannot be read out of the way.
+fn aside(path: &Path) -> Result<(), KeeperError> {
+    let mut to = path.as_os_str().to_owned();
+    to.push(format!(".{DAMAGED}"));
+    fs::rename(path, to).map_err(KeeperError::io(path))
+}
+
+/// The folder's book, or a new one; why the old one could not be read.
+fn open_book(
+    dir: &Path,
+    deadline_seconds: u64,
+    now: UnixMillis,
+) -> Result<(Book, Option<String>), KeeperError> {
+    let path = dir.join(book::FILE);
+    match Book::find(dir)? {
+        Found::Newer(version) => Err(KeeperError::Newer { path, version }),
+        Found::None => Ok((Book::new(deadline_seconds), None)),
+        Found::Damaged(reason) => {
+            aside(&path)?;
+            // Numbers are given out one by one, never one a millisecond: this one was not.
+            let mut book = Book::new(deadline_seconds);
+            book.next_sector = now.max(1);
+            Ok((book, Some(reason)))
+        }
+        Found::Book(mut book) => {
+            // Windows of another length have other numbers: which of them passed unproven cannot be said.
+            if book.deadline_seconds != deadline_seconds {
+                book.last_window = None;
+                book.deadline_seconds = deadline_seconds;
+            }
+            Ok((book, None))
+        }
+    }
+}
+
 fn lock(dir: &Path) -> Result<Flock<File>, KeeperError> {
     let path = dir.join(LOCK);
     let file = OpenOptions::new()
@@ -352,3 +431,6 @@ fn lock(dir: &Path) -> Result<Flock<File>, KeeperError> {
         .map_err(KeeperError::io(&path))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| KeeperError::Busy(dir.to_owned()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use holdfast_proofs::PieceCid;
-use holdfast_proofs::sealing::{DEALS_MAX, PieceCounts, StoredPiece};
+use holdfast_proofs::sealing::{DEALS_MAX, Order, PieceCounts, StoredPiece};
 
 use crate::packing::{Layout, PieceRoot};
 use crate::profile::Profile;
@@ -170,6 +170,32 @@ impl Pieces {
             }
         }
         counts
+    }
+}
+
+/// Lines of any orders, for fuzzing: whatever was said, a sector is planned of what fits in one.
+pub(crate) fn take_any_orders(bytes: &[u8]) {
+    for profile in Profile::ALL {
+        let mut pieces = Pieces::default();
+        for (sector, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+            match serde_json::from_slice(line) {
+                Ok(Order::List) => pieces.begin_list(),
+                Ok(Order::Listed) => pieces.end_list(),
+                Ok(Order::Ended { deal }) => pieces.ended(&deal),
+                Ok(Order::Stored(stored)) => drop(pieces.stored(stored, None, profile, 7)),
+                Err(_) => continue,
+            }
+            let Some(planned) = pieces.plan(profile, 7, 0) else { continue };
+            let layout = Layout::of(profile, planned.iter().map(PieceRoot::of));
+            assert!(layout.is_ok(), "a plan that does not fit");
+            if sector % 3 == 0 {
+                planned.iter().for_each(|cid| pieces.put(cid, sector as u64));
+            }
+            if sector % 5 == 0 {
+                pieces.leave(sector as u64, 8);
+            }
+            let _ = pieces.counts();
+        }
     }
 }
 

@@ -38,6 +38,7 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
         if percent > u128::from(PROOF_PERCENT_MAX) {
             reasons.push(format!("proofs of spacetime would take {percent} % of the cores"));
         }
+        reasons.extend(self.lacks_disk());
         if self.pieces.is_full() {
             reasons.push("more deals than a prover knows".to_owned());
         }

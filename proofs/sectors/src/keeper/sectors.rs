@@ -5,16 +5,14 @@ use std::path::PathBuf;
 
 use holdfast_proofs::PieceCid;
 
-use super::{Doing, Keeper, KeeperError, PIPELINE_MAX, SECTORS, costs};
+use super::{DAMAGED, Doing, Keeper, KeeperError, PIPELINE_MAX, SECTORS, costs};
 use crate::durable;
 use crate::engine::{Class, Clock, Executor};
+use crate::machine;
 use crate::params::Circuit;
 use crate::profile::SealMode;
-use crate::sector::{Glance, Phase, SectorSpec, glance};
+use crate::sector::{Glance, Phase, SectorError, SectorSpec, glance};
 use crate::work::{FillPiece, Job};
-
-/// Ending of a sector's folder whose journal cannot be read: kept for whoever wants to look at it.
-const DAMAGED: &str = "damaged";
 
 /// What is known of a sector in this run.
 #[derive(Debug, Clone)]
@@ -103,9 +101,7 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
         let entries = fs::read_dir(&folder).map_err(KeeperError::io(&folder))?;
         for entry in entries {
             let path = entry.map_err(KeeperError::io(&folder))?.path();
-            let Some(number) = path.file_name().and_then(|name| name.to_str()?.parse::<u64>().ok()) else {
-                continue;
-            };
+            let Some(number) = path.file_name().and_then(|name| number(name.to_str()?)) else { continue };
             self.book.next_sector = self.book.next_sector.max(number + 1);
             match glance(&path) {
                 Ok(Some(glance)) if self.is_ours(number, &glance) && !glance.pieces.is_empty() => {
@@ -119,6 +115,8 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
                 }
                 Ok(Some(glance)) if glance.pieces.is_empty() => self.remove_folder(number)?,
                 Ok(None) => self.remove_folder(number)?,
+                // A program that knows more has sealed it; it is not ours to put away.
+                Err(error @ SectorError::Newer { .. }) => return Err(error.into()),
                 Ok(Some(glance)) => self.set_aside(number, &format!("it is of {}", glance.spec.profile))?,
                 Err(error) => self.set_aside(number, &error.to_string())?,
             }
@@ -143,7 +141,7 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
 
     /// Makes sectors of what waits, as many as the pipeline takes.
     pub(super) fn plan(&mut self) -> Result<(), KeeperError> {
-        while self.in_pipeline().len() < PIPELINE_MAX {
+        while self.in_pipeline().len() < PIPELINE_MAX && self.lacks_disk().is_none() {
             let (profile, now) = (self.settings.profile, self.now());
             let Some(pieces) = self.pieces.plan(profile, now, self.settings.gather_seconds) else { break };
             let number = self.book.next_sector;
@@ -157,6 +155,19 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
             self.sectors.insert(number, Kept::planned(self.settings.mode, pieces));
         }
         Ok(())
+    }
+
+    /// Why the disk does not admit one more seal beside those whose layers and trees are still to be written: it would only fill
+    /// it for those, and for whoever shares it. A file system that does not tell is tried.
+    pub(super) fn lacks_disk(&self) -> Option<String> {
+        let to_come = self.sectors.values().filter(|kept| kept.phase < Phase::PreCommit2).count() as u64;
+        let needed = self.settings.profile.needs().scratch_bytes.saturating_mul(to_come + 1);
+        let free = (self.disk_free)(&self.dir).ok()?;
+        let said = || {
+            let (needed, free) = (machine::size(needed), machine::size(free));
+            format!("the disk has no room for another seal: {needed} needed, {free} free")
+        };
+        (free < needed).then(said)
     }
 
     /// Ends sectors that no deal wants any more.
@@ -253,4 +264,10 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
         }
         Ok(())
     }
+}
+
+/// The number that a sector's folder has as its name: in its one spelling, so that no other folder is taken for it, and one
+/// that another can follow.
+fn number(name: &str) -> Option<u64> {
+    name.parse().ok().filter(|number: &u64| *number < u64::MAX && number.to_string() == name)
 }

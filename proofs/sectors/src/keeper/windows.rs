@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Must: a window is written down as opened before its proof is begun, so that one that passed while nobody kept the folder
-//! is counted as missed. A sector that cannot be proven is declared faulty at once and mended; a window that met a sector
+//! is counted as missed. A clock that ran ahead and was set back must not leave every sector unproven until that time comes:
+//! who finds a window opened that is still to come reckons anew. A sector that cannot be proven is declared faulty at once and mended; a window that met a sector
 //! in the middle of a move is asked again.
 
 use std::collections::BTreeMap;
@@ -64,6 +65,10 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
     pub(super) fn open_windows(&mut self) -> Result<(), KeeperError> {
         let now = self.window();
         let last = self.book.last_window.unwrap_or(now.saturating_sub(1));
+        if let Some(seconds) = self.clock_set_back() {
+            // Pauses and deadlines of this run are of the same clock: who begins again derives them all.
+            return Err(KeeperError::Clock { seconds });
+        }
         if now <= last {
             return Ok(());
         }
@@ -80,6 +85,21 @@ impl<E: Executor, C: Clock + Clone> Keeper<E, C> {
             return Ok(());
         }
         self.prove(Window { number: now, sectors, retries: 0 })
+    }
+
+    /// By how much the clock was set back since a window was opened. A step to and fro over the edge of one is none.
+    fn clock_set_back(&self) -> Option<u64> {
+        let last = self.book.last_window?;
+        let ahead = last.saturating_sub(self.window());
+        (ahead > 1).then(|| ahead.saturating_mul(self.settings.deadline_seconds))
+    }
+
+    /// Forgets windows that were opened by a clock that ran ahead.
+    pub(super) fn check_clock(&mut self) {
+        if let Some(seconds) = self.clock_set_back() {
+            self.book.last_window = None;
+            self.tell(true, KeeperError::Clock { seconds }.to_string());
+        }
     }
 
     fn prove(&mut self, window: Window) -> Result<(), KeeperError> {

@@ -22,7 +22,8 @@ use crate::durable::{self, hex};
 use crate::entropy::Adapter;
 use crate::profile::Profile;
 
-const VERSION: u32 = 1;
+/// The first version had no sum of itself; a making of it begins anew.
+const VERSION: u32 = 2;
 /// A journal is a kilobyte.
 const JOURNAL_BYTES_MAX: u64 = 1 << 16;
 /// Points between two syncs: half a second of work or more.
@@ -42,6 +43,33 @@ struct Journal {
     bytes: u64,
     /// Of those bytes.
     sha256: String,
+    /// Of all the rest: a turned bit in a count or in a secret would make a key that proves nothing, and nobody would know.
+    sum: String,
+}
+
+impl Journal {
+    fn parse(text: &[u8]) -> Option<(Self, Secrets)> {
+        let journal: Self = serde_json::from_slice(text).ok()?;
+        let secrets = Secrets::from_bytes(&unhex(&journal.secrets)?)?;
+        (journal.version == VERSION && journal.own_sum().ok()? == journal.sum).then_some((journal, secrets))
+    }
+
+    fn own_sum(&self) -> serde_json::Result<String> {
+        durable::json_sum(&Self { sum: String::new(), ..self.clone() })
+    }
+
+    fn encode(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec_pretty(&Self { sum: self.own_sum()?, ..self.clone() })
+    }
+}
+
+/// Any bytes as the journal of a making, for fuzzing: what is understood comes back.
+pub(crate) fn decode_any(bytes: &[u8]) {
+    if let Some((journal, secrets)) = Journal::parse(bytes) {
+        assert_eq!(unhex(&journal.secrets), Some(secrets.to_bytes()), "other secrets come back");
+        let again = journal.encode().ok().and_then(|bytes| Journal::parse(&bytes));
+        assert_eq!(again.map(|(again, _)| again), Some(journal), "another journal comes back");
+    }
 }
 
 /// A making, from its beginning or from where it was.
@@ -63,13 +91,9 @@ impl Draft {
         let file = params.with_extension("making");
         let journal_file = params.with_extension("making.json");
         let id = circuit.id(profile);
-        let there = read(&journal_file).filter(|journal| {
-            (journal.version, journal.profile, &journal.circuit) == (VERSION, profile, &id)
-        });
-        let secrets = |journal: &Journal| Secrets::from_bytes(&unhex(&journal.secrets)?);
-        if let Some((journal, secrets)) =
-            there.and_then(|journal| Some((journal.clone(), secrets(&journal)?)))
-        {
+        let there =
+            read(&journal_file).filter(|(journal, _)| (journal.profile, &journal.circuit) == (profile, &id));
+        if let Some((journal, secrets)) = there {
             // Named already, not stamped yet.
             if !file.exists() && params.exists() {
                 fs::rename(params, &file).map_err(ParamsError::io(params))?;
@@ -85,6 +109,7 @@ impl Draft {
             portions: 0,
             bytes: 0,
             sha256: hex(&Sha256::digest([])),
+            sum: String::new(),
         };
         let draft = Self { file, journal_file, journal, secrets };
         draft.store()?;
@@ -92,7 +117,7 @@ impl Draft {
     }
 
     fn store(&self) -> Result<(), ParamsError> {
-        let text = serde_json::to_vec_pretty(&self.journal).map_err(|error| ParamsError::Stamp {
+        let text = self.journal.encode().map_err(|error| ParamsError::Stamp {
             file: self.journal_file.clone(),
             reason: error.to_string(),
         })?;
@@ -156,10 +181,10 @@ impl Draft {
 }
 
 /// A journal of ours; anything else is as good as none, since making anew mends it.
-fn read(path: &Path) -> Option<Journal> {
+fn read(path: &Path) -> Option<(Journal, Secrets)> {
     let mut text = Vec::new();
     File::open(path).ok()?.take(JOURNAL_BYTES_MAX).read_to_end(&mut text).ok()?;
-    serde_json::from_slice(&text).ok()
+    Journal::parse(&text)
 }
 
 /// The hash of a file's first bytes; none where it has fewer.
@@ -187,4 +212,22 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     }
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     digits.chunks(2).map(byte).collect()
+}
+
+/// The bytes of the journal of a making, with secrets that are none.
+#[cfg(test)]
+pub(crate) fn sample() -> Vec<u8> {
+    use group::Group;
+    use holdfast_setup::Fr;
+    let [alpha, beta, gamma, delta, tau] = [2, 3, 4, 5, 6].map(Fr::from);
+    let (g1, g2) = (blstrs::G1Projective::generator(), blstrs::G2Projective::generator());
+    let secrets = hex(&Secrets { g1, g2, alpha, beta, gamma, delta, tau }.to_bytes());
+    let circuit = Circuit::WindowPost.id(Profile::Test2k);
+    let (portions, bytes, sha256) = (3, 99, hex(&[7; 32]));
+    let profile = Profile::Test2k;
+    let sum = String::new();
+    let journal = Journal { version: VERSION, profile, circuit, secrets, portions, bytes, sha256, sum };
+    let bytes = journal.encode().unwrap();
+    assert!(Journal::parse(&bytes).is_some());
+    bytes
 }

@@ -34,10 +34,16 @@ use crate::durable;
 use crate::profile::Profile;
 
 pub use circuit::Circuit;
+pub(crate) use draft::decode_any as decode_any_making;
+#[cfg(test)]
+pub(crate) use draft::sample as sample_making;
 pub use generate::{GenerateProgress, GenerateStage};
 pub use key::{KEY_BYTES_MAX, Key, KeyError, KeyTrust};
 pub use report::{FileReport, FileState, ParamsReport};
 pub use stamp::Stamp;
+pub(crate) use stamp::decode_any as decode_any_stamp;
+#[cfg(test)]
+pub(crate) use stamp::sample as sample_stamp;
 
 /// Hexadecimal digits of a manifest digest: BLAKE2b-512 cut to 128 bits, as Filecoin publishes it.
 const MANIFEST_DIGITS: usize = 32;

@@ -62,11 +62,16 @@ impl Stamp {
             return Err(bad(format!("{len} bytes are too many")));
         }
         let text = fs::read(file).map_err(ParamsError::io(file))?;
-        let stamp: Self = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
-        if stamp.version != VERSION {
-            return Err(bad(format!("version {} is not known", stamp.version)));
+        Self::parse(&text).map_err(bad)
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, String> {
+        let stamp: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        if stamp.version == VERSION {
+            Ok(stamp)
+        } else {
+            Err(format!("version {} is not known", stamp.version))
         }
-        Ok(stamp)
     }
 
     /// That the two files are, byte for byte, what was made.
@@ -91,4 +96,27 @@ impl Stamp {
         }
         Ok(())
     }
+}
+
+/// Any bytes as a stamp, for fuzzing: what is understood comes back.
+pub(crate) fn decode_any(bytes: &[u8]) {
+    if let Ok(stamp) = Stamp::parse(bytes) {
+        let again = serde_json::to_vec_pretty(&stamp).ok().and_then(|bytes| Stamp::parse(&bytes).ok());
+        assert_eq!(again, Some(stamp), "another stamp comes back");
+    }
+}
+
+/// The bytes of a stamp.
+#[cfg(test)]
+pub(crate) fn sample() -> Vec<u8> {
+    let stamp = Stamp {
+        version: VERSION,
+        profile: Profile::Test2k,
+        circuit: Circuit::WinningPost,
+        strength: TEST_STRENGTH.to_owned(),
+        params_bytes: 9,
+        params_sha256: hex(&[1; 32]),
+        key_sha256: hex(&[2; 32]),
+    };
+    serde_json::to_vec_pretty(&stamp).unwrap()
 }

@@ -169,6 +169,23 @@ impl ProofFile {
         self
     }
 
+    /// The same with a key, whatever it named before.
+    pub(crate) fn with_key(self, key: &Key) -> Self {
+        Self { key: Some(KeyRef { bytes: None, sha256: Bytes32(*key.sha256()) }), ..self }
+    }
+
+    /// The key that the file carries, if it does.
+    ///
+    /// # Errors
+    /// Where it is none of its circuit.
+    pub(crate) fn own_key(&self) -> Result<Option<Key>, KeyError> {
+        let carried = self.key.as_ref().and_then(|key| key.bytes.as_ref());
+        let (Some((profile, circuit)), Some(bytes)) = (self.statement.circuit(), carried) else {
+            return Ok(None);
+        };
+        Key::parse(profile, circuit, bytes.to_vec()).map(Some)
+    }
+
     /// What the file claims. Unverified.
     #[must_use]
     pub fn statement(&self) -> &Statement {
@@ -177,12 +194,8 @@ impl ProofFile {
 
     /// Whether the file is for this seal and its proof holds under its own key.
     pub(crate) fn is_for(&self, statement: &SealStatement) -> bool {
-        let own_key = || {
-            let bytes = self.key.as_ref()?.bytes.as_ref()?.to_vec();
-            Key::parse(statement.profile, Circuit::Porep, bytes).ok()
-        };
         self.statement == Statement::Seal(statement.clone())
-            && own_key().is_some_and(|key| self.verify_with(&key).is_ok())
+            && self.own_key().is_ok_and(|key| key.is_some_and(|key| self.verify_with(&key).is_ok()))
     }
 
     /// # Errors

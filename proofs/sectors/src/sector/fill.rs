@@ -18,8 +18,8 @@ impl Sector {
     /// Writes a piece behind the others and enters it into the journal. Returns its padded offset.
     ///
     /// # Errors
-    /// `WrongPhase` once the sector is packed; `Packing`; `OtherPiece` where the bytes are not the piece's, in
-    /// which case the sector is as before.
+    /// `WrongPhase` once the sector is packed; `Packing`; `OtherPiece` where the bytes are not the piece's and `Payload` where
+    /// they cannot be read, in which cases the sector is as before; `Io` of the sector's own files.
     pub fn add_piece(&mut self, cid: PieceCid, payload: impl Read) -> Result<u64, SectorError> {
         if self.phase() != Phase::Filling {
             return Err(SectorError::WrongPhase { at: self.phase() });
@@ -38,7 +38,7 @@ impl Sector {
     /// Writes a piece's bytes again, where a disk lost them before the replica was made.
     ///
     /// # Errors
-    /// `WrongPhase`; `Range` where there is no such piece; `OtherPiece`.
+    /// `WrongPhase`; `Range` where there is no such piece; `OtherPiece`, `Payload`; `Io`.
     pub fn rewrite_piece(&mut self, index: usize, payload: impl Read) -> Result<(), SectorError> {
         if self.phase() != Phase::Filling {
             return Err(SectorError::WrongPhase { at: self.phase() });
@@ -50,18 +50,23 @@ impl Sector {
 
     fn write_piece(&self, cid: PieceCid, offset: u64, payload: impl Read) -> Result<(), SectorError> {
         let path = self.path(UNSEALED);
+        let mut payload = Payload { source: payload, failed: None };
         let wrote = (|| {
             let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
             file.set_len(self.journal.spec.profile.sector_bytes())?;
             file.seek(SeekFrom::Start(offset))?;
-            let found = copy_expanded(payload, cid.payload_len(), &mut file)?;
+            let found = copy_expanded(&mut payload, cid.payload_len(), &mut file)?;
             file.sync_all()?;
             Ok(found)
         })();
+        // A full disk is no fault of the piece: whose failure it was decides whether it is tried again.
+        if let Some(error) = payload.failed {
+            return Err(SectorError::Payload(error));
+        }
         match wrote.map_err(SectorError::io(&path))? {
             Some(found) if found == cid => Ok(()),
             Some(found) => Err(SectorError::OtherPiece { expected: cid, found }),
-            None => Err(SectorError::io(&path)(io::Error::from(io::ErrorKind::UnexpectedEof))),
+            None => Err(SectorError::Payload(io::ErrorKind::UnexpectedEof.into())),
         }
     }
 
@@ -112,6 +117,24 @@ impl Sector {
         let packed = self.journal.finished.iter().find(|finished| finished.phase == Phase::Packed);
         !self.journal.unsealed_dropped
             && packed.is_some_and(|packed| packed.outputs.iter().all(|output| output.is_intact(&self.dir)))
+    }
+}
+
+/// A piece's bytes, and why they could not be read.
+struct Payload<R> {
+    source: R,
+    failed: Option<io::Error>,
+}
+
+impl<R: Read> Read for Payload<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.source.read(out).map_err(|error| {
+            let kind = error.kind();
+            if kind != io::ErrorKind::Interrupted {
+                self.failed = Some(error);
+            }
+            kind.into()
+        })
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Must: a phase's outputs are synced and under their final names before the journal names them (else a power
 //! cut could leave a record of bytes that are not there). Must: files are removed only after the journal no
-//! longer needs them. Should: every output is hashed, so that what a disk lost later is noticed and made again.
+//! longer needs them. Should: every output is hashed, so that what a disk lost later is noticed and made again; and so is
+//! the journal itself, from version 2 on.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,9 @@ use crate::types::Bytes32;
 use holdfast_proofs::PieceCid;
 
 pub(super) const JOURNAL: &str = "journal.json";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Journals of the first version carry no sum of themselves; they are read, and written as of the newest.
+const UNSUMMED: u32 = 1;
 /// A sector of the smallest pieces: 2^28 of them would be refused long before, by the deals that pay for them.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 
@@ -156,6 +159,22 @@ pub(super) struct Journal {
     pub(super) finished: Vec<Finished>,
     /// The unsealed bytes were dropped on purpose.
     pub(super) unsealed_dropped: bool,
+    /// Of all the rest.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    sum: String,
+}
+
+/// Why bytes are no journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unread {
+    Newer(u32),
+    Bad(String),
+}
+
+/// As far as any version goes.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
 }
 
 impl Journal {
@@ -170,6 +189,7 @@ impl Journal {
             comm_r: None,
             finished: Vec::new(),
             unsealed_dropped: false,
+            sum: String::new(),
         }
     }
 
@@ -181,20 +201,45 @@ impl Journal {
             return Err(bad(format!("{bytes} bytes are too many")));
         }
         let text = fs::read(&path).map_err(SectorError::io(&path))?;
-        let journal: Self = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
-        if journal.version != VERSION {
-            return Err(bad(format!("version {} is newer than this program", journal.version)));
+        Self::parse(&text).map_err(|unread| match unread {
+            Unread::Newer(version) => SectorError::Newer { path: path.clone(), version },
+            Unread::Bad(reason) => bad(reason),
+        })
+    }
+
+    /// Reads a journal's bytes.
+    pub(super) fn parse(text: &[u8]) -> Result<Self, Unread> {
+        let bad = |error: serde_json::Error| Unread::Bad(error.to_string());
+        // What a newer version may have beside is not ours to judge.
+        let Versioned { version } = serde_json::from_slice(text).map_err(bad)?;
+        if version > VERSION {
+            return Err(Unread::Newer(version));
         }
-        journal.check().map_err(bad)?;
+        let journal: Self = serde_json::from_slice(text).map_err(bad)?;
+        let sum = if version == UNSUMMED { String::new() } else { journal.own_sum().map_err(bad)? };
+        if version < UNSUMMED || journal.sum != sum {
+            return Err(Unread::Bad("its sum is wrong".to_owned()));
+        }
+        journal.check().map_err(Unread::Bad)?;
         Ok(journal)
+    }
+
+    fn own_sum(&self) -> serde_json::Result<String> {
+        durable::json_sum(&Self { sum: String::new(), ..self.clone() })
+    }
+
+    /// Its bytes, as of the newest version.
+    pub(super) fn encode(&self) -> serde_json::Result<Vec<u8>> {
+        let mut newest = Self { version: VERSION, ..self.clone() };
+        newest.sum = newest.own_sum()?;
+        serde_json::to_vec_pretty(&newest)
     }
 
     pub(super) fn store(&self, dir: &Path) -> Result<(), SectorError> {
         let path = dir.join(JOURNAL);
         let bad =
             |error: serde_json::Error| SectorError::Journal { path: path.clone(), reason: error.to_string() };
-        let text = serde_json::to_vec_pretty(self).map_err(bad)?;
-        durable::replace(&path, &text).map_err(SectorError::io(&path))
+        durable::replace(&path, &self.encode().map_err(bad)?).map_err(SectorError::io(&path))
     }
 
     /// That it is a journal which this program could have written.
@@ -205,6 +250,11 @@ impl Journal {
                 return Err(format!("{} does not follow {}", finished.phase.name(), phase.name()));
             }
             phase = finished.phase;
+            let is_ours =
+                |name: &str| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+            if let Some(output) = finished.outputs.iter().find(|output| !is_ours(&output.name)) {
+                return Err(format!("{} is not in the sector's folder", output.name));
+            }
         }
         let layout = self.layout().map_err(|error| error.to_string())?;
         let placed = layout.pieces().iter().map(|(_, offset)| *offset);
@@ -259,4 +309,37 @@ fn needs(mode: SealMode, at: Phase, phase: Phase) -> bool {
         Phase::PreCommit1 | Phase::PreCommit2 | Phase::Synthetic | Phase::Commit1 => at < Phase::Cleared,
         Phase::Commit2 | Phase::Cleared => true,
     }
+}
+
+/// Any bytes as a journal, for fuzzing: what is understood comes back, and every phase of it can be gone back to.
+pub(crate) fn decode_any(bytes: &[u8]) {
+    let Ok(journal) = Journal::parse(bytes) else { return };
+    let again = journal.encode().ok().and_then(|bytes| Journal::parse(&bytes).ok());
+    let again = again.map(|again| Journal { version: journal.version, sum: journal.sum.clone(), ..again });
+    assert_eq!(again.as_ref(), Some(&journal), "another journal comes back");
+    for finished in &journal.finished {
+        let mut back = journal.clone();
+        back.roll_back(finished.phase);
+        assert_eq!(back.check(), Ok(()), "what was gone back to is no journal");
+    }
+    let _ = (journal.layout().map(|layout| layout.comm_d()), journal.first_damage(Path::new("/nowhere")));
+}
+
+/// The bytes of the journal of a sector that was sealed up to pre-commit 2.
+#[cfg(test)]
+pub(crate) fn sample() -> Vec<u8> {
+    let prover = Bytes32([1; 32]);
+    let spec = SectorSpec { profile: Profile::Test2k, mode: SealMode::Synthetic, prover, number: 4 };
+    let pieces = [(500, 0), (1_000, 1_024)].map(|(len, offset)| {
+        let cid = PieceCid::new(len, [3; 32]).unwrap();
+        Piece { cid, offset }
+    });
+    let outputs = vec![Output { name: "pc1/sealed".to_owned(), bytes: 9, sha256: Bytes32([2; 32]) }];
+    let finished = [Phase::Packed, Phase::PreCommit1, Phase::PreCommit2]
+        .map(|phase| Finished { phase, outputs: outputs.clone() });
+    let (ticket, comm_r) = (Some(Bytes32([4; 32])), Some(Bytes32([5; 32])));
+    let (pieces, finished) = (pieces.to_vec(), finished.to_vec());
+    let journal = Journal { pieces, finished, ticket, comm_r, ..Journal::new(spec) };
+    journal.check().unwrap();
+    journal.encode().unwrap()
 }

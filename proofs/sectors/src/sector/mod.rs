@@ -37,6 +37,9 @@ use crate::proof::ProofFileError;
 use crate::types::Bytes32;
 use crate::workshop::{Workshop, WorkshopError};
 
+pub(crate) use journal::decode_any as decode_any_journal;
+#[cfg(test)]
+pub(crate) use journal::sample as sample_journal;
 use journal::{Finished, JOURNAL, Journal, Output};
 pub use journal::{Phase, SectorSpec};
 
@@ -58,6 +61,8 @@ pub enum SectorError {
     Io { path: PathBuf, source: io::Error },
     #[error("{} is not a journal of ours: {reason}", path.display())]
     Journal { path: PathBuf, reason: String },
+    #[error("{} is of version {version}, which this program does not know", path.display())]
+    Newer { path: PathBuf, version: u32 },
     #[error("another process works on the sector in {}", dir.display())]
     Busy { dir: PathBuf },
     #[error("there is a sector in {} already", dir.display())]
@@ -68,6 +73,8 @@ pub enum SectorError {
     AlreadySet { what: &'static str },
     #[error("the bytes are of piece {found}, not of {expected}")]
     OtherPiece { expected: PieceCid, found: PieceCid },
+    #[error("the piece's bytes cannot be read: {0}")]
+    Payload(io::Error),
     #[error("the unsealed bytes of piece {piece} are not its own: write them again")]
     PieceDamaged { piece: PieceCid },
     #[error("the unsealed bytes are gone and the replica is damaged: the sector is lost")]

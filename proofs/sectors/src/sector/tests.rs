@@ -68,8 +68,10 @@ fn journals_that_are_not_ours_are_refused() {
     let path = dir.path().join("s");
     drop(Sector::create(&path, SPEC).unwrap());
     let good = fs::read_to_string(path.join(JOURNAL)).unwrap();
-    let edits: [(&str, &str); 4] = [
-        ("\"version\": 1", "\"version\": 2"),
+    let edits: [(&str, &str); 5] = [
+        // A sum that is there must be right, whatever the version.
+        ("\"version\": 2", "\"version\": 1"),
+        ("\"number\": 4", "\"number\": 5"),
         ("\"finished\": []", "\"finished\": [{\"phase\": \"pre-commit1\", \"outputs\": []}]"),
         ("\"finished\": []", "\"finished\": [], \"more\": 1"),
         ("test-2k", "test-3k"),
@@ -82,6 +84,59 @@ fn journals_that_are_not_ours_are_refused() {
     }
     fs::write(path.join(JOURNAL), &good[..good.len() / 2]).unwrap();
     assert!(matches!(Sector::open(&path), Err(SectorError::Journal { .. })));
+    let newer = good.replacen("\"version\": 2", "\"version\": 3", 1);
+    fs::write(path.join(JOURNAL), newer.replacen('{', "{\"what\": 1,", 1)).unwrap();
+    assert!(matches!(Sector::open(&path), Err(SectorError::Newer { version: 3, .. })));
     fs::write(path.join(JOURNAL), good).unwrap();
     assert!(Sector::open(&path).is_ok());
+}
+
+#[test]
+fn a_turned_bit_of_a_journal_is_noticed() {
+    let journal = Journal::new(SPEC);
+    let good = journal.encode().unwrap();
+    let read = |bytes: &[u8]| Journal::parse(bytes).map(|read| (read.spec, read.pieces, read.finished));
+    let ours = read(&good).unwrap();
+    for bit in 0..good.len() * 8 {
+        let mut rotten = good.clone();
+        rotten[bit / 8] ^= 1 << (bit % 8);
+        // Spaces may turn into tabs.
+        assert!(read(&rotten).is_err() || read(&rotten).as_ref() == Ok(&ours), "bit {bit}");
+    }
+}
+
+#[test]
+fn journals_of_the_first_version_are_read_and_become_of_the_newest() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    drop(Sector::create(&path, SPEC).unwrap());
+    let newest = fs::read_to_string(path.join(JOURNAL)).unwrap();
+    let mut first: serde_json::Value = serde_json::from_str(&newest).unwrap();
+    first["version"] = 1.into();
+    first.as_object_mut().unwrap().remove("sum").unwrap();
+    fs::write(path.join(JOURNAL), first.to_string()).unwrap();
+    Sector::open(&path).unwrap().0.set_ticket(Bytes32([7; 32])).unwrap();
+    let text = fs::read_to_string(path.join(JOURNAL)).unwrap();
+    assert!(text.contains("\"version\": 2") && text.contains("\"sum\""), "{text}");
+    assert_eq!(Sector::open(&path).unwrap().0.ticket(), Some(Bytes32([7; 32])));
+}
+
+#[test]
+fn a_slot_that_cannot_be_read_is_told_from_a_sector_that_cannot_be_written() {
+    struct Rotten;
+    impl io::Read for Rotten {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("rotten"))
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let mut sector = Sector::create(&path, SPEC).unwrap();
+    let (cid, payload) = piece(300);
+    assert!(matches!(sector.add_piece(cid, Rotten), Err(SectorError::Payload(_))));
+    assert!(matches!(sector.add_piece(cid, &payload[..200]), Err(SectorError::Payload(_))));
+    // Nobody can write there: as little as where the disk is full.
+    fs::remove_file(path.join(UNSEALED)).unwrap();
+    fs::create_dir(path.join(UNSEALED)).unwrap();
+    assert!(matches!(sector.add_piece(cid, payload.as_slice()), Err(SectorError::Io { .. })));
 }

@@ -167,19 +167,17 @@ fn fill(dir: &Path, spec: SectorSpec, pieces: &[FillPiece], ticket: Bytes32) -> 
         let there: Vec<PieceCid> = sector.pieces().map(|(cid, _)| *cid).collect();
         for piece in pieces {
             let at = there.iter().position(|cid| *cid == piece.cid);
-            let wrote = File::open(&piece.slot)
-                .map_err(|source| SectorError::Io { path: piece.slot.clone(), source })
-                .and_then(|slot| match at {
-                    Some(index) => sector.rewrite_piece(index, BufReader::new(slot)),
-                    None => sector.add_piece(piece.cid, BufReader::new(slot)).map(drop),
-                });
+            let wrote = File::open(&piece.slot).map_err(SectorError::Payload).and_then(|slot| match at {
+                Some(index) => sector.rewrite_piece(index, BufReader::new(slot)),
+                None => sector.add_piece(piece.cid, BufReader::new(slot)).map(drop),
+            });
             match wrote {
                 Ok(()) => {}
                 // One bad slot must not keep the others from being sealed.
                 Err(
                     error @ (SectorError::OtherPiece { .. }
                     | SectorError::Packing(_)
-                    | SectorError::Io { .. }),
+                    | SectorError::Payload(_)),
                 ) => {
                     refused.push(Refused { cid: piece.cid, reason: error.to_string() });
                 }
