@@ -233,6 +233,7 @@ fn the_clocks() {
     set(&mut facts, [9000, 9000, 0, 0]);
     facts.providers.truncate(2);
     home(&mut facts).copies_wanted = 2;
+    drive(&mut facts).status.policy.survive_losses_most = 1;
     let report = examine(&facts);
     assert!(report.findings.len() == 1 && report.findings[0].what.contains("few providers"), "{report:?}");
 }

@@ -146,9 +146,11 @@ fn folders_that_ask_for_more_are_told() {
         status.safety.summary.contains("any 2 providers (some of it, as its folder's policy asks, of 4)")
     );
     status.redundancy.to_raise = 3;
+    status.policy.survive_losses_most = 2;
     status.judge();
     assert_eq!(status.safety.level, SafetyLevel::Working);
     assert!(status.render().contains("3 to be looked at"), "{}", status.render());
+    status.policy.survive_losses_most = 4;
     // Enough for the drive, and not for the folder.
     status.redundancy.classes = vec![class(2, 0), class(4, 1 << 20)];
     status.durability.placed_below_policy.bytes = 1 << 20;
