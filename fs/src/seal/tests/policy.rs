@@ -322,7 +322,7 @@ fn a_walk_survives_a_crash_anywhere() {
             if name.starts_with("walk.") {
                 let mut images = images.lock().unwrap();
                 let nth = images.len() as u64;
-                images.push(if nth % 2 == 0 { media.killed() } else { media.power_cut(nth) });
+                images.push(if nth.is_multiple_of(2) { media.killed() } else { media.power_cut(nth) });
             }
         }))
     };
