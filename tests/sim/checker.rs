@@ -115,19 +115,6 @@ fn told(engine: &Engine, id: &PieceId, providers: &[Provider]) -> String {
     format!("counts {:?}: {}", engine.ledger.counting(id), all.join("; "))
 }
 
-/// Whether somebody else behind the same disk had the very slot, so that who answers from there has it.
-fn shared(provider: &Provider, deal: &DealId, providers: &[Provider]) -> bool {
-    let Some(slot) = provider.deals.get(deal).map(|deal| &deal.proposal.proposal().piece_cid) else {
-        return false;
-    };
-    let same = |other: &&Provider| other.group.is_some() && other.group == provider.group;
-    provider.lie == Some(Lie::AnswersFromNeighbour)
-        && providers.iter().filter(same).any(|other| {
-            let deals = other.deals.iter().filter(|(_, deal)| deal.proposal.proposal().piece_cid == *slot);
-            deals.into_iter().any(|(id, _)| other.had.contains(id))
-        })
-}
-
 impl Checker {
     /// One look, at any time at which a daemon runs.
     pub fn look(&mut self, world: &World, engine: &Engine) -> Check {
@@ -210,8 +197,7 @@ impl Checker {
         for (slot, holder) in row.holders().filter(|(_, h)| h.failed.is_none()) {
             let provider = providers.iter().position(|p| p.peer == holder.provider);
             let had = provider.and_then(|n| providers.get(n)).zip(deal_of(&holder.deal));
-            let behind_one_disk = |(provider, deal): &(&Provider, DealId)| shared(provider, deal, providers);
-            if !had.is_some_and(|had| had.0.had.contains(&had.1) || behind_one_disk(&had)) {
+            if !had.is_some_and(|(provider, deal)| provider.had.contains(&deal)) {
                 return Err(format!(
                     "slot {slot} of {} counts with p{provider:?}, which never had it",
                     hex(id)

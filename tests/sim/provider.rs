@@ -430,7 +430,13 @@ impl Provider {
             .and_then(|tree| holdfast_proofs::prove(&bytes, &tree, &challenge).map_err(|e| e.to_string()))
             .and_then(|proof| proof.encode().map_err(|e| e.to_string()));
         let proof = match proof {
-            Ok(proof) => proof,
+            Ok(proof) => {
+                // Somebody behind the same disk has this very slot, and for as long so has this one.
+                if self.lie == Some(Lie::AnswersFromNeighbour) && self.bug != Some(Bug::AuditsPass) {
+                    self.had.insert(request.deal);
+                }
+                proof
+            }
             // What a liar has in its stead.
             Err(_) if self.lie == Some(Lie::AnswersFromNeighbour) => {
                 let mut hasher =
