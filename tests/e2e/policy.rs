@@ -77,10 +77,7 @@ pub fn folder_survives_more(ctx: &Context) -> Result<()> {
     let drive = Drive::init(ctx, "drive", &options)?;
     drive.mount()?;
     let at = |path: &str| drive.mountpoint.join(path);
-    // Each in a commit, and so in pieces, of its own.
-    inputs::random_files(&at("plain"), 4, 300 << 10, 1)?;
-    drive.sync_wait(SYNC)?;
-    inputs::random_files(&at("moves"), 4, 300 << 10, 2)?;
+    inputs::random_files(&at("before"), 1, 300 << 10, 4)?;
     drive.sync_wait(SYNC)?;
     ensure!(drive.status()?["redundancy"].get("classes").is_none(), "one class is no classes");
 
@@ -91,11 +88,14 @@ pub fn folder_survives_more(ctx: &Context) -> Result<()> {
     let set = policy(&drive, &[&safe, "--survive", "3"])?;
     ensure!(set["survive_losses"] == 3 && set["from"] == "itself", "{set}");
     ensure!(attribute(&at("safe"))? == "3", "the attribute says {}", attribute(&at("safe"))?);
-    inputs::random_files(&at("safe/new"), 4, 300 << 10, 3)?;
+    // Each in a commit, and so in pieces, of its own; the trees, which the folder needs, are packed apart from here on.
+    for (seed, name) in [(1, "plain"), (2, "moves"), (3, "safe/new")] {
+        inputs::random_files(&at(name), 4, 300 << 10, seed)?;
+        drive.sync_wait(SYNC)?;
+    }
     let below = policy(&drive, &[&at("safe/new").display().to_string()])?;
     ensure!(below["survive_losses"] == 3 && below["from"] == "folder", "{below}");
     ensure!(below["folder"].as_str().is_some_and(|folder| folder.ends_with("/safe")), "{below}");
-    drive.sync_wait(SYNC)?;
     survives(&drive, &at("safe"), 3)?;
     survives(&drive, &at("plain"), 1)?;
     survives(&drive, &at("moves"), 1)?;
