@@ -9,7 +9,7 @@ use holdfast_tests::harness::{Context, Process, run_ok, wait_until};
 
 use crate::world::{LONG, World, make_cold, read_through, row, write_file};
 
-/// Six programs in Python, on a machine that may have other work.
+/// Seven programs in Python, on a machine that may have other work.
 const STARTED: Duration = Duration::from_secs(300);
 const NODES: usize = 5;
 
@@ -67,7 +67,7 @@ impl Grid {
 
 fn run_node(ctx: &Context, program: &Path, dir: &Path) -> Result<Process> {
     let log = dir.with_extension("log");
-    Process::start(Command::new(program).arg("run").arg(dir), &log, &ctx.registry)
+    Process::start(Command::new(program).args(["run", "--allow-stdin-close"]).arg(dir), &log, &ctx.registry)
 }
 
 fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
