@@ -233,13 +233,7 @@ impl Peers {
 
     /// After this time a read of so many bytes that is asked for now would be later than usual with this provider.
     pub fn late(&self, peer: &Peer, bytes: u64) -> Duration {
-        let pace = self.pace(peer);
-        let mut pace = pace.lock();
-        let now = Instant::now();
-        let begun = pace.begin(bytes, now);
-        let late = pace.late(&begun);
-        pace.ended(begun, Duration::ZERO, now);
-        late
+        self.pace(peer).lock().late(bytes, Instant::now())
     }
 
     /// It answered.

@@ -94,8 +94,8 @@ impl Pace {
         }
     }
 
-    /// After this time an answer is later than 95 of 100.
-    pub fn late(&self, begun: &Begun) -> Duration {
+    /// After this time an answer to `bytes` that are asked for now is later than 95 of 100.
+    pub fn late(&self, bytes: u64, now: Instant) -> Duration {
         if self.measured.is_none() {
             return LATE_UNKNOWN;
         }
@@ -103,7 +103,9 @@ impl Pace {
         times.sort_by(f64::total_cmp);
         let at = times.len().saturating_mul(95) / 100;
         let usual = if times.len() < ANSWERS_MIN { None } else { times.get(at.min(times.len() - 1)) };
-        Duration::from_secs_f64((begun.expected * usual.copied().unwrap_or(LATE_FIRST)).clamp(0.0, 3600.0))
+        Duration::from_secs_f64(
+            (self.expected(bytes, now) * usual.copied().unwrap_or(LATE_FIRST)).clamp(0.0, 3600.0),
+        )
     }
 }
 
@@ -183,19 +185,16 @@ mod tests {
     fn late_is_what_hardly_ever_happens_with_this_provider() {
         let now = Instant::now();
         let mut pace = measured(10e6, 40, now);
-        let begun = pace.begin(MIB, now);
-        let steady = pace.late(&begun).as_secs_f64();
-        assert!(steady < begun.expected * 1.3, "always as expected: {steady}");
-        pace.ended(begun, Duration::ZERO, now);
+        let steady = pace.late(MIB, now).as_secs_f64();
+        assert!(steady < pace.expected(MIB, now) * 1.3, "always as expected: {steady}");
         // Every tenth answer takes five times as long.
         for n in 0..60 {
             let begun = pace.begin(MIB, now);
             let times = if n % 10 == 0 { 5.0 } else { 1.0 };
             pace.answered(begun, seconds(0.145 * times), now);
         }
-        let begun = pace.begin(MIB, now);
-        assert!(pace.late(&begun).as_secs_f64() > begun.expected * 1.8);
-        assert_eq!(pace.under_way, MIB);
+        assert!(pace.late(MIB, now).as_secs_f64() > pace.expected(MIB, now) * 1.8);
+        assert_eq!(pace.under_way, 0);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use holdfast_content::keys::DriveName;
 use holdfast_net::client::{self, PutOutcome};
 use holdfast_net::{ErrorCode, NetError};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::PublishWorker;
@@ -64,7 +65,12 @@ impl PublishWorker {
                 None => Ok(self.giving.join_next().await),
             };
             let Ok(Some(given)) = done else { break };
-            let given = given?;
+            // A task that panicked cannot say whom it asked: everybody is asked anew.
+            let given = given.inspect_err(|_| {
+                self.giving.abort_all();
+                self.giving = JoinSet::new();
+                self.asked.clear();
+            })?;
             self.asked.remove(&given.peer);
             if given.sequence == published.sequence {
                 self.hear(published, given).await?;
