@@ -293,6 +293,11 @@ impl Engine {
         self.place.lock().unmounting = true;
     }
 
+    /// Whether it is about to go.
+    pub fn is_unmounting(&self) -> bool {
+        self.place.lock().unmounting
+    }
+
     /// Unmounting was refused: it is a mounted drive as before.
     pub fn set_mounted_again(&self) {
         self.place.lock().unmounting = false;
@@ -364,6 +369,13 @@ impl Engine {
             return (DriveState::ReadOnly, Some(reason));
         }
         if place.mountpoint.is_some() { (DriveState::Mounted, None) } else { (DriveState::Starting, None) }
+    }
+
+    /// Likewise, and at once where rows changed since `seen` of the ledger's versions.
+    pub async fn changed_since(&self, seen: u64, at_most: Duration) {
+        if *self.ledger.watch().borrow() == seen {
+            self.changed(at_most).await;
+        }
     }
 
     /// Returns when a row changed that a worker may want to see, or after `at_most`.

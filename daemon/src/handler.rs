@@ -227,6 +227,7 @@ impl ControlHandler for Handler {
         report.commit = Some(status::commit_report(&commit));
         loop {
             self.read_only()?;
+            let seen = *engine.ledger.watch().borrow();
             let sequence = commit.sequence;
             let b = engine.blocking(move |e| e.behind(sequence)).await.map_err(ControlError::internal)?;
             let b = b.map_err(ControlError::internal)?;
@@ -268,7 +269,7 @@ impl ControlHandler for Handler {
                 unit: "pieces".into(),
                 note: b.note,
             });
-            engine.changed(LOOK).await;
+            engine.changed_since(seen, LOOK).await;
         }
     }
 

@@ -387,6 +387,7 @@ impl Group {
 }
 
 fn unmask(seed: &mask::SlotSeed, want: &BlockAt, masked: Bytes) -> Option<Block> {
+    // In the memory that it came in, where it is alone there.
     let mut plain = Vec::from(masked);
     if plain.len() != usize::try_from(want.len).ok()? {
         return None;

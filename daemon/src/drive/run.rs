@@ -46,6 +46,8 @@ use crate::workers;
 
 /// Workers end their step within this time, or are cut off (which loses nothing: a crash does the same).
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
+/// Watchers are told of the last placements for at most so long.
+const TELL_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the mount is looked at for having been taken down from outside (`fusermount3 -u`, `umount`).
 const MOUNT_LOOK: Duration = Duration::from_millis(300);
 
@@ -207,6 +209,7 @@ async fn serve(
             }
         }
     }
+    tell_watchers(engine).await;
     let report = report(engine, &mountpoint).await;
     close(engine).await;
     if let Some(done) = waiting {
@@ -243,6 +246,18 @@ async fn report(engine: &Arc<Engine>, mountpoint: &std::path::Path) -> UnmountRe
                 oldest_unsafe_seconds: None,
             }
         }
+    }
+}
+
+/// Watchers repair what they have been told of, so that the last placements are told before this machine goes.
+async fn tell_watchers(engine: &Arc<Engine>) {
+    if crate::watch::owner::lasting(engine).is_empty() || engine.read_only().is_some() {
+        return;
+    }
+    let version = *engine.ledger.watch().borrow();
+    engine.supervisor.poke_all();
+    if !engine.watched.told(version, TELL_PATIENCE).await {
+        tracing::info!("watchers were not told of the last placements; they are after the next mount");
     }
 }
 

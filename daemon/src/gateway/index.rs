@@ -7,17 +7,21 @@
 //! A slot's blocks are hashed once, when it is stored; the file says where they lie, and is made anew where it is missing or damaged. Served
 //! is only what hashes right again. Memory: about 70 bytes for each place, at most three places of a block and `PLACES_MAX` in all; the
 //! files count in the provider's capacity.
+//!
+//! Deals are looked at every [`SYNC_EVERY`]; whoever misses a block has them looked at sooner ([`PublicBlocks::settled`]), so that what was
+//! stored before it was asked for is found.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::BufReader;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cid::Cid;
+use futures::future::BoxFuture;
 use holdfast_content::block::{Block, as_v1, digest_of};
 use holdfast_content::car::{CarError, PieceReader};
 use holdfast_content::plain::{Blocks, PlainError};
@@ -25,6 +29,8 @@ use holdfast_net::DealId;
 use holdfast_net::bitswap::PublicBlocks;
 use holdfast_net::provider::{Provider, StoredDeal};
 use parking_lot::RwLock;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::home::{HomeError, create_private_dir, read_limited, write_atomically};
@@ -44,6 +50,10 @@ const PLACES_MAX: usize = 16 << 20;
 const PLACES_OF_BLOCK_MAX: usize = 3;
 /// How often deals are looked at.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// How often at most, however many blocks are missed.
+const SYNC_PACE: Duration = Duration::from_millis(50);
+/// Who missed a block waits so long for what was stored before.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// Where a block lies in its slot.
@@ -134,11 +144,44 @@ impl State {
     }
 }
 
+/// Whose public slots are indexed.
+pub trait Deals: Clone + Send + Sync + 'static {
+    /// Grows whenever a deal comes, changes or goes.
+    fn changes(&self) -> u64;
+    /// All deals whose slots are stored.
+    fn stored(&self) -> Vec<StoredDeal>;
+    /// The index's files take so much.
+    fn counts(&self, bytes: u64);
+}
+
+impl Deals for Provider {
+    fn changes(&self) -> u64 {
+        self.deals_changes()
+    }
+
+    fn stored(&self) -> Vec<StoredDeal> {
+        self.stored_deals()
+    }
+
+    fn counts(&self, bytes: u64) {
+        self.set_beside_bytes(bytes);
+    }
+}
+
+/// How far the deals have been followed.
+struct Followed {
+    changes: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
+    seen: watch::Sender<Option<u64>>,
+    /// Somebody waits.
+    missed: Notify,
+}
+
 /// See the module. Clones are the same one.
 #[derive(Clone)]
 pub struct PublicIndex {
     dir: PathBuf,
     state: Arc<RwLock<State>>,
+    followed: Arc<Followed>,
 }
 
 impl PublicIndex {
@@ -146,25 +189,34 @@ impl PublicIndex {
     pub fn open(folder: &Path) -> Result<PublicIndex, HomeError> {
         let dir = folder.join(FOLDER);
         create_private_dir(&dir)?;
-        Ok(PublicIndex { dir, state: Arc::default() })
+        let followed =
+            Followed { changes: OnceLock::new(), seen: watch::Sender::new(None), missed: Notify::new() };
+        Ok(PublicIndex { dir, state: Arc::default(), followed: Arc::new(followed) })
     }
 
-    /// Follows the provider's deals until `stop`.
-    pub async fn follow(self, provider: Provider, stop: CancellationToken) {
-        let mut seen = None;
+    /// Follows the deals until `stop`.
+    pub async fn follow(self, deals: impl Deals, stop: CancellationToken) {
+        let followed = self.followed.clone();
+        let of = deals.clone();
+        let _ = followed.changes.set(Box::new(move || of.changes()));
         loop {
-            let changes = provider.deals_changes();
-            if seen != Some(changes) {
-                let (index, of, ending) = (self.clone(), provider.clone(), stop.clone());
-                let done = tokio::task::spawn_blocking(move || index.sync(&of.stored_deals(), &ending)).await;
-                provider.set_beside_bytes(self.file_bytes());
+            let changes = deals.changes();
+            if *followed.seen.borrow() != Some(changes) {
+                let (index, of, ending) = (self.clone(), deals.clone(), stop.clone());
+                let done = tokio::task::spawn_blocking(move || index.sync(&of.stored(), &ending)).await;
+                deals.counts(self.file_bytes());
                 match done {
-                    Ok(()) => seen = Some(changes),
+                    Ok(()) => drop(followed.seen.send_replace(Some(changes))),
                     Err(error) => tracing::error!(%error, "the index of public blocks"),
                 }
             }
+            let missed = async {
+                followed.missed.notified().await;
+                tokio::time::sleep(SYNC_PACE).await;
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = missed => {}
                 () = tokio::time::sleep(SYNC_EVERY) => {}
             }
         }
@@ -309,7 +361,14 @@ impl PublicIndex {
 }
 
 impl Blocks for PublicIndex {
+    /// For threads that may block: what is missed is waited for, as `settled` does.
     fn block(&self, cid: &Cid) -> Result<Block, PlainError> {
+        if let Some(block) = self.read(cid) {
+            return Ok(block);
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.block_on(self.settled());
+        }
         self.read(cid).ok_or(PlainError::Missing(*cid))
     }
 }
@@ -322,6 +381,19 @@ impl PublicBlocks for PublicIndex {
 
     fn get(&self, cid: &Cid) -> Option<Bytes> {
         self.read(cid).map(Block::into_bytes)
+    }
+
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let Some(changes) = self.followed.changes.get() else { return };
+            let (wanted, mut seen) = (changes(), self.followed.seen.subscribe());
+            let is_seen = |seen: &Option<u64>| seen.is_some_and(|seen| seen >= wanted);
+            if !is_seen(&seen.borrow()) {
+                self.followed.missed.notify_one();
+                // Whatever it is that takes longer: the block is not here now.
+                let _ = tokio::time::timeout(SETTLE_MAX, seen.wait_for(is_seen)).await;
+            }
+        })
     }
 }
 

@@ -131,6 +131,14 @@ fn not_found(cid: &Cid) -> Refusal {
     Refusal::new(404, format!("{cid} is not here"))
 }
 
+async fn len_of(index: &PublicIndex, cid: &Cid) -> Option<u32> {
+    if let Some(len) = index.len_of(cid) {
+        return Some(len);
+    }
+    index.settled().await;
+    index.len_of(cid)
+}
+
 async fn raw(
     shared: &Arc<Shared>,
     question: &Question,
@@ -142,7 +150,7 @@ async fn raw(
     let inline = (cid.hash().code() == 0).then(|| Bytes::copy_from_slice(cid.hash().digest()));
     let size = match &inline {
         Some(bytes) => bytes.len() as u64,
-        None => shared.index.len_of(&cid).ok_or_else(|| not_found(&cid))?.into(),
+        None => len_of(&shared.index, &cid).await.ok_or_else(|| not_found(&cid))?.into(),
     };
     if is_known(headers, &etag) {
         return Ok(not_modified(&etag));

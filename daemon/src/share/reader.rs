@@ -211,7 +211,7 @@ impl Reader {
                 let place = number;
                 number += 1;
                 match block {
-                    Ok(block) => writer.chunk(index, (entry, chunk), place, &block)?,
+                    Ok(block) => writer.chunk(index, (entry, chunk), place, block)?,
                     Err(error) => {
                         let (files, bytes, _) = missing.get_or_insert((Vec::new(), 0, error));
                         if files.last() != Some(&entry) {

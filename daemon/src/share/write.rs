@@ -158,7 +158,7 @@ impl Writer {
         index: &ShareIndex,
         (entry, chunk): (u32, u32),
         number: u64,
-        block: &Block,
+        block: Block,
     ) -> Result<(), ShareError> {
         let place = number;
         let nowhere = || ShareError::Internal("a chunk of no file".into());
@@ -285,11 +285,11 @@ mod tests {
         let to = dir.path().join("copy");
         let names = || std::fs::read_dir(dir.path()).unwrap().count();
         let mut writer = Writer::begin(&index, &to).unwrap();
-        writer.chunk(&index, (3, 0), 1, &block).unwrap();
+        writer.chunk(&index, (3, 0), 1, block.clone()).unwrap();
         writer.keep().unwrap();
         assert_eq!(names(), 0, "the first chunk is not there: it would begin with that");
         let mut writer = Writer::begin(&index, &to).unwrap();
-        writer.chunk(&index, (1, 0), 0, &block).unwrap();
+        writer.chunk(&index, (1, 0), 0, block.clone()).unwrap();
         writer.keep().unwrap();
         assert!(names() == 2 && !to.exists());
         // Moved blocks are the same; another name is another thing.
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(names(), 2, "and leaves the first one as it was");
         let mut writer = Writer::begin(&index, &to).unwrap();
         assert_eq!(writer.whole(), 1);
-        writer.chunk(&index, (3, 0), 1, &block).unwrap();
+        writer.chunk(&index, (3, 0), 1, block.clone()).unwrap();
         let counted = writer.finish().unwrap();
         assert_eq!((counted.files, counted.folders, counted.links, names()), (2, 1, 1, 1));
         assert_eq!(std::fs::read(to.join("file")).unwrap(), std::fs::read(to.join("second")).unwrap());
@@ -313,7 +313,7 @@ mod tests {
         let to = dir.path().join("again");
         let mut writer = Writer::begin(&index, &to).unwrap();
         let first = writer.paths[1].clone();
-        writer.chunk(&index, (1, 0), 0, &block).unwrap();
+        writer.chunk(&index, (1, 0), 0, block.clone()).unwrap();
         writer.keep().unwrap();
         std::fs::remove_file(first).unwrap();
         assert_eq!(Writer::begin(&index, &to).unwrap().whole(), 0);
@@ -330,7 +330,7 @@ mod tests {
         drop(writer);
         assert_eq!(names(), 0, "what is not whole goes");
         writer = Writer::begin(&index, &to).unwrap();
-        writer.chunk(&index, (1, 0), 0, &block).unwrap();
+        writer.chunk(&index, (1, 0), 0, block.clone()).unwrap();
         assert_eq!(writer.name_of(1), to.join("file").display().to_string());
         let counted = writer.finish().unwrap();
         assert_eq!((counted.files, counted.folders, counted.links, counted.bytes), (1, 1, 1, 10_000));

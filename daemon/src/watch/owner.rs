@@ -12,6 +12,7 @@ use holdfast_net::permit::{PERMIT_SUITE, PERMIT_VERSION, PermitBody, Place};
 use holdfast_net::{PeerId, SigningKey};
 use parking_lot::Mutex;
 use serde_bytes::ByteBuf;
+use tokio::sync::watch;
 
 use super::bundle::{Bundle, Fellow, Head, Held, Piece, Provider, Shard, Slot};
 use super::capability::{Capability, Known, New};
@@ -47,6 +48,8 @@ pub struct Watched {
     looked: AtomicBool,
     pending: Mutex<HashMap<SlotName, Peer>>,
     seen: Mutex<BTreeMap<CapabilityId, WatchSeen>>,
+    /// The ledger's version that all bundles are of, each offered to everybody.
+    told: watch::Sender<u64>,
 }
 
 impl Watched {
@@ -57,6 +60,7 @@ impl Watched {
             looked: AtomicBool::new(!any),
             pending: Mutex::default(),
             seen: Mutex::default(),
+            told: watch::Sender::new(0),
         }
     }
 
@@ -78,6 +82,18 @@ impl Watched {
         }
         let pending = self.pending.lock();
         open_slots(row).any(|slot| pending.contains_key(&SlotName { piece: *id, slot }))
+    }
+
+    /// All bundles are of this version of the ledger, and were offered.
+    pub fn set_told(&self, version: u64) {
+        self.told.send_replace(version);
+    }
+
+    /// Waits until watchers have been told of the ledger as it is at `version`, for `at_most`. Whether they have.
+    pub async fn told(&self, version: u64, at_most: Duration) -> bool {
+        let mut told = self.told.subscribe();
+        let known = tokio::time::timeout(at_most, told.wait_for(|told| *told >= version));
+        known.await.is_ok_and(|known| known.is_ok())
     }
 
     /// Every watcher has to be told of the others anew: nobody has what it needs.

@@ -74,6 +74,8 @@ pub struct PlaceWorker {
     busy: HashMap<PieceId, u64>,
     /// Pieces that could not be helped, and when to look again.
     later: HashMap<PieceId, Instant>,
+    /// The ledger's version that the last step saw.
+    seen: u64,
     detail: Detail,
 }
 
@@ -86,6 +88,7 @@ impl PlaceWorker {
             running: JoinSet::new(),
             busy: HashMap::new(),
             later: HashMap::new(),
+            seen: 0,
             detail: Detail::default(),
         }
     }
@@ -185,6 +188,7 @@ impl Worker for PlaceWorker {
         self.engine.adopt_pieces().await?;
         let sent = self.engine.sent_bytes.load(Ordering::Relaxed);
         self.engine.sending.sample(sent, !self.busy.is_empty());
+        self.seen = *self.engine.ledger.watch().borrow();
         // Nobody would know of what a machine placed that publishes nothing.
         let idle = self.engine.read_only().is_some();
         let wanting = if idle { Vec::new() } else { self.wanting() };
@@ -220,7 +224,7 @@ impl Worker for PlaceWorker {
     }
 
     async fn wait(&mut self) {
-        self.engine.changed(Duration::from_secs(10)).await;
+        self.engine.changed_since(self.seen, Duration::from_secs(10)).await;
     }
 }
 

@@ -23,16 +23,19 @@ use holdfast_fs::drive::types::CommitInfo;
 use holdfast_net::term::Standing;
 use offer::Given;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::drive::Engine;
 use crate::drive::head::CheckpointRow;
 use crate::drive::ledger::Peer;
 use crate::worker::{Context, Detail, Next, Worker};
 
-/// Placements come in bursts; a head waits for so long to carry several.
+/// Placements come in bursts; a head waits for so long to carry several, while more are on their way.
 const GATHER: Duration = Duration::from_millis(700);
 /// A head is offered again to providers that missed it at least this often.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Where nothing changes, the worker looks this often all the same.
+const QUIET: Duration = Duration::from_secs(30);
 /// Log entries in a head's tail before a checkpoint is written: with about 700 bytes each the record stays under the
 /// 512 KiB that providers take.
 const TAIL_MAX: u64 = 400;
@@ -51,6 +54,10 @@ pub struct PublishWorker {
     asked: BTreeSet<Peer>,
     /// Who was asked in this round.
     tried: BTreeSet<Peer>,
+    /// Those that lack the head, and were asked, are asked once more then.
+    again_at: Option<Instant>,
+    /// The ledger's version that the last step saw.
+    seen: u64,
     /// Who granted a higher term, of those that were given the head as it stands now.
     outvoting: BTreeSet<Peer>,
     pending: Option<CheckpointRow>,
@@ -71,6 +78,8 @@ impl PublishWorker {
             giving: JoinSet::new(),
             asked: BTreeSet::new(),
             tried: BTreeSet::new(),
+            again_at: None,
+            seen: 0,
             outvoting: BTreeSet::new(),
             pending: None,
             joined: BTreeMap::new(),
@@ -108,6 +117,40 @@ impl PublishWorker {
             }
         }
         Ok(up_to)
+    }
+
+    /// Those that answer and lack the head.
+    fn missing(&self) -> Vec<Peer> {
+        let providers = self.engine.ledger.providers().into_iter();
+        let lack = providers.filter(|(peer, row)| row.answers() && !self.with.contains(peer));
+        lack.map(|(peer, _)| peer).collect()
+    }
+
+    /// Whether the head is to be offered: to somebody who was not asked for it yet, or once more.
+    fn is_due(&self, again_at: Option<Instant>) -> bool {
+        again_at.is_none_or(|at| at <= Instant::now())
+            || self.missing().iter().any(|peer| !self.tried.contains(peer))
+    }
+
+    /// Waits for placements that are on their way.
+    async fn gather(&self) -> anyhow::Result<()> {
+        let until = Instant::now() + GATHER;
+        loop {
+            let seen = *self.engine.ledger.watch().borrow();
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.is_all_placed()? {
+                return Ok(());
+            }
+            self.engine.changed_since(seen, left).await;
+        }
+    }
+
+    /// No piece lacks a copy that the policy asks for.
+    fn is_all_placed(&self) -> anyhow::Result<bool> {
+        let engine = &self.engine;
+        let pieces = engine.drive.pieces()?;
+        let committed = pieces.iter().filter(|piece| piece.commit_sequence != 0);
+        Ok(committed.map(|piece| piece.id).all(|id| engine.ledger.live_copies(&id) >= engine.wanted(&id)))
     }
 
     async fn publish(&mut self, commit: &CommitInfo, standing: Standing) -> anyhow::Result<()> {
@@ -213,6 +256,9 @@ impl Worker for PublishWorker {
     }
 
     async fn work(&mut self, context: &Context) -> anyhow::Result<Next> {
+        // Before anything is looked at: what changes from here on ends the next wait.
+        self.seen = *self.engine.ledger.watch().borrow();
+        let again_at = self.again_at.take();
         if self.engine.overtaken().is_some() {
             self.engine.keep_conflict().await.context("keeping what only this machine has")?;
             return Ok(Next::Idle);
@@ -222,6 +268,7 @@ impl Worker for PublishWorker {
         }
         for doubted in self.engine.doubted.lock().drain() {
             self.with.remove(&doubted);
+            self.tried.remove(&doubted);
         }
         let wanted = self.wanted()?;
         let mut standing = self.engine.term.standing();
@@ -238,26 +285,32 @@ impl Worker for PublishWorker {
             }
         }
         if let Some((commit, standing)) = wanted.zip(standing) {
-            tokio::time::sleep(GATHER).await;
+            self.gather().await?;
             let commit = self.wanted()?.unwrap_or(commit);
             context.report(Detail {
                 doing: format!("publishing commit {}", commit.sequence),
                 ..Detail::default()
             });
             self.publish(&commit, standing).await.context("publishing the head")?;
-        } else if let Some(published) = self.engine.head.published() {
+        } else if let Some(published) = self.engine.head.published()
+            && self.is_due(again_at)
+        {
             self.offer(&published).await?;
         }
         if self.tend_anchors().await.context("choosing anchors")? {
             return Ok(Next::Again);
         }
-        let providers = self.engine.ledger.providers();
-        let missing = providers.iter().filter(|(p, r)| r.answers() && !self.with.contains(p)).count();
+        let missing = self.missing().len();
         self.detail = Detail { queue: missing as u64, ..Detail::default() };
-        Ok(if missing > 0 { Next::After(AGAIN) } else { Next::Idle })
+        let now = Instant::now();
+        let waits = again_at.filter(|at| *at > now);
+        self.again_at = (missing > 0).then(|| waits.unwrap_or(now + AGAIN));
+        // Whoever lacks the head is no reason to leave what is placed meanwhile without one.
+        Ok(Next::Idle)
     }
 
     async fn wait(&mut self) {
-        self.engine.changed(Duration::from_secs(30)).await;
+        let again = self.again_at.map_or(QUIET, |at| at.saturating_duration_since(Instant::now()));
+        self.engine.changed_since(self.seen, again.min(QUIET)).await;
     }
 }

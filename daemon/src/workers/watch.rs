@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -21,6 +21,7 @@ use holdfast_content::watch::part;
 use holdfast_content::watch::{CapabilityId, GrantNote, WatcherKeys};
 use holdfast_net::permit::Revocations;
 use holdfast_net::{ErrorCode, NetError, RecordKey, RecordKind};
+use tokio::time::Instant;
 
 use super::place::short_id;
 use crate::drive::Engine;
@@ -36,8 +37,10 @@ use crate::watch::log::SlotName;
 use crate::watch::logs::{Logs, hearsay};
 use crate::watch::owner::{compose, lasting};
 use crate::worker::{Context, Detail, Next, Worker};
+use given::Offer;
 
 mod asking;
+mod given;
 
 use asking::{AT_ONCE, CHALLENGE, PATIENCE, check, deal_of, give, receipt_fits};
 
@@ -47,25 +50,9 @@ const LOOK: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(2);
 /// Otherwise.
 const CALM: Duration = Duration::from_secs(10);
-/// A bundle is composed anew at most that often; a large one more rarely.
-const COMPOSE: Duration = Duration::from_secs(5);
-const COMPOSE_LARGE: Duration = Duration::from_secs(60);
 /// After so many tries a repair no longer waits for an entry; after so many more it is dismissed.
 const TRIES_HELD: u32 = 3;
 const TRIES_MAX: u32 = 30;
-
-/// A bundle on its way.
-struct Offer {
-    content: Bundle,
-    number: u64,
-    values: Vec<Vec<u8>>,
-    left_out: usize,
-    with: BTreeSet<Peer>,
-    composed: Instant,
-    version: u64,
-    /// The watchers that it tells of: two that do not know each other place twice.
-    lasting: Vec<CapabilityId>,
-}
 
 /// An entry of a watcher's that is neither adopted nor dismissed.
 struct Open {
@@ -96,6 +83,8 @@ pub struct WatchWorker {
     next_look: Option<Instant>,
     /// Who was asked last.
     asked: Vec<Peer>,
+    /// The ledger's version that the last step gave.
+    seen: u64,
     detail: Detail,
 }
 
@@ -111,6 +100,7 @@ impl WatchWorker {
             places: HashMap::new(),
             next_look: None,
             asked: Vec::new(),
+            seen: 0,
             detail: Detail::default(),
         }
     }
@@ -125,20 +115,16 @@ impl WatchWorker {
     async fn offer(&mut self, id: CapabilityId, row: &GrantRow, note: &GrantNote) -> anyhow::Result<()> {
         let engine = self.engine.clone();
         let version = *engine.ledger.watch().borrow();
-        let pause = |offer: &Offer| if offer.values.len() > 1 { COMPOSE_LARGE } else { COMPOSE };
         let now = lasting(&engine);
-        let stale = self.offers.get(&id).is_none_or(|offer| {
-            let due = offer.version != version && offer.composed.elapsed() >= pause(offer);
-            due || offer.lasting != now
-        });
-        if stale {
+        // Nobody waits for what comes next when this machine is about to go.
+        let hurry = engine.is_unmounting();
+        if self.offers.get(&id).is_none_or(|offer| offer.is_stale(version, &now, hurry)) {
             let (given, said) = (row.clone(), note.clone());
             let content = engine.blocking(move |e| compose(e, &id, &given, &said)).await??;
-            match self.offers.get_mut(&id).filter(|offer| offer.content == content) {
-                Some(same) => {
-                    (same.version, same.composed, same.lasting) = (version, Instant::now(), now);
-                }
-                None => {
+            match self.offers.get_mut(&id) {
+                Some(same) if same.content == content => same.is_right(version, now),
+                Some(other) if other.lasting == now && !hurry && !other.may_be_renewed() => other.is_behind(),
+                _ => {
                     let number = self.offers.get(&id).map_or(0, |offer| offer.number + 1).max(engine.now());
                     self.renew(id, content, number, (version, now))?;
                 }
@@ -176,7 +162,7 @@ impl WatchWorker {
                     }
                 }
             }
-            let current = offer.lasting == lasting(&engine);
+            let current = offer.lasting == lasting(&engine) && !offer.behind;
             let with = if current { offer.with.len() as u64 } else { 0 };
             let left_out = offer.left_out as u64;
             engine.watched.note(id, |seen| (seen.with, seen.left_out) = (with, left_out));
@@ -203,9 +189,7 @@ impl WatchWorker {
         let (author, open) = (keys.bundle(&id), WatcherKeys::from_secret(&keys.secret(&id)).open);
         let write = |(plain, n): (&Vec<u8>, u16)| part::write(&author, n, number, &open, plain);
         let values = parts.iter().zip(0u16..).map(write).collect::<Result<Vec<_>, _>>()?;
-        let (with, composed, (version, lasting)) = (BTreeSet::new(), Instant::now(), of);
-        let offer = Offer { content, number, values, left_out, with, composed, version, lasting };
-        self.offers.insert(id, offer);
+        self.offers.insert(id, Offer::new(content, number, values, left_out, of));
         Ok(())
     }
 
@@ -526,6 +510,7 @@ impl Worker for WatchWorker {
 
     async fn work(&mut self, _: &Context) -> anyhow::Result<Next> {
         let engine = self.engine.clone();
+        self.seen = *engine.ledger.watch().borrow();
         let grants = engine.ledger.grants();
         if grants.is_empty() || engine.read_only().is_some() {
             engine.watched.set_looked();
@@ -547,6 +532,7 @@ impl Worker for WatchWorker {
             self.asked = asked;
         }
         self.settle(&engine.ledger.grants()).await?;
+        self.seen = *engine.ledger.watch().borrow();
         let now = engine.now();
         for (id, row) in &engine.ledger.grants() {
             match row.said().filter(|note| note.lasts(now)) {
@@ -555,6 +541,9 @@ impl Worker for WatchWorker {
             }
         }
         self.take_back(&grants).await?;
+        if self.offers.values().all(|offer| offer.version >= self.seen) {
+            engine.watched.set_told(self.seen);
+        }
         let open: usize = self.open.values().map(|open| open.values().filter(|o| !o.done).count()).sum();
         let doing = if open > 0 { "taking over what watchers placed".to_owned() } else { String::new() };
         self.detail = Detail { doing, queue: open as u64, progress: None };
@@ -562,7 +551,9 @@ impl Worker for WatchWorker {
     }
 
     async fn wait(&mut self) {
-        self.engine.changed(CALM).await;
+        // Who is behind has its pause before it; a change that was seen already brings nothing new.
+        let again = self.offers.values().filter_map(Offer::renewed_in).min();
+        self.engine.changed_since(self.seen, again.map_or(CALM, |again| again.min(CALM))).await;
         // Rows come in bursts: one bundle serves them all.
         tokio::time::sleep(Duration::from_millis(500)).await;
     }

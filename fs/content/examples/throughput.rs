@@ -49,7 +49,7 @@ fn chunks() {
         });
         let (_, open) = timed(|| {
             for _ in 0..rounds {
-                chunk::open(&sealed.block, &sealed.key, sealed.codec, sealed.plain_len).unwrap();
+                chunk::open(sealed.block.clone(), &sealed.key, sealed.codec, sealed.plain_len).unwrap();
             }
         });
         let (_, verify) = timed(|| {

@@ -178,13 +178,14 @@ fn compress_into(plain: &[u8], buffer: &mut [u8]) -> Result<Option<usize>, Chunk
     })
 }
 
-/// Opens a leaf. `plain_len` and `codec` come from the row; anything else than exactly that length is an error.
-pub fn open(block: &Block, key: &ChunkKey, codec: Codec, plain_len: u32) -> Result<Vec<u8>, ChunkError> {
+/// Opens a leaf, in the block's own memory where nobody else holds it. `plain_len` and `codec` come from the row; anything else than exactly
+/// that length is an error.
+pub fn open(block: Block, key: &ChunkKey, codec: Codec, plain_len: u32) -> Result<Vec<u8>, ChunkError> {
     let expected = plain_len as usize;
     if expected > PLAIN_BYTES_MAX {
         return Err(ChunkError::TooLarge(expected));
     }
-    let mut payload = block.bytes().to_vec();
+    let mut payload = Vec::from(block.into_bytes());
     aead::open_once(&key.0, &mut payload).map_err(|_| ChunkError::WrongKey)?;
     let bad = |why: String| ChunkError::BadPayload { expected: plain_len, why };
     let plain = match codec {
@@ -240,7 +241,10 @@ mod tests {
         ] {
             let sealed = seal(&key(), &plain).unwrap();
             assert_eq!(sealed.codec, codec, "{} bytes", plain.len());
-            assert_eq!(open(&sealed.block, &sealed.key, sealed.codec, sealed.plain_len).unwrap(), plain);
+            assert_eq!(
+                open(sealed.block.clone(), &sealed.key, sealed.codec, sealed.plain_len).unwrap(),
+                plain
+            );
             assert_eq!(seal(&key(), &plain).unwrap().block, sealed.block, "convergent");
         }
         assert!(matches!(seal(&key(), &vec![0; PLAIN_BYTES_MAX + 1]), Err(ChunkError::TooLarge(_))));
@@ -252,11 +256,14 @@ mod tests {
         let ours = seal(&key(), &plain).unwrap();
         let theirs = seal(&ConvergenceKey::from_bytes([4; 32]), &plain).unwrap();
         assert_ne!(ours.block.cid(), theirs.block.cid());
-        assert!(matches!(open(&ours.block, &theirs.key, Codec::Plain, 1000), Err(ChunkError::WrongKey)));
+        assert!(matches!(
+            open(ours.block.clone(), &theirs.key, Codec::Plain, 1000),
+            Err(ChunkError::WrongKey)
+        ));
         let rng = SeededRng::new(2);
         let (a, b) = (seal_unlinkable(&rng, &plain).unwrap(), seal_unlinkable(&rng, &plain).unwrap());
         assert_ne!(a.block.cid(), b.block.cid());
-        assert_eq!(open(&b.block, &b.key, b.codec, b.plain_len).unwrap(), plain);
+        assert_eq!(open(b.block.clone(), &b.key, b.codec, b.plain_len).unwrap(), plain);
     }
 
     #[test]
@@ -267,11 +274,14 @@ mod tests {
         for (codec, len) in
             [(Codec::Plain, 5000), (Codec::Zstd, 4999), (Codec::Zstd, 5001), (Codec::Zstd, u32::MAX)]
         {
-            assert!(open(&sealed.block, &sealed.key, codec, len).is_err());
+            assert!(open(sealed.block.clone(), &sealed.key, codec, len).is_err());
         }
         let stored = seal(&key(), &noise(500)).unwrap();
-        assert!(open(&stored.block, &stored.key, Codec::Zstd, 500).is_err(), "a payload that is no frame");
-        assert!(open(&Block::raw(&b"short"[..]).unwrap(), &sealed.key, Codec::Plain, 5).is_err());
+        assert!(
+            open(stored.block.clone(), &stored.key, Codec::Zstd, 500).is_err(),
+            "a payload that is no frame"
+        );
+        assert!(open(Block::raw(&b"short"[..]).unwrap(), &sealed.key, Codec::Plain, 5).is_err());
     }
 
     #[test]
@@ -285,7 +295,7 @@ mod tests {
             hex(sealed.block.bytes()),
             hex(sealed.key.as_bytes()),
             hex(&tag),
-            hex(&open(&packed.block, &packed.key, Codec::Zstd, 160).unwrap()),
+            hex(&open(packed.block.clone(), &packed.key, Codec::Zstd, 160).unwrap()),
         ];
         crate::golden::check("chunk", &found.join("\n"));
     }

@@ -126,7 +126,7 @@ fn chunk(bytes: &[u8]) {
     let mut sealed = payload.to_vec();
     aead::seal_once(&[3; 32], &mut sealed);
     let Ok(block) = Block::raw(sealed) else { return };
-    if let Ok(plain) = chunk::open(&block, &ChunkKey::from_bytes([3; 32]), codec, plain_len) {
+    if let Ok(plain) = chunk::open(block.clone(), &ChunkKey::from_bytes([3; 32]), codec, plain_len) {
         assert_eq!(plain.len(), plain_len as usize);
     }
 }

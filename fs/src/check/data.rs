@@ -261,7 +261,7 @@ impl Checker<'_> {
             let block = block.ok_or(DriveError::NotLocal(at.piece))?;
             let codec =
                 Codec::from_byte(row.codec).ok_or_else(|| DriveError::damaged("chunk", "its codec"))?;
-            chunk::open(&block, &ChunkKey::from_bytes(row.key), codec, row.plain_len)
+            chunk::open(block, &ChunkKey::from_bytes(row.key), codec, row.plain_len)
                 .map_err(|error| DriveError::damaged("chunk", error))
         });
         if let Err(error) = opened {

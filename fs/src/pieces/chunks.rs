@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cid::Cid;
 use holdfast_content::block::{Block, CODEC_RAW, cid_from_digest};
 use holdfast_content::chunk::{self, ChunkKey, Codec};
@@ -29,7 +30,7 @@ pub(crate) struct Chunks {
 }
 
 struct Cache {
-    chunks: LruCache<[u8; 32], Arc<[u8]>>,
+    chunks: LruCache<[u8; 32], Bytes>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -38,7 +39,7 @@ struct Cache {
 /// so that it is rare where the network answers at all.
 const AHEAD_PATIENCE: Duration = Duration::from_millis(500);
 
-type Plain = Result<Arc<[u8]>, ChunkError>;
+type Plain = Result<Bytes, ChunkError>;
 
 /// A read under way; others wait for it rather than read the same.
 struct Flight {
@@ -61,19 +62,19 @@ impl Chunks {
     }
 
     /// Reads a chunk for a seal: no cache is filled, and it may take longer.
-    pub(crate) fn read_for_seal(&self, row: &ChunkRow, deadline: Duration) -> Result<Arc<[u8]>, ChunkError> {
+    pub(crate) fn read_for_seal(&self, row: &ChunkRow, deadline: Duration) -> Result<Bytes, ChunkError> {
         if let Some(plain) = self.cache.lock().chunks.get(&row.digest) {
             return Ok(plain.clone());
         }
         Ok(self.open(row, self.blocks.want(Priority::Bulk, deadline))?)
     }
 
-    fn open(&self, row: &ChunkRow, want: Want) -> Result<Arc<[u8]>, DriveError> {
+    fn open(&self, row: &ChunkRow, want: Want) -> Result<Bytes, DriveError> {
         let block = self.blocks.read(&cid_from_digest(CODEC_RAW, &row.digest), want)?;
-        opened(row, &block)
+        opened(row, block)
     }
 
-    fn cached(&self, row: &ChunkRow) -> Option<Arc<[u8]>> {
+    fn cached(&self, row: &ChunkRow) -> Option<Bytes> {
         let plain = self.cache.lock().chunks.get(&row.digest).cloned()?;
         // Equal blocks have equal plaintext; a row that lies about the length does not get past `opened`.
         (plain.len() == row.plain_len as usize).then_some(plain)
@@ -98,7 +99,7 @@ impl Chunks {
             led.flights.iter().map(|(row, _)| cid_from_digest(CODEC_RAW, &row.digest)).collect();
         let blocks = self.blocks.read_all(&cids, want);
         for ((row, flight), block) in std::mem::take(&mut led.flights).into_iter().zip(blocks) {
-            let plain = block.and_then(|block| opened(&row, &block)).map_err(ChunkError::from);
+            let plain = block.and_then(|block| opened(&row, block)).map_err(ChunkError::from);
             if let Ok(plain) = &plain {
                 self.cache.lock().put(row.digest, plain.clone());
             }
@@ -154,7 +155,7 @@ impl Drop for Led<'_> {
 }
 
 /// The plain bytes of a chunk's block.
-fn opened(row: &ChunkRow, block: &Block) -> Result<Arc<[u8]>, DriveError> {
+fn opened(row: &ChunkRow, block: Block) -> Result<Bytes, DriveError> {
     let codec = Codec::from_byte(row.codec)
         .ok_or_else(|| DriveError::damaged("chunk", format!("codec {} is unknown here", row.codec)))?;
     let plain = chunk::open(block, &ChunkKey::from_bytes(row.key), codec, row.plain_len)
@@ -221,7 +222,7 @@ impl ChunkSource for Chunks {
 }
 
 impl Cache {
-    fn put(&mut self, digest: [u8; 32], plain: Arc<[u8]>) {
+    fn put(&mut self, digest: [u8; 32], plain: Bytes) {
         self.bytes += plain.len();
         if let Some((_, old)) = self.chunks.push(digest, plain) {
             self.bytes -= old.len();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use holdfast_store::Lsn;
 
 use crate::rows::{ChunkRow, Ino, Time};
@@ -12,10 +13,10 @@ pub trait ChunkSource: Send + Sync {
     /// The chunk's plain bytes, exactly `plain_len` of them.
     ///
     /// Bounded: answers or fails well within the 10 s that a request has.
-    fn read_chunk(&self, chunk: &ChunkRow) -> Result<Arc<[u8]>, ChunkError>;
+    fn read_chunk(&self, chunk: &ChunkRow) -> Result<Bytes, ChunkError>;
 
     /// The same for several, which are waited for together: one result for each, in order.
-    fn read_chunks(&self, chunks: &[ChunkRow]) -> Vec<Result<Arc<[u8]>, ChunkError>> {
+    fn read_chunks(&self, chunks: &[ChunkRow]) -> Vec<Result<Bytes, ChunkError>> {
         chunks.iter().map(|chunk| self.read_chunk(chunk)).collect()
     }
 
@@ -45,7 +46,7 @@ pub enum ChunkError {
 pub struct NoChunks;
 
 impl ChunkSource for NoChunks {
-    fn read_chunk(&self, _chunk: &ChunkRow) -> Result<Arc<[u8]>, ChunkError> {
+    fn read_chunk(&self, _chunk: &ChunkRow) -> Result<Bytes, ChunkError> {
         Err(ChunkError::Damaged("this drive has no sealed chunks".to_owned()))
     }
 

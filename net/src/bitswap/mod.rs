@@ -21,6 +21,7 @@ pub use server::{ServerLimits, serve};
 
 use bytes::Bytes;
 use cid::Cid;
+use futures::future::BoxFuture;
 use libp2p::StreamProtocol;
 
 /// The protocol's name.
@@ -28,12 +29,15 @@ pub const BITSWAP_PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/bitswap/
 /// No block is larger.
 pub const BLOCK_BYTES_MAX: usize = 2 << 20;
 
-/// Who has public blocks. Both calls may block, and give nothing for what is not there.
+/// Who has public blocks. The first two calls may block, and give nothing for what is not there.
 pub trait PublicBlocks: Send + Sync {
     /// The block's length.
     fn len_of(&self, cid: &Cid) -> Option<u32>;
     /// Its bytes, hashed just now.
     fn get(&self, cid: &Cid) -> Option<Bytes>;
+    /// Ends, within a bound, when all that was stored before the call is known. Who misses a block waits for it and looks once more, so that
+    /// nobody is told "not here" of what was just stored.
+    fn settled(&self) -> BoxFuture<'_, ()>;
 }
 
 /// Whether the bytes are what the CID says; only sha2-256 is known.

@@ -7,6 +7,7 @@ use std::collections::{HashMap, hash_map::Entry as Slot};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use libp2p::{PeerId, Stream};
 use libp2p_stream::IncomingStreams;
@@ -199,14 +200,24 @@ impl Server {
         want.kind == WantKind::Block && self.blocks.len_of(&want.cid).is_some_and(|len| len as usize > room)
     }
 
-    /// Adds the answer to one want; returns the bytes of its block.
-    async fn add(&self, message: &mut Message, want: Entry) -> usize {
+    /// What is wanted, where it is known: the block, or that it is here.
+    async fn find(&self, want: Entry) -> Option<Option<Bytes>> {
         let (blocks, cid) = (self.blocks.clone(), want.cid);
         let found = tokio::task::spawn_blocking(move || match want.kind {
             WantKind::Block => blocks.get(&cid).map(Some),
             WantKind::Have => blocks.len_of(&cid).map(|_| None),
         });
-        match found.await.ok().flatten() {
+        found.await.ok().flatten()
+    }
+
+    /// Adds the answer to one want; returns the bytes of its block.
+    async fn add(&self, message: &mut Message, want: Entry) -> usize {
+        let mut found = self.find(want).await;
+        if found.is_none() {
+            self.blocks.settled().await;
+            found = self.find(want).await;
+        }
+        match found {
             Some(Some(block)) => {
                 let len = block.len();
                 message.blocks.push((prefix_of(&want.cid), block));

@@ -4,10 +4,12 @@ use super::message::{ENTRIES_MAX, Entry, MESSAGE_BYTES_MAX, Message, WantKind, p
 use super::*;
 use crate::node::{Node, NodeConfig};
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::io::Cursor;
 use multihash_codetable::{Code, MultihashDigest};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -106,6 +108,45 @@ impl PublicBlocks for Memory {
     fn get(&self, cid: &Cid) -> Option<Bytes> {
         self.0.get(cid).cloned()
     }
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Knows its block only after somebody waited for what was stored.
+struct Late(Bytes, AtomicBool);
+
+impl PublicBlocks for Late {
+    fn len_of(&self, cid: &Cid) -> Option<u32> {
+        self.get(cid).map(|bytes| bytes.len() as u32)
+    }
+    fn get(&self, cid: &Cid) -> Option<Bytes> {
+        (self.1.load(Ordering::Relaxed) && matches(cid, &self.0)).then(|| self.0.clone())
+    }
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            self.1.store(true, Ordering::Relaxed);
+        })
+    }
+}
+
+#[tokio::test]
+async fn what_was_just_stored_is_not_denied() {
+    let key = |n| crate::identity::keypair([n; 32]).unwrap();
+    let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+    let node = Node::start(NodeConfig::listening(key(3), listen).with_bitswap()).await.unwrap();
+    let (block, stop) = (Bytes::from_static(b"just stored"), CancellationToken::new());
+    let incoming = node.take_incoming(BITSWAP_PROTOCOL).unwrap();
+    let late = Arc::new(Late(block.clone(), AtomicBool::new(false)));
+    tokio::spawn(serve(node.streams(), incoming, late, ServerLimits::default(), stop.clone()));
+    let client = BitswapClient::new(Node::start(NodeConfig::client(key(4))).await.unwrap()).unwrap();
+    client.connect(node.peer_id(), &node.listeners(), Duration::from_secs(10)).await.unwrap();
+    let fetched = client.fetch(node.peer_id(), cid(&block), Duration::from_secs(10)).await;
+    assert_eq!(fetched.ok(), Some(block));
+    let other = client.fetch(node.peer_id(), cid(b"never stored"), Duration::from_secs(10)).await;
+    assert!(matches!(other, Err(FetchError::NotThere)), "{other:?}");
+    stop.cancel();
 }
 
 #[tokio::test]

@@ -151,3 +151,53 @@ fn index_files_come_back() {
         PublicIndex::open(tempfile::tempdir().unwrap().path()).unwrap().read(&cid_of(0x55, b"x")).is_none()
     );
 }
+
+/// Deals that come when the test says so.
+#[derive(Clone, Default)]
+struct Coming(Arc<RwLock<(u64, Vec<StoredDeal>)>>);
+
+impl Deals for Coming {
+    fn changes(&self) -> u64 {
+        self.0.read().0
+    }
+    fn stored(&self) -> Vec<StoredDeal> {
+        self.0.read().1.clone()
+    }
+    fn counts(&self, _bytes: u64) {}
+}
+
+#[tokio::test]
+async fn what_was_stored_before_it_was_asked_for_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = PublicIndex::open(dir.path()).unwrap();
+    let (deals, stop) = (Coming::default(), CancellationToken::new());
+    tokio::spawn(index.clone().follow(deals.clone(), stop.clone()));
+    // The first look is over: the next is a second away.
+    index.settled().await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    for number in 1..=3u8 {
+        let block = raw(&format!("block {number}"));
+        let stored = slot(dir.path(), number, std::slice::from_ref(&block));
+        {
+            let mut deals = deals.0.write();
+            deals.1.push(stored);
+            deals.0 += 1;
+        }
+        assert_eq!(index.read(block.cid()), None);
+        let (asked, cid) = (index.clone(), *block.cid());
+        let found = match number {
+            // As a CAR's thread does.
+            1 => tokio::task::spawn_blocking(move || asked.block(&cid).ok()).await.unwrap(),
+            _ => {
+                asked.settled().await;
+                asked.read(&cid)
+            }
+        };
+        assert_eq!(found, Some(block));
+    }
+    // What is nowhere costs no wait.
+    let start = std::time::Instant::now();
+    index.settled().await;
+    assert!(start.elapsed() < SYNC_EVERY / 2);
+    stop.cancel();
+}

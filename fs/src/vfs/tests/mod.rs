@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use bytes::Bytes;
 use holdfast_store::{
     CrashMedium, IndexKind, MemoryIndex, StorageMedium, Store, StoreKeys, StoreOptions, SystemClock,
     SystemRng,
@@ -34,19 +35,19 @@ impl Now for Ticks {
 
 /// Chunks in memory, named by what they hold.
 #[derive(Default)]
-struct FakeChunks(Mutex<HashMap<[u8; 32], Arc<[u8]>>>);
+struct FakeChunks(Mutex<HashMap<[u8; 32], Bytes>>);
 
 impl FakeChunks {
     fn seal(&self, plain: &[u8], cut: holdfast_store::Lsn) -> ChunkRow {
         let digest = *blake3::hash(plain).as_bytes();
-        self.0.lock().insert(digest, plain.into());
+        self.0.lock().insert(digest, Bytes::copy_from_slice(plain));
         let len = u32::try_from(plain.len()).unwrap();
         ChunkRow { digest, key: [9; 32], codec: 0, plain_len: len, block_len: len, cut }
     }
 }
 
 impl ChunkSource for FakeChunks {
-    fn read_chunk(&self, chunk: &ChunkRow) -> Result<Arc<[u8]>, ChunkError> {
+    fn read_chunk(&self, chunk: &ChunkRow) -> Result<Bytes, ChunkError> {
         self.0.lock().get(&chunk.digest).cloned().ok_or(ChunkError::Unreachable)
     }
 
