@@ -539,6 +539,9 @@ impl Ledger {
     pub fn set_published(&self, next: u64, holders: BTreeSet<Peer>) {
         {
             let mut state = self.state.write();
+            if state.log_published == next && state.head_holders == holders {
+                return;
+            }
             state.log_published = next;
             state.head_holders = holders;
         }

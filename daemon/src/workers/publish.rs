@@ -36,6 +36,8 @@ const GATHER: Duration = Duration::from_millis(700);
 const AGAIN: Duration = Duration::from_secs(5);
 /// Where nothing changes, the worker looks this often all the same.
 const QUIET: Duration = Duration::from_secs(30);
+/// Whatever is due: not more often than this.
+const REST_MIN: Duration = Duration::from_millis(100);
 /// Log entries in a head's tail before a checkpoint is written: with about 700 bytes each the record stays under the
 /// 512 KiB that providers take.
 const TAIL_MAX: u64 = 400;
@@ -54,6 +56,8 @@ pub struct PublishWorker {
     asked: BTreeSet<Peer>,
     /// Who was asked in this round.
     tried: BTreeSet<Peer>,
+    /// When everybody was asked last.
+    offered_at: Option<Instant>,
     /// Those that lack the head, and were asked, are asked once more then.
     again_at: Option<Instant>,
     /// The ledger's version that the last step saw.
@@ -78,6 +82,7 @@ impl PublishWorker {
             giving: JoinSet::new(),
             asked: BTreeSet::new(),
             tried: BTreeSet::new(),
+            offered_at: None,
             again_at: None,
             seen: 0,
             outvoting: BTreeSet::new(),
@@ -128,7 +133,10 @@ impl PublishWorker {
 
     /// Whether the head is to be offered: to somebody who was not asked for it yet, or once more.
     fn is_due(&self, again_at: Option<Instant>) -> bool {
-        again_at.is_none_or(|at| at <= Instant::now())
+        let now = Instant::now();
+        // Those that do not answer are asked as well, now and then: they may be back.
+        self.offered_at.is_none_or(|at| at + QUIET <= now)
+            || again_at.is_some_and(|at| at <= now)
             || self.missing().iter().any(|peer| !self.tried.contains(peer))
     }
 
@@ -260,10 +268,12 @@ impl Worker for PublishWorker {
         self.seen = *self.engine.ledger.watch().borrow();
         let again_at = self.again_at.take();
         if self.engine.overtaken().is_some() {
+            self.offered_at = None;
             self.engine.keep_conflict().await.context("keeping what only this machine has")?;
             return Ok(Next::Idle);
         }
         if self.engine.drive.read_only().is_some() {
+            self.offered_at = None;
             return Ok(Next::Idle);
         }
         for doubted in self.engine.doubted.lock().drain() {
@@ -310,7 +320,9 @@ impl Worker for PublishWorker {
     }
 
     async fn wait(&mut self) {
-        let again = self.again_at.map_or(QUIET, |at| at.saturating_duration_since(Instant::now()));
-        self.engine.changed_since(self.seen, again.min(QUIET)).await;
+        let all = self.offered_at.map(|at| at + QUIET);
+        let next = [all, self.again_at].into_iter().flatten().min();
+        let rest = next.map_or(QUIET, |at| at.saturating_duration_since(Instant::now()));
+        self.engine.changed_since(self.seen, rest.clamp(REST_MIN, QUIET)).await;
     }
 }

@@ -51,6 +51,7 @@ impl PublishWorker {
         let anchors = value.standing();
         let mut counts_since: Option<Instant> = None;
         self.tried.clear();
+        self.offered_at = Some(Instant::now());
         loop {
             self.begin(&shown);
             let counts = anchors
