@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use holdfast_tests::harness::{Context, Drive, InitOptions, Network};
+use holdfast_tests::measure::measure;
 use serde_json::json;
 
-use super::measure::measure;
 use super::{LONG, Place, workloads};
 
 const ROUNDS: usize = 3;

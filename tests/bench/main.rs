@@ -13,8 +13,6 @@
 //! "Placed": until it survives the loss of this machine and of two providers.
 
 mod latency;
-mod measure;
-mod raw;
 mod workloads;
 
 use std::path::PathBuf;
@@ -24,7 +22,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use holdfast_tests::harness::{Context, Drive, InitOptions, Network, RestoreFrom, clean_up, run_ok};
-use measure::{Cost, Table, measure};
+use holdfast_tests::measure::{Cost, Table, measure};
+use holdfast_tests::raw;
 use serde_json::Value;
 use workloads::{Sizes, Workload};
 

@@ -7,12 +7,7 @@
 //! Providers and the drive run in network namespaces of their own (`harness::Internet`). Each part is a process and builds its own network; what it
 //! prints are rows `| what | figure | beside | ratio |`. Cold means: evicted, and mounted anew.
 
-#[path = "../bench/measure.rs"]
-#[allow(dead_code)]
-mod measure;
 mod place;
-#[path = "../bench/raw.rs"]
-mod raw;
 mod read;
 mod tahoe;
 mod world;
@@ -23,6 +18,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use holdfast_tests::harness::{Context, clean_up, wire};
+use holdfast_tests::raw;
 
 /// Measures reading and placing over lines with lengths and rates.
 #[derive(Parser)]

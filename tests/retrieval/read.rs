@@ -2,13 +2,15 @@
 
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use holdfast_tests::harness::Context;
+use holdfast_tests::harness::{Context, wait_until};
+use holdfast_tests::{measure, raw};
+use serde_json::json;
 
 use crate::world::{LONG, World, make_cold, median, raw_server, read_through, row, tcp_copy, write_file};
-use crate::{measure, raw};
 
 /// Pairs of runs, of which the medians are compared.
 const ROUNDS: usize = 3;
@@ -18,6 +20,8 @@ const ROUND_TRIP: Duration = Duration::from_millis(40);
 const FAR_READS: u64 = 150;
 const CHUNK_BYTES: u64 = 256 << 10;
 const READ_BYTES: usize = 64 << 10;
+/// A group of pieces and some more.
+const STRIPED_BYTES: u64 = 272 << 20;
 
 fn mb_per_s(bytes: u64, seconds: f64) -> f64 {
     bytes as f64 / 1e6 / seconds
@@ -55,7 +59,7 @@ pub fn beside_a_stream(ctx: &Context) -> Result<()> {
 /// In order, from four providers whose lines are slow, and from one of them.
 pub fn from_four(ctx: &Context) -> Result<()> {
     let bytes: u64 = if ctx.full { 256 << 20 } else { 64 << 20 };
-    let mut world = World::new(ctx, 4)?;
+    let mut world = World::new(ctx, 5)?;
     let here = world.internet.public()?;
     for host in &world.hosts {
         host.limit(SLOW_BITS)?;
@@ -70,6 +74,7 @@ pub fn from_four(ctx: &Context) -> Result<()> {
         took.push(read_through(&file)?);
         drive.unmount()?;
     }
+    let striped = striped(ctx, &world)?;
     let (tcp, _) = tcp_copy(&world.hosts[0], bytes / 4)?;
     let (one, four, tcp) = (mb_per_s(bytes, took[0]), mb_per_s(bytes, took[1]), mb_per_s(bytes / 4, tcp));
     let what =
@@ -77,7 +82,50 @@ pub fn from_four(ctx: &Context) -> Result<()> {
     row(&what, &format!("{one:.1} MB/s"), &format!("{tcp:.1} MB/s"), &format!("{:.2}", one / tcp));
     let ratio = format!("{:.2}", four / one);
     row("the same from four such; from one", &format!("{four:.1} MB/s"), &format!("{one:.1} MB/s"), &ratio);
+    let what = format!(
+        "cold read of {} MiB in order, kept as 4+1 stripes by five such; from one",
+        STRIPED_BYTES >> 20
+    );
+    let (took, ratio) = (format!("{striped:.1} MB/s"), format!("{:.2}", striped / one));
+    row(&what, &took, &format!("{one:.1} MB/s"), &ratio);
     Ok(())
+}
+
+/// MB a second of a file of which every piece is kept once, as a slot of a stripe.
+fn striped(ctx: &Context, world: &World) -> Result<f64> {
+    let config = json!({
+        "policy": {"stripe_data_max": 4},
+        "limits": {
+            "audit_interval_seconds": 3,
+            "seal_after_idle_seconds": 1,
+            "stripe_after_seconds": 3,
+            "surplus_grace_seconds": 3
+        }
+    });
+    let drive = world.drive_with(ctx, "striped", 5, 1, config)?;
+    let file = drive.mountpoint.join("film");
+    write_file(&file, STRIPED_BYTES, 6)?;
+    drive.sync_wait(LONG)?;
+    let kept = || {
+        let slots = (0..5).map(|n| ctx.dir.join(format!("provider-{n}/slots")));
+        slots.map(|dir| folder_bytes(&dir)).sum::<u64>()
+    };
+    let before = kept();
+    wait_until("stripes in the place of copies", LONG, || {
+        let redundancy = &drive.status()?["redundancy"];
+        let whole = redundancy["striped_bytes"].as_u64() >= Some(STRIPED_BYTES);
+        // A quarter more than the data, where copies are twice as much.
+        Ok(whole && before - kept() > STRIPED_BYTES / 2)
+    })?;
+    make_cold(&drive)?;
+    let took = read_through(&file)?;
+    drive.unmount()?;
+    Ok(mb_per_s(STRIPED_BYTES, took))
+}
+
+fn folder_bytes(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
 }
 
 /// Here and there in a file, and in order, 40 ms away.

@@ -40,8 +40,20 @@ impl World {
 
     /// A mounted drive with the first so many providers.
     pub fn drive(&self, ctx: &Context, name: &str, providers: usize, survive: u8) -> Result<Drive> {
+        let config = json!({"limits": {"seal_after_idle_seconds": 1, "stripe_after_seconds": 86400}});
+        self.drive_with(ctx, name, providers, survive, config)
+    }
+
+    /// The same, with other settings.
+    pub fn drive_with(
+        &self,
+        ctx: &Context,
+        name: &str,
+        providers: usize,
+        survive: u8,
+        config: Value,
+    ) -> Result<Drive> {
         let addresses = self.providers.iter().take(providers).map(|provider| provider.address.clone());
-        let config: Value = json!({"limits": {"seal_after_idle_seconds": 1, "stripe_after_seconds": 86400}});
         let options = InitOptions { survive, providers: addresses.collect(), config };
         let drive = Drive::init(ctx, name, &options)?;
         drive.mount()?;

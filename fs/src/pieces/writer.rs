@@ -27,6 +27,15 @@ const PIECE_BLOCKS_MAX: u64 = 32_768;
 /// Open pieces: each has a buffer.
 const OPEN_MAX: usize = 8;
 
+/// A large file's chunks go in turn to so many pieces that are filled side by side (see [`Lane`]).
+pub(crate) const LANES: u64 = 4;
+
+/// Which of the pieces that are filled side by side: 0 is where everything goes but large files.
+///
+/// A piece that has become a slot of a stripe is kept whole by one provider alone, so that who reads a file which lies in one piece after the other
+/// reads from one provider after the other.
+pub(crate) type Lane = u8;
+
 /// What a sink needs from the drive.
 #[derive(Clone, Copy)]
 pub(crate) struct SinkParts<'a> {
@@ -59,6 +68,7 @@ pub(crate) struct PieceSink<'a> {
 
 struct OpenPiece {
     class: Class,
+    lane: Lane,
     writer: PieceWriter<TmpFile>,
     blocks: HashMap<[u8; 32], BlockRow>,
     /// Those of `blocks` that the location tree does not list.
@@ -118,18 +128,23 @@ impl<'a> PieceSink<'a> {
 
     /// Writes a block of the trees unless it is there.
     pub(crate) fn write(&mut self, block: &Block) -> Result<BlockAt, DriveError> {
-        self.write_as(block, self.trees_class)
+        self.write_as(block, self.trees_class, 0)
     }
 
     /// Writes a block unless it is there; its piece is as safe as `class` asks.
-    pub(crate) fn write_as(&mut self, block: &Block, class: Class) -> Result<BlockAt, DriveError> {
+    pub(crate) fn write_as(
+        &mut self,
+        block: &Block,
+        class: Class,
+        lane: Lane,
+    ) -> Result<BlockAt, DriveError> {
         let digest = digest_of(block.cid())?;
         if let Some(row) = self.find(&digest)? {
             self.raise(&row.piece, class)?;
             return Ok(BlockAt { cid: *block.cid(), piece: row.piece, offset: row.offset, len: row.len });
         }
-        let of_class = |open: &OpenPiece| open.class == class;
-        let full = match self.open.iter().find(|open| of_class(open)) {
+        let fits = |open: &OpenPiece| open.class == class && open.lane == lane;
+        let full = match self.open.iter().find(|open| fits(open)) {
             Some(open) => {
                 open.writer.blocks() > 0
                     && (open.writer.position_after(block.len()) > self.parts.piece_bytes_max
@@ -140,10 +155,10 @@ impl<'a> PieceSink<'a> {
         if full {
             self.finish()?;
         }
-        if !self.open.iter().any(of_class) {
-            self.open.push(begin(&self.parts, class)?);
+        if !self.open.iter().any(fits) {
+            self.open.push(begin(&self.parts, class, lane)?);
         }
-        let Some(open) = self.open.iter_mut().find(|open| of_class(open)) else {
+        let Some(open) = self.open.iter_mut().find(|open| fits(open)) else {
             return Err(DriveError::System("a piece that was begun is not there".to_owned()));
         };
         let piece = open.writer.id();
@@ -187,7 +202,8 @@ impl<'a> PieceSink<'a> {
     /// Finishes the open pieces, the trees' last: file durable, then its rows.
     pub(crate) fn finish(&mut self) -> Result<(), DriveError> {
         while !self.open.is_empty() {
-            let next = self.open.iter().position(|open| open.class != self.trees_class).unwrap_or(0);
+            let of_trees = |open: &OpenPiece| open.class == self.trees_class && open.lane == 0;
+            let next = self.open.iter().position(|open| !of_trees(open)).unwrap_or(0);
             let open = self.open.remove(next);
             self.finish_one(open)?;
         }
@@ -273,12 +289,12 @@ impl BlockSink for PieceSink<'_> {
     }
 }
 
-fn begin(parts: &SinkParts<'_>, class: Class) -> Result<OpenPiece, DriveError> {
+fn begin(parts: &SinkParts<'_>, class: Class, lane: Lane) -> Result<OpenPiece, DriveError> {
     let id: PieceId = random(parts.rng).map_err(|error| DriveError::System(error.to_string()))?;
     let file = parts.folder.create(id)?;
     let writer =
         PieceWriter::new(file, id).map_err(|source| DriveError::Piece { op: "write", piece: id, source })?;
-    Ok(OpenPiece { class, writer, blocks: HashMap::new(), unplaced: HashSet::new(), dedup: Vec::new() })
+    Ok(OpenPiece { class, lane, writer, blocks: HashMap::new(), unplaced: HashSet::new(), dedup: Vec::new() })
 }
 
 impl BlockRow {

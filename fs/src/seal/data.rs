@@ -17,6 +17,7 @@ use holdfast_content::keys::DriveKeys;
 use holdfast_store::{Lsn, Reads, Snapshot, Store, StoreError, Table};
 
 use super::classes::Classes;
+use super::lanes::Lanes;
 use super::overlay::Overlay;
 use super::plan::{Part, Planner, Work};
 use super::pool::Pool;
@@ -24,7 +25,7 @@ use super::{INSTALL_ROWS, ROUND_CHUNKS_MAX, SealParts};
 use crate::drive::error::DriveError;
 use crate::pieces::blocks::BlockReader;
 use crate::pieces::rows::{BlockRow, DedupRow};
-use crate::pieces::writer::PieceSink;
+use crate::pieces::writer::{Lane, PieceSink};
 use crate::rows::marks::ChangedKeys;
 use crate::rows::{ChunkRow, ExtentSource, Ino, InodeRow, Kind, OrphanRow, View, keys};
 use crate::vfs::seams::{ChunkError, SealedFile};
@@ -88,6 +89,7 @@ struct Job {
     ino: Ino,
     n: u64,
     class: Class,
+    lane: Lane,
     plain: Vec<u8>,
     extents: usize,
 }
@@ -98,6 +100,7 @@ enum Made {
         ino: Ino,
         n: u64,
         class: Class,
+        lane: Lane,
         plain_len: u64,
         extents: usize,
         outcome: Result<Outcome, DriveError>,
@@ -124,6 +127,7 @@ struct DataRound<'a, 'k> {
     classes: &'a mut Classes,
     /// Of the file that is looked at.
     class: Class,
+    lanes: Lanes,
     sink: &'a mut PieceSink<'k>,
     lap: &'a mut Lap,
     unlimited: bool,
@@ -157,6 +161,7 @@ pub(crate) fn run(
             cut,
             classes,
             class: Class::DRIVE,
+            lanes: Lanes::default(),
             sink,
             lap,
             pool,
@@ -235,9 +240,30 @@ impl DataRound<'_, '_> {
         Ok(self.cut.view.inode(ino)?.filter(|row| row.kind == Kind::File))
     }
 
+    /// How a file's chunks are spread over pieces.
+    fn lanes_of(&self, ino: Ino, row: &InodeRow) -> Result<Lanes, DriveError> {
+        let options = &self.parts.options;
+        if Lanes::bytes_min(options).is_none_or(|min| row.size.min(row.allocated) < min) {
+            return Ok(Lanes::default());
+        }
+        let (mut bytes, mut from) = (0u64, 0);
+        loop {
+            let page = self.cut.view.extents(ino, from, PAGE_ROWS)?;
+            for (off, extent) in &page {
+                from = off + 1;
+                let holds = matches!(extent.source, ExtentSource::Payload { .. });
+                bytes = bytes.saturating_add(if holds { extent.len } else { 0 });
+            }
+            if page.len() < PAGE_ROWS {
+                return Ok(Lanes::of(bytes, row.chunk_bytes(), options));
+            }
+        }
+    }
+
     /// All chunks of one file that its extents touch, and those behind its end.
     fn file(&mut self, ino: Ino, row: &InodeRow) -> Result<(), DriveError> {
         self.class = self.classes.of_file(&self.cut.view, ino, row)?;
+        self.lanes = self.lanes_of(ino, row)?;
         // A base's rows may be from before their chunks.
         let has_chunks = row.has_chunks() || self.parts.rows().has_base();
         let mut planner = Planner::new(row.chunk_bytes(), row.size);
@@ -282,7 +308,10 @@ impl DataRound<'_, '_> {
                     return Ok(());
                 }
                 match self.plain(old.as_ref(), len, &parts) {
-                    Ok(plain) => self.give(Job { ino, n, class: self.class, plain, extents: parts.len() }),
+                    Ok(plain) => {
+                        let (class, lane) = (self.class, self.lanes.next());
+                        self.give(Job { ino, n, class, lane, plain, extents: parts.len() })
+                    }
                     Err(Missing::Pending(error)) => {
                         tracing::warn!(ino, n, %error, "a chunk stays in the log: its old content is out of reach");
                         self.lap.pending.insert(ino);
@@ -365,10 +394,10 @@ impl DataRound<'_, '_> {
     /// Writes the oldest chunk that the threads have made.
     fn take_one(&mut self) -> Result<(), DriveError> {
         let made = self.pool.take().ok_or_else(|| DriveError::System("a sealing thread ended".to_owned()))?;
-        let (ino, n, class, extents, outcome) = match made {
-            Made::Chunk { ino, n, class, plain_len, extents, outcome } => {
+        let (ino, n, class, lane, extents, outcome) = match made {
+            Made::Chunk { ino, n, class, lane, plain_len, extents, outcome } => {
                 self.round.bytes += plain_len;
-                (ino, n, class, extents, outcome?)
+                (ino, n, class, lane, extents, outcome?)
             }
             Made::Gone { ino, n } => return self.place(ino, n, 0, None),
             Made::End { ino, empty_from } => {
@@ -381,7 +410,7 @@ impl DataRound<'_, '_> {
             Outcome::Hole => None,
             Outcome::Known(known) => Some(known.chunk_row(cut)),
             Outcome::New { tag, chunk } => {
-                let at = self.sink.write_as(&chunk.block, class)?;
+                let at = self.sink.write_as(&chunk.block, class, lane)?;
                 let known = DedupRow {
                     codec: chunk.codec.to_byte(),
                     digest: digest_of(&at.cid)?,
@@ -457,7 +486,8 @@ impl From<ChunkError> for Missing {
 fn make(keys: &DriveKeys, store: &Store, blocks: &BlockReader, job: &Job) -> Made {
     let plain_len = job.plain.len() as u64;
     let outcome = outcome(keys, store, blocks, &job.plain);
-    Made::Chunk { ino: job.ino, n: job.n, class: job.class, plain_len, extents: job.extents, outcome }
+    let Job { ino, n, class, lane, extents, .. } = *job;
+    Made::Chunk { ino, n, class, lane, plain_len, extents, outcome }
 }
 
 fn outcome(

@@ -15,6 +15,7 @@ pub(crate) mod commit_row;
 pub(crate) mod dag;
 mod data;
 pub(crate) mod edits;
+mod lanes;
 mod overlay;
 mod plan;
 mod pool;

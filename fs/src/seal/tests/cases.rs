@@ -471,3 +471,32 @@ fn jobs_survive() {
     assert_eq!(drive.jobs().scan(b"p/").unwrap(), vec![(b"p/2".to_vec(), "two".into())]);
     assert_eq!(drive.jobs().get(b"q").unwrap(), Some("three".into()));
 }
+
+/// Whose data fills four pieces and more: what is read in order, or ahead, lies with several providers once pieces are slots of stripes.
+#[test]
+fn large_files_lie_side_by_side_in_pieces() {
+    let drive = open_with(&Media::default(), DriveOptions { piece_bytes_max: 16 * CHUNK, ..options() });
+    let vfs = drive.vfs();
+    let (small, large) = (create(vfs, ROOT_INO, "small"), create(vfs, ROOT_INO, "large"));
+    write_all(vfs, small, &noise(1, 60 * CHUNK as usize));
+    write_all(vfs, large, &noise(2, 135 * CHUNK as usize));
+    seal_and_prove(&drive).unwrap();
+    let piece_of = |ino, n: u64| -> PieceId {
+        let chunk = drive.store().get(Table::Chunk, &keys_of_chunk(ino, n)).unwrap().unwrap();
+        let chunk = crate::rows::ChunkRow::decode(&chunk).unwrap();
+        let block = drive.store().get(Table::Block, &chunk.digest).unwrap().unwrap();
+        crate::pieces::rows::BlockRow::decode(&block).unwrap().piece
+    };
+    let apart = |ino, from: u64| (from..from + 4).map(|n| piece_of(ino, n)).collect::<BTreeSet<_>>().len();
+    assert!((0..120).all(|n| apart(large, n) >= 4), "four chunks in a row lie in four pieces");
+    assert!((128..131).all(|n| apart(large, n) <= 2), "the rest lies in order");
+    assert!((0..56).all(|n| apart(small, n) <= 2), "as small files do");
+    // What changes later is not spread out.
+    write(vfs, large, 10 * CHUNK, &noise(3, 8 * CHUNK as usize));
+    seal_and_prove(&drive).unwrap();
+    assert!((10..14).all(|n| apart(large, n) <= 2));
+}
+
+fn keys_of_chunk(ino: Ino, n: u64) -> Vec<u8> {
+    crate::rows::keys::chunk(ino, n).to_vec()
+}
