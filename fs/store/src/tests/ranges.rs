@@ -51,6 +51,7 @@ fn what_is_below_a_range_is_gone_and_what_comes_later_stands() {
     let (medium, index, store) = fresh();
     put(&store, 0..60);
     store.checkpoint().unwrap();
+    assert_eq!(rows(&store), (0..60).collect::<Vec<u8>>(), "read once, they may be kept");
     put(&store, 60..120);
     let before = store.snapshot().unwrap();
     put(&store, 120..180);
