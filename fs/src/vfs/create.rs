@@ -13,7 +13,7 @@ use super::attr::Attr;
 use super::dir::Found;
 use super::error::FsError;
 use super::extents::ExtentMap;
-use super::node::{DirMap, Node, State, lock_many};
+use super::node::{DirMap, Node, Slot, State, lock_many};
 use super::{Caller, LINKS_MAX, Synced, Vfs, blank, check_name, touch_dir};
 
 /// What to create.
@@ -165,7 +165,7 @@ impl Vfs {
         if open {
             node.opens.fetch_add(1, Ordering::Relaxed);
         }
-        self.apply_slot(&mut state, tag, ino, new.kind, name);
+        self.apply_slot(&mut state, tag, Slot::new(ino, new.kind, name), false);
         Ok(attr)
     }
 
@@ -229,7 +229,7 @@ impl Vfs {
         dir_row.lsn = lsn;
         state.row = dir_row;
         state.atime_dirty = false;
-        self.apply_slot(state, tag, ino, row.kind, name);
+        self.apply_slot(state, tag, Slot::new(ino, row.kind, name), false);
         let attr = Attr::of(ino, &row);
         let state = locked.get(ino)?;
         state.row = row;

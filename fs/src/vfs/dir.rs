@@ -10,6 +10,7 @@ use crate::rows::{EntryRow, Ino, InodeRow, Kind, ROOT_INO, RowTxn, SCAN_PAGE_ROW
 
 use super::attr::Attr;
 use super::error::FsError;
+use super::names::Names;
 use super::node::{DirMap, Node, Slot, State};
 use super::{Vfs, check_name};
 
@@ -141,14 +142,16 @@ impl Vfs {
             }
         }
         state.dir = Some(map);
+        state.names = None;
         self.nodes.recount(state);
         Ok(())
     }
 
     fn slot(&self, state: &State, parent: Ino, tag: Tag) -> Result<Option<Slot>, FsError> {
-        match &state.dir {
-            Some(map) => Ok(map.get(&tag).cloned()),
-            None => Ok(self.rows.live().entry(parent, tag)?.map(Slot::of)),
+        match (&state.dir, &state.names) {
+            (Some(map), _) => Ok(map.get(&tag).cloned()),
+            (None, Some(names)) if names.is_free(tag) => Ok(None),
+            (None, _) => Ok(self.rows.live().entry(parent, tag)?.map(Slot::of)),
         }
     }
 
@@ -196,15 +199,22 @@ impl Vfs {
                 map.remove(&tag);
             }
             self.nodes.recount(state);
+        } else if let Some(names) = state.names.as_mut().filter(|_| !tombstone) {
+            names.remove(tag);
+            self.nodes.recount(state);
         }
     }
 
-    /// Puts a name into memory, once the record is committed.
-    pub(super) fn apply_slot(&self, state: &mut State, tag: Tag, ino: Ino, kind: Kind, name: &[u8]) {
-        let Some(map) = &mut state.dir else { return };
-        map.insert(tag, Slot { ino, kind, name: Bytes::copy_from_slice(name) });
-        if map.len() > self.options.dir_keep_entries_max {
-            state.dir = None;
+    /// Puts a name into memory, once the record is committed. `replaced`: it stands where another one stood.
+    pub(super) fn apply_slot(&self, state: &mut State, tag: Tag, slot: Slot, replaced: bool) {
+        if let Some(map) = &mut state.dir {
+            map.insert(tag, slot);
+            if map.len() > self.options.dir_keep_entries_max {
+                state.names = Names::of(map.keys().copied()).map(Box::new);
+                state.dir = None;
+            }
+        } else if !replaced && !state.names.as_mut().is_none_or(|names| names.add(tag)) {
+            state.names = None;
         }
         self.nodes.recount(state);
     }
@@ -276,14 +286,20 @@ impl Vfs {
         missing.sort_unstable();
         missing.dedup();
         let (Some(first), Some(last)) = (missing.first(), missing.last()) else { return };
-        let span = last - first + 1;
-        if missing.len() < PREPARED_MIN || span > missing.len() as u64 * SPREAD_MAX {
+        if missing.len() < PREPARED_MIN {
             return;
         }
+        let span = last - first + 1;
         let as_of = self.rows.store().last_lsn();
-        let Ok(page) = self.rows.live().inodes(*first, *last, span as usize) else { return };
+        let close = span <= missing.len() as u64 * SPREAD_MAX;
+        let found = if close {
+            self.rows.live().inodes(*first, *last, span as usize)
+        } else {
+            self.rows.live().inodes_of(&missing)
+        };
+        let Ok(found) = found else { return };
         let wanted = |(ino, _): &(Ino, InodeRow)| missing.binary_search(ino).is_ok();
-        self.nodes.offer(&self.rows, as_of, page.into_iter().filter(wanted).collect());
+        self.nodes.offer(&self.rows, as_of, found.into_iter().filter(wanted).collect());
     }
 
     /// The inode at the end of a path of names, from the root. Symlinks are not followed.
@@ -298,6 +314,10 @@ impl Vfs {
 }
 
 impl Slot {
+    pub(super) fn new(ino: Ino, kind: Kind, name: &[u8]) -> Self {
+        Self { ino, kind, name: Bytes::copy_from_slice(name) }
+    }
+
     pub(super) fn of(row: EntryRow) -> Self {
         match row {
             EntryRow::Name { ino, kind, name } => Self { ino, kind, name },

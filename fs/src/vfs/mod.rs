@@ -19,6 +19,7 @@ mod data;
 mod dir;
 mod error;
 mod extents;
+mod names;
 mod node;
 mod policy;
 mod readahead;

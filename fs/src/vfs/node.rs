@@ -4,7 +4,7 @@
 //! else of this crate is taken under a cache shard's mutex, and a shard's mutex is never held while an inode's
 //! lock is waited for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -18,6 +18,7 @@ use crate::rows::{ChunkRow, Ino, InodeRow, Kind, Rows, Tag, inode_flags};
 use super::ahead::Ahead;
 use super::error::FsError;
 use super::extents::ExtentMap;
+use super::names::Names;
 
 /// A slot of a directory that is wholly in memory. `ino` 0: a collision tombstone.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub(crate) struct State {
     pub(crate) extents: Option<ExtentMap>,
     /// All slots, if the directory is small enough.
     pub(crate) dir: Option<DirMap>,
+    /// Which slots are in use, if it is too large for that and was in memory when it grew.
+    pub(crate) names: Option<Box<Names>>,
     /// Names that were looked for while the directory was not in memory.
     pub(crate) probes: AtomicU32,
     /// The last few chunk rows that were read (`None`: a hole). Emptied by whoever changes chunks.
@@ -60,6 +63,7 @@ impl State {
             dead: false,
             extents: None,
             dir: None,
+            names: None,
             probes: AtomicU32::new(0),
             chunks: Mutex::new(BTreeMap::new()),
             ahead: Mutex::new(None),
@@ -111,12 +115,13 @@ impl Node {
         self.state.try_write()
     }
 
-    /// Becomes loaded. The caller holds the lock, and the row is the newest.
-    fn take(&self, state: &mut State, row: InodeRow) {
+    /// Becomes loaded. The caller holds the lock, and the row is the newest. `bare`: it is known to have no extents.
+    fn take(&self, state: &mut State, row: InodeRow, bare: bool) {
         self.parent.store(row.parent, Ordering::Relaxed);
         // One without a name that the kernel knows stays in memory: this one is from before the start.
         self.forgotten.store(row.nlink == 0, Ordering::SeqCst);
         *state = State::new(row);
+        state.extents = bare.then(ExtentMap::new);
         self.loaded.store(true, Ordering::Release);
     }
 
@@ -130,9 +135,51 @@ const SHARDS: usize = 16;
 /// How many nodes in use the evictor passes over before it lets the cache be too big for a while.
 const EVICT_TRIES: usize = 8;
 
+/// Words of [`Bare`] in a shard at most: so many times 64 files, in twice so many times 16 bytes.
+const BARE_WORDS_MAX: usize = 4096;
+
+/// Files that left memory while it was known that they have no extents, a bit each: who deletes or changes one later need not look for any, which
+/// costs more than all else about it. What is not here is not known. Numbers are those within a shard.
+#[derive(Default)]
+struct Bare(HashMap<u64, u64>);
+
+impl Bare {
+    fn place(ino: Ino) -> (u64, u64) {
+        let nth = ino / SHARDS as u64;
+        (nth / 64, 1 << (nth % 64))
+    }
+
+    fn note(&mut self, ino: Ino) {
+        let (word, bit) = Self::place(ino);
+        if self.0.len() >= BARE_WORDS_MAX && !self.0.contains_key(&word) {
+            // What is forgotten is looked for again.
+            self.0.clear();
+        }
+        *self.0.entry(word).or_default() |= bit;
+    }
+
+    /// Whether it was noted. From here on its node knows.
+    fn take(&mut self, ino: Ino) -> bool {
+        let (word, bit) = Self::place(ino);
+        let Some(bits) = self.0.get_mut(&word) else { return false };
+        let noted = *bits & bit != 0;
+        *bits &= !bit;
+        if *bits == 0 {
+            self.0.remove(&word);
+        }
+        noted
+    }
+}
+
+/// The nodes of some numbers.
+struct Shard {
+    nodes: LruCache<Ino, Arc<Node>>,
+    bare: Bare,
+}
+
 /// All nodes in memory.
 pub(crate) struct NodeCache {
-    shards: Vec<Mutex<LruCache<Ino, Arc<Node>>>>,
+    shards: Vec<Mutex<Shard>>,
     nodes_max: usize,
     /// Extents and slots held by all nodes; counted as they are loaded and grow, so approximate.
     details: AtomicUsize,
@@ -141,11 +188,13 @@ pub(crate) struct NodeCache {
 
 impl NodeCache {
     pub(crate) fn new(nodes_max: usize, details_max: usize) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::new(LruCache::unbounded())).collect();
+        let shards = (0..SHARDS)
+            .map(|_| Mutex::new(Shard { nodes: LruCache::unbounded(), bare: Bare::default() }))
+            .collect();
         Self { shards, nodes_max: nodes_max.div_ceil(SHARDS), details: AtomicUsize::new(0), details_max }
     }
 
-    fn shard(&self, ino: Ino) -> &Mutex<LruCache<Ino, Arc<Node>>> {
+    fn shard(&self, ino: Ino) -> &Mutex<Shard> {
         let at = usize::try_from(ino).unwrap_or_default() % self.shards.len().max(1);
         // `at` is below the length; the first shard stands in for a case that cannot occur.
         self.shards.get(at).unwrap_or(&self.shards[0])
@@ -153,7 +202,7 @@ impl NodeCache {
 
     /// The node if it is in memory and loaded.
     pub(crate) fn peek(&self, ino: Ino) -> Option<Arc<Node>> {
-        self.shard(ino).lock().get(&ino).filter(|node| node.is_loaded()).cloned()
+        self.shard(ino).lock().nodes.get(&ino).filter(|node| node.is_loaded()).cloned()
     }
 
     /// The node, loaded from its row if need be.
@@ -168,7 +217,7 @@ impl NodeCache {
     /// The node, loaded or not.
     fn placed(&self, ino: Ino) -> Arc<Node> {
         let mut shard = self.shard(ino).lock();
-        if let Some(node) = shard.get(&ino) {
+        if let Some(node) = shard.nodes.get(&ino) {
             return node.clone();
         }
         let node = Arc::new(Node {
@@ -179,7 +228,7 @@ impl NodeCache {
             parent: AtomicU64::new(0),
             state: RwLock::new(State::new(placeholder())),
         });
-        shard.push(ino, node.clone());
+        shard.nodes.push(ino, node.clone());
         self.evict(&mut shard);
         node
     }
@@ -196,7 +245,8 @@ impl NodeCache {
         }
         for (node, row, mut state) in locked {
             if !node.is_loaded() {
-                node.take(&mut state, row.clone());
+                let bare = self.shard(node.ino).lock().bare.take(node.ino);
+                node.take(&mut state, row.clone(), bare);
             }
         }
     }
@@ -212,13 +262,14 @@ impl NodeCache {
                 if rows.has_base() && row.kind == Kind::File && row.size > 0 {
                     row.flags |= inode_flags::HAS_CHUNKS;
                 }
-                node.take(&mut state, row);
+                let bare = self.shard(node.ino).lock().bare.take(node.ino);
+                node.take(&mut state, row, bare);
                 Ok(())
             }
             None => {
                 let mut shard = self.shard(node.ino).lock();
-                if shard.peek(&node.ino).is_some_and(|held| Arc::ptr_eq(held, node)) {
-                    shard.pop(&node.ino);
+                if shard.nodes.peek(&node.ino).is_some_and(|held| Arc::ptr_eq(held, node)) {
+                    shard.nodes.pop(&node.ino);
                 }
                 Err(FsError::NotFound)
             }
@@ -236,7 +287,7 @@ impl NodeCache {
             state: RwLock::new(state),
         });
         let mut shard = self.shard(ino).lock();
-        shard.push(ino, node.clone());
+        shard.nodes.push(ino, node.clone());
         self.evict(&mut shard);
         node
     }
@@ -245,7 +296,7 @@ impl NodeCache {
     pub(crate) fn forget(&self, ino: Ino) {
         let mut shard = self.shard(ino).lock();
         // Set before the look at it: whoever is burying it just now looks at this after that.
-        if let Some(node) = shard.peek(&ino) {
+        if let Some(node) = shard.nodes.peek(&ino) {
             node.forgotten.store(true, Ordering::SeqCst);
         }
         self.drop_dead(&mut shard, ino);
@@ -257,35 +308,36 @@ impl NodeCache {
         self.drop_dead(&mut shard, ino);
     }
 
-    fn drop_dead(&self, shard: &mut LruCache<Ino, Arc<Node>>, ino: Ino) {
-        let unused = shard.peek(&ino).is_some_and(|node| {
+    fn drop_dead(&self, shard: &mut Shard, ino: Ino) {
+        let unused = shard.nodes.peek(&ino).is_some_and(|node| {
             Arc::strong_count(node) == 1
                 && node.opens.load(Ordering::Relaxed) == 0
                 && node.forgotten.load(Ordering::SeqCst)
                 && node.state.try_read().is_some_and(|state| state.dead)
         });
-        if unused && let Some(node) = shard.pop(&ino) {
+        if unused && let Some(node) = shard.nodes.pop(&ino) {
             self.details.fetch_sub(node.read().counted, Ordering::Relaxed);
         }
     }
 
     /// Counts what a node's state holds now; called after its maps were loaded or changed.
     pub(crate) fn recount(&self, state: &mut State) {
-        let held =
-            state.extents.as_ref().map_or(0, BTreeMap::len) + state.dir.as_ref().map_or(0, BTreeMap::len);
+        let held = state.extents.as_ref().map_or(0, BTreeMap::len)
+            + state.dir.as_ref().map_or(0, BTreeMap::len)
+            + state.names.as_ref().map_or(0, |names| names.weight());
         let before = std::mem::replace(&mut state.counted, held);
         self.details.fetch_add(held, Ordering::Relaxed);
         self.details.fetch_sub(before, Ordering::Relaxed);
     }
 
-    fn evict(&self, shard: &mut LruCache<Ino, Arc<Node>>) {
+    fn evict(&self, shard: &mut Shard) {
         let mut tries = EVICT_TRIES;
         while tries > 0 {
-            let too_many = shard.len() > self.nodes_max;
+            let too_many = shard.nodes.len() > self.nodes_max;
             if !too_many && self.details.load(Ordering::Relaxed) <= self.details_max {
                 return;
             }
-            let Some((ino, node)) = shard.pop_lru() else { return };
+            let Some((ino, node)) = shard.nodes.pop_lru() else { return };
             // Only this cache hands out references, under this mutex: a count of one stays one. What has no name lives
             // here alone, for whoever still looks at it (a working directory that was removed), until the kernel lets go.
             let keep = Arc::strong_count(&node) > 1
@@ -299,10 +351,15 @@ impl NodeCache {
                         || (nameless && !node.forgotten.load(Ordering::SeqCst))
                 });
             if keep {
-                shard.push(ino, node);
+                shard.nodes.push(ino, node);
                 tries -= 1;
             } else {
-                self.details.fetch_sub(node.read().counted, Ordering::Relaxed);
+                let state = node.read();
+                self.details.fetch_sub(state.counted, Ordering::Relaxed);
+                let is_bare = state.row.kind == Kind::File && !state.dead && node.is_loaded();
+                if is_bare && state.extents.as_ref().is_some_and(ExtentMap::is_empty) {
+                    shard.bare.note(ino);
+                }
             }
         }
     }
@@ -366,6 +423,42 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    fn file(extents: Option<ExtentMap>) -> State {
+        let mut state = State::new(InodeRow { nlink: 1, ..placeholder() });
+        state.extents = extents;
+        state
+    }
+
+    /// Of what leaves memory only that stays known that it has no extents, and only until it is in memory again.
+    #[test]
+    fn a_file_without_extents_is_known_to_have_none() {
+        let cache = NodeCache::new(SHARDS, usize::MAX);
+        let one = BTreeMap::from([(0, crate::vfs::extents::zeros(9, 1))]);
+        let ino = |n: u64| n * SHARDS as u64;
+        cache.insert(ino(1), file(Some(ExtentMap::new())));
+        cache.insert(ino(2), file(None));
+        cache.insert(ino(3), file(Some(one)));
+        let mut dead = file(Some(ExtentMap::new()));
+        dead.dead = true;
+        cache.insert(ino(4), dead).forgotten.store(true, Ordering::SeqCst);
+        cache.insert(ino(5), file(None));
+        assert!((1..5).all(|n| cache.peek(ino(n)).is_none()));
+        let take = |n| cache.shard(ino(n)).lock().bare.take(ino(n));
+        assert_eq!([1, 1, 2, 3, 4].map(take), [true, false, false, false, false]);
+    }
+
+    #[test]
+    fn what_is_noted_of_files_is_bounded() {
+        let mut bare = Bare::default();
+        for n in 0..(BARE_WORDS_MAX as u64 + 10) * 64 {
+            bare.note(n * SHARDS as u64);
+            assert!(bare.0.len() <= BARE_WORDS_MAX);
+        }
+        let last = (BARE_WORDS_MAX as u64 + 10) * 64 - 1;
+        assert!(bare.take(last * SHARDS as u64) && !bare.take(last * SHARDS as u64));
+        assert!(!bare.take(0), "forgotten");
+    }
 
     /// Many details in use must not cost all that is known of others.
     #[test]

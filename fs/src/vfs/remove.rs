@@ -412,5 +412,6 @@ fn bury(state: &mut State) {
     state.row.nlink = 0;
     state.extents = Some(super::extents::ExtentMap::new());
     state.dir = (state.row.kind == Kind::Dir).then(DirMap::new);
+    state.names = None;
     state.chunks.get_mut().clear();
 }

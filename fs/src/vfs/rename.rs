@@ -11,7 +11,7 @@ use crate::rows::{EntryRow, Ino, InodeRow, Kind, ROOT_INO, RowTxn, Tag};
 
 use super::dir::Found;
 use super::error::FsError;
-use super::node::{Locked, Node, lock_many};
+use super::node::{Locked, Node, Slot, lock_many};
 use super::policy::Moving;
 use super::remove::{Fate, RACE_TRIES};
 use super::{Synced, Vfs, check_name, touch_dir};
@@ -223,7 +223,8 @@ impl Vfs {
         let lsn = txn.commit()?;
         drop(moved);
         self.apply_slot_removal(locked.get(from.dir.ino)?, from_tag, tombstone);
-        self.apply_slot(locked.get(to.dir.ino)?, to_tag, source.ino, source_row.kind, to.name);
+        let slot = Slot::new(source.ino, source_row.kind, to.name);
+        self.apply_slot(locked.get(to.dir.ino)?, to_tag, slot, target.is_some());
         apply_rows(&mut locked, parents, lsn)?;
         apply_rows(&mut locked, vec![(source.ino, source_row)], lsn)?;
         if source_is_dir {
@@ -287,8 +288,10 @@ impl Vfs {
                 }
             })?;
         let lsn = txn.commit()?;
-        self.apply_slot(locked.get(to.dir.ino)?, to_tag, source.ino, source_kind, to.name);
-        self.apply_slot(locked.get(from.dir.ino)?, from_tag, target.ino, target_kind, from.name);
+        let (there, back) =
+            (Slot::new(source.ino, source_kind, to.name), Slot::new(target.ino, target_kind, from.name));
+        self.apply_slot(locked.get(to.dir.ino)?, to_tag, there, true);
+        self.apply_slot(locked.get(from.dir.ino)?, from_tag, back, true);
         for (node, at, kind) in [(source, to.dir, source_kind), (target, from.dir, target_kind)] {
             if kind == Kind::Dir {
                 node.parent.store(at.ino, Ordering::Relaxed);

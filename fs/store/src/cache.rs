@@ -11,12 +11,16 @@ use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use crate::Table;
 use crate::delta::Rows;
 use crate::key::Key;
 
 const SHARDS: usize = 16;
 /// Memory of an entry beside its value: key, list links, table.
 const ENTRY_BYTES: usize = 144;
+
+/// Where the rows of a batch are so many times more, the cached ones are looked for among them, which are in order.
+const FEWER: usize = 2;
 
 pub(crate) struct RowCache {
     shards: Vec<Mutex<Shard>>,
@@ -28,6 +32,24 @@ pub(crate) struct RowCache {
 struct Shard {
     rows: LruCache<Key, Bytes>,
     bytes: usize,
+}
+
+impl Shard {
+    /// The index has another value now, or none.
+    fn replace(&mut self, key: &Key, value: Option<&Bytes>) {
+        let Some(cached) = self.rows.peek_mut(key.as_slice()) else { return };
+        let old = cached.len();
+        match value {
+            Some(value) => {
+                *cached = value.clone();
+                self.bytes = (self.bytes + value.len()).saturating_sub(old);
+            }
+            None => {
+                self.rows.pop(key.as_slice());
+                self.bytes = self.bytes.saturating_sub(ENTRY_BYTES + old);
+            }
+        }
+    }
 }
 
 impl RowCache {
@@ -54,8 +76,11 @@ impl RowCache {
         self.shard(key).lock().rows.get(key).cloned()
     }
 
-    /// Stores what the index said, unless the index may have changed since `generation`.
+    /// Stores what the index said, unless the index may have changed since `generation`. Rows that go by ranges are not kept: they could not be found then.
     pub(crate) fn insert(&self, generation: u64, key: Key, value: Bytes) {
+        if key.table().is_some_and(Table::has_ranges) {
+            return;
+        }
         let mut shard = self.shard(key.as_slice()).lock();
         if self.generation.load(Ordering::Acquire) != generation {
             return;
@@ -77,19 +102,25 @@ impl RowCache {
 
     /// After the batch, while the delta still covers its rows.
     pub(crate) fn end_batch(&self, rows: &Rows) {
-        for (key, value) in rows {
-            let mut shard = self.shard(key.as_slice()).lock();
-            let Some(cached) = shard.rows.peek_mut(key.as_slice()) else { continue };
-            let old = cached.len();
-            match value {
-                Some(value) => {
-                    *cached = value.clone();
-                    shard.bytes = (shard.bytes + value.len()).saturating_sub(old);
+        let cached: usize = self.shards.iter().map(|shard| shard.lock().rows.len()).sum();
+        if cached * FEWER < rows.len() {
+            // A bulk of new rows, of which few or none can be here.
+            for shard in &self.shards {
+                let mut shard = shard.lock();
+                let both: Vec<Key> = shard
+                    .rows
+                    .iter()
+                    .map(|(key, _)| key)
+                    .filter(|key| rows.contains_key(*key))
+                    .cloned()
+                    .collect();
+                for (key, value) in both.iter().filter_map(|key| rows.get_key_value(key)) {
+                    shard.replace(key, value.as_ref());
                 }
-                None => {
-                    shard.rows.pop(key.as_slice());
-                    shard.bytes = shard.bytes.saturating_sub(ENTRY_BYTES + old);
-                }
+            }
+        } else {
+            for (key, value) in rows {
+                self.shard(key.as_slice()).lock().replace(key, value.as_ref());
             }
         }
         self.generation.fetch_add(1, Ordering::AcqRel);

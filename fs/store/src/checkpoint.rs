@@ -9,7 +9,7 @@ use crate::delta::Layer;
 use crate::error::Result;
 use crate::failpoint::failpoint;
 use crate::forge::FreeSegment;
-use crate::index::STATE_KEY;
+use crate::index::{STATE_KEY, Write};
 use crate::inner::{Inner, Log};
 use crate::ledger::Ledger;
 use crate::segment::{self, Kind, Segment};
@@ -105,18 +105,24 @@ impl Inner {
     }
 
     fn write_layer(&self, layer: &Layer) -> Result<()> {
+        let ranges = layer
+            .ranges
+            .iter()
+            .map(|span| Ok(Write::DeleteRange(span.from().as_slice(), span.to().as_slice())));
         let rows = layer.rows.iter().map(|(key, value)| {
             let key = key.as_slice();
-            let sealed = value.as_ref().map(|value| self.values.seal(key, value)).transpose()?;
-            Ok((key.to_vec(), sealed))
+            Ok(match value {
+                Some(value) => Write::Put(key, self.values.seal(key, value)?),
+                None => Write::Delete(key),
+            })
         });
         let state = self.state_row(layer.last_lsn, layer.ledger.clone());
-        self.index.write(&mut rows.chain(std::iter::once(state)))
+        self.index.write(&mut ranges.chain(rows).chain(std::iter::once(state)), layer.bytes)
     }
 
-    pub(crate) fn state_row(&self, applied: Lsn, ledger: Ledger) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
+    fn state_row(&self, applied: Lsn, ledger: Ledger) -> Result<Write<'static>> {
         let state = IndexState { store_id: self.forge.store_id, applied, ledger };
-        Ok((STATE_KEY.to_vec(), Some(self.values.seal(&STATE_KEY, &state.encode())?)))
+        Ok(Write::Put(&STATE_KEY, self.values.seal(&STATE_KEY, &state.encode())?))
     }
 
     /// Retires segments that neither recovery, nor a row, nor a snapshot, nor a thread needs.

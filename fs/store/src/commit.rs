@@ -13,7 +13,7 @@ use parking_lot::MutexGuard;
 use crate::error::Result;
 use crate::failpoint::failpoint;
 use crate::inner::{Inner, Log, Run, decode_place};
-use crate::key::Key;
+use crate::key::{Key, Span};
 use crate::medium::write_all_at;
 use crate::options::check_size;
 use crate::payload::Place;
@@ -36,7 +36,7 @@ impl Inner {
         log.check()?;
         let lsn = log.next_lsn;
         let (changes, dead) = self.resolve(lsn, log.cut, txn.ops, &txn.refs)?;
-        self.append(&mut log, lsn, changes, txn.payload.as_ref(), dead)?;
+        self.append(&mut log, lsn, txn.ranges, changes, txn.payload.as_ref(), dead)?;
         self.write_out(&mut log, lsn)?;
         drop(log);
         self.nudge();
@@ -89,6 +89,7 @@ impl Inner {
         &self,
         log: &mut MutexGuard<'_, Log>,
         lsn: Lsn,
+        ranges: Vec<Span>,
         mut changes: Vec<Change>,
         payload: Option<&(Payload, u32)>,
         dead: Vec<Place>,
@@ -100,11 +101,16 @@ impl Inner {
                 (Some(Place { lsn, refs: *refs, ..staged.place }), None)
             }
         };
-        let kind = if place.is_some() { RecordKind::Placed } else { RecordKind::Rows };
+        let kind = match (&place, ranges.is_empty()) {
+            (Some(_), _) => RecordKind::Placed,
+            (None, false) => RecordKind::Ranges,
+            (None, true) => RecordKind::Rows,
+        };
         let draft = Draft {
             lsn,
             durable: log.durable_lsn,
             kind,
+            ranges: &ranges,
             changes: &changes,
             place: place.as_ref(),
             inline: inline.as_ref().map_or(&[], |(bytes, _)| bytes),
@@ -121,6 +127,10 @@ impl Inner {
             let len = bytes.len() as u32;
             place = Some(Place { segment: segment.number(), offset: at, len, refs: *refs, nonce, lsn });
         }
+        if !ranges.is_empty() {
+            // Over a layer of their own they hide what is below. Taken out of the layer that has it, rows by the ten thousand would hold up everybody.
+            self.freeze(log);
+        }
         log.next_lsn += 1;
         log.records_since_flush += 1;
         log.bytes_since_flush += total as u64;
@@ -134,7 +144,7 @@ impl Inner {
             changes.push((Key::new(Table::Payload, &lsn.to_be_bytes()), Some(row)));
         }
         let mut view = self.view.write();
-        view.active.apply(lsn, changes);
+        view.active.apply(lsn, ranges, changes);
         self.delta_bytes.store((view.active.bytes + view.frozen_bytes()) as u64, Ordering::Relaxed);
         if view.active.bytes >= self.options.layer_bytes_max {
             view.freeze(lsn, &log.ledger);
@@ -271,7 +281,8 @@ impl Inner {
             return Ok(());
         }
         let (lsn, durable) = (log.last_lsn(), log.durable_lsn);
-        let draft = Draft { lsn, durable, kind, changes: &[], place: None, inline: &[], inline_refs: 0 };
+        let draft =
+            Draft { lsn, durable, kind, ranges: &[], changes: &[], place: None, inline: &[], inline_refs: 0 };
         let total = draft.total_len() as u64;
         self.ensure_room(&mut log, total)?;
         let segment = log.active.clone();
@@ -287,6 +298,16 @@ impl Inner {
 }
 
 fn check_limits(txn: &Txn) -> Result<()> {
+    let takes_ranges = |span: &Span| span.from().table().is_some_and(Table::has_ranges);
+    let refused = txn.ranges.len() > limits::TXN_RANGES_MAX
+        || (!txn.ranges.is_empty() && txn.payload.is_some())
+        || !txn.ranges.iter().all(takes_ranges);
+    if refused {
+        return Err(StoreError::RangesRefused);
+    }
+    for key in txn.ranges.iter().flat_map(|span| [span.from(), span.to()]) {
+        check_size("key", key.as_slice().len() - 1, limits::KEY_BYTES_MAX)?;
+    }
     for (key, image) in &txn.ops {
         let key = key.as_slice();
         if key.first() == Some(&Table::Payload.tag()) {

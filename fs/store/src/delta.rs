@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::error::Result;
 use crate::index::IndexRead;
-use crate::key::Key;
+use crate::key::{Key, Span};
 use crate::ledger::Ledger;
 use crate::record::Change;
 use crate::{Direction, Lsn};
@@ -25,6 +25,8 @@ const ENTRY_BYTES: usize = size_of::<(Key, Option<Bytes>)>() + 24;
 /// Rows of records `..= last_lsn` since the layer before.
 #[derive(Default)]
 pub(crate) struct Layer {
+    /// Below these nothing of the layers before and of the index is left; the rows of this one stand.
+    pub(crate) ranges: Vec<Span>,
     pub(crate) rows: Rows,
     pub(crate) bytes: usize,
     pub(crate) last_lsn: Lsn,
@@ -33,7 +35,16 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    pub(crate) fn apply(&mut self, lsn: Lsn, changes: Vec<Change>) {
+    /// Applies a record: its ranges, then its rows.
+    pub(crate) fn apply(&mut self, lsn: Lsn, ranges: Vec<Span>, changes: Vec<Change>) {
+        for span in ranges {
+            for (key, value) in take_span(&mut self.rows, &span) {
+                let len = value.map_or(0, |value| value.len());
+                self.bytes = self.bytes.saturating_sub(ENTRY_BYTES + key.heap_len() + len);
+            }
+            self.bytes += size_of::<Span>() + span.from().heap_len() + span.to().heap_len();
+            self.ranges.push(span);
+        }
         for (key, value) in changes {
             let heap = key.heap_len();
             let len = value.as_ref().map_or(0, Bytes::len);
@@ -43,6 +54,16 @@ impl Layer {
             }
         }
         self.last_lsn = lsn;
+    }
+
+    /// The newest image that this layer has: `None` if it says nothing of the key.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Option<Bytes>> {
+        let found = self.rows.get(key).cloned();
+        found.or_else(|| self.ranges.iter().any(|span| span.contains(key)).then_some(None))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.ranges.is_empty()
     }
 }
 
@@ -56,15 +77,12 @@ pub(crate) struct View {
 impl View {
     /// The newest image in memory: `None` if only the index can know.
     pub(crate) fn get(&self, key: &[u8]) -> Option<Option<Bytes>> {
-        if let Some(value) = self.active.rows.get(key) {
-            return Some(value.clone());
-        }
-        find(&self.frozen, key)
+        self.active.get(key).or_else(|| find(&self.frozen, key))
     }
 
     /// Puts the active layer, which goes up to record `last_lsn`, behind the frozen ones.
     pub(crate) fn freeze(&mut self, last_lsn: Lsn, ledger: &Ledger) {
-        if self.active.rows.is_empty() {
+        if self.active.is_empty() {
             return;
         }
         let mut layer = std::mem::take(&mut self.active);
@@ -78,9 +96,16 @@ impl View {
     }
 }
 
+/// Takes the rows of a range out.
+fn take_span(rows: &mut Rows, span: &Span) -> Vec<(Key, Option<Bytes>)> {
+    let within = (Bound::Included(span.from().as_slice()), Bound::Excluded(span.to().as_slice()));
+    let keys: Vec<Key> = rows.range::<[u8], _>(within).map(|(key, _)| key.clone()).collect();
+    keys.iter().filter_map(|key| rows.remove_entry(key)).collect()
+}
+
 /// The newest image in frozen layers.
 pub(crate) fn find(layers: &[Arc<Layer>], key: &[u8]) -> Option<Option<Bytes>> {
-    layers.iter().rev().find_map(|layer| layer.rows.get(key).cloned())
+    layers.iter().rev().find_map(|layer| layer.get(key))
 }
 
 /// A range of full keys with the rest of a scan.
@@ -130,17 +155,23 @@ fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
 #[derive(Default)]
 pub(crate) struct Collected {
     rows: Rows,
+    /// In these nothing of the index is left.
+    ranges: Vec<Span>,
     /// The key beyond which some layer has more.
     stop: Option<Key>,
 }
 
 impl Collected {
     /// Adds at most `max` rows of `layer`. Must be called from the oldest layer to the newest.
-    pub(crate) fn add(&mut self, layer: &Rows, cursor: &Cursor, max: usize) {
+    pub(crate) fn add(&mut self, layer: &Layer, cursor: &Cursor, max: usize) {
         if cursor.is_empty() {
             return;
         }
-        let range = layer.range::<[u8], _>((cursor.start(), cursor.end()));
+        for span in &layer.ranges {
+            drop(take_span(&mut self.rows, span));
+            self.ranges.push(span.clone());
+        }
+        let range = layer.rows.range::<[u8], _>((cursor.start(), cursor.end()));
         let mut last = None;
         let mut count = 0;
         let mut take = |(key, value): (&Key, &Option<Bytes>)| {
@@ -188,8 +219,11 @@ impl Collected {
             if forward { self.rows.into_iter().collect() } else { self.rows.into_iter().rev().collect() };
         let mut rows = rows.into_iter().peekable();
         let mut failed = None;
-        if out.len() < limit {
-            index.scan(start, end, cursor.direction, &mut |key, sealed| {
+        let (start, end) = (start.map(<[u8]>::to_vec), end.map(<[u8]>::to_vec));
+        let mut rest = Cursor { start, end, direction: cursor.direction };
+        while out.len() < limit && !rest.is_empty() {
+            let mut hidden: Option<&Span> = None;
+            index.scan(rest.start(), rest.end(), rest.direction, &mut |key, sealed| {
                 let before = |row: &Key| if forward { row.as_slice() < key } else { row.as_slice() > key };
                 while out.len() < limit {
                     let Some((row, value)) = rows.next_if(|(row, _)| before(row)) else { break };
@@ -200,6 +234,9 @@ impl Collected {
                 }
                 if let Some((row, value)) = rows.next_if(|(row, _)| row.as_slice() == key) {
                     out.extend(value.map(|value| (row.as_slice().to_vec(), value)));
+                } else if let Some(span) = self.ranges.iter().find(|span| span.contains(key)) {
+                    hidden = Some(span);
+                    return false;
                 } else {
                     match open(key, sealed) {
                         Ok(value) => out.push((key.to_vec(), value)),
@@ -208,6 +245,12 @@ impl Collected {
                 }
                 out.len() < limit && failed.is_none()
             })?;
+            // Behind what a range hides, however much that is.
+            let Some(span) = hidden else { break };
+            match rest.direction {
+                Direction::Forward => rest.start = Bound::Included(span.to().as_slice().to_vec()),
+                Direction::Reverse => rest.end = Bound::Excluded(span.from().as_slice().to_vec()),
+            }
         }
         if let Some(error) = failed {
             return Err(error);

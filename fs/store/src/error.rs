@@ -67,6 +67,9 @@ pub enum StoreError {
     /// A transaction wrote to the table that the store keeps for itself.
     #[error("the payload table is written by the store alone")]
     ReservedTable,
+    /// A transaction deletes ranges of a table of which only single rows go, more ranges than the limit, or ranges beside a payload. Nothing happened.
+    #[error("such ranges of rows are not deleted in one transaction")]
+    RangesRefused,
     /// `sync` was asked for a record that does not exist yet.
     #[error("record {0} does not exist")]
     UnknownLsn(Lsn),

@@ -69,6 +69,7 @@ impl Forge {
             }
         };
         let header = Header {
+            version: segment::VERSION,
             kind,
             suite: Suite::best(),
             store_id: self.store_id,

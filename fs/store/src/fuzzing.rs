@@ -30,6 +30,7 @@ const KEY: [u8; 32] = [7; 32];
 /// A log segment whose key and mark never change, so that seeds stay what they are.
 static SEGMENT: LazyLock<Option<Segment>> = LazyLock::new(|| {
     let header = Header {
+        version: segment::VERSION,
         kind: Kind::Log,
         suite: Suite::ChaCha20Poly1305,
         store_id: [1; 16],
@@ -85,14 +86,17 @@ fn record(bytes: &[u8]) {
 /// Opened rows. What decodes is encoded to a record that decodes to the same.
 fn rows(bytes: &[u8]) {
     let Some(segment) = SEGMENT.as_ref() else { return };
-    for kind in [RecordKind::Rows, RecordKind::Placed, RecordKind::Mark, RecordKind::Close] {
-        let Some((place, changes)) = record::decode_rows(kind, bytes) else { continue };
+    let kinds =
+        [RecordKind::Rows, RecordKind::Placed, RecordKind::Mark, RecordKind::Close, RecordKind::Ranges];
+    for kind in kinds {
+        let Some(body) = record::decode_rows(kind, bytes) else { continue };
         let draft = Draft {
             lsn: 1,
             durable: 0,
             kind,
-            changes: &changes,
-            place: place.as_ref(),
+            ranges: &body.ranges,
+            changes: &body.changes,
+            place: body.place.as_ref(),
             inline: &[],
             inline_refs: 0,
         };
@@ -101,7 +105,7 @@ fn rows(bytes: &[u8]) {
         let Some(clear) = sealed.first_chunk::<RECORD_HEADER_BYTES>().copied() else { continue };
         let header = record::parse_header(segment, &clear);
         let again = header.and_then(|header| record::open_rows(&segment.cipher, &header, &mut sealed));
-        assert_eq!(again.map(|(_, changes)| changes), Some(changes), "another value comes back");
+        assert_eq!(again, Some(body), "another value comes back");
     }
 }
 

@@ -210,9 +210,9 @@ impl Inner {
         let mut collected = Collected::default();
         let view = self.view.read();
         for layer in &view.frozen {
-            collected.add(&layer.rows, cursor, max);
+            collected.add(layer, cursor, max);
         }
-        collected.add(&view.active.rows, cursor, max);
+        collected.add(&view.active, cursor, max);
         (collected, self.index.snapshot())
     }
 

@@ -50,6 +50,10 @@ impl Key {
         Key::from_full(&[table, &cut.to_be_bytes(), row].concat())
     }
 
+    pub(crate) fn table(&self) -> Option<Table> {
+        self.as_slice().first().and_then(|tag| Table::from_tag(*tag))
+    }
+
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
             Key::Inline(len, bytes) => &bytes[..usize::from(*len)],
@@ -63,6 +67,33 @@ impl Key {
             Key::Inline(..) => 0,
             Key::Heap(bytes) => bytes.len(),
         }
+    }
+}
+
+/// Keys of one table, from the first one on and below the second.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Span {
+    from: Key,
+    to: Key,
+}
+
+impl Span {
+    /// `None`: nothing can lie between these, or they are of two tables.
+    pub(crate) fn new(from: Key, to: Key) -> Option<Self> {
+        let is_span = from < to && from.as_slice().first() == to.as_slice().first();
+        is_span.then_some(Span { from, to })
+    }
+
+    pub(crate) fn from(&self) -> &Key {
+        &self.from
+    }
+
+    pub(crate) fn to(&self) -> &Key {
+        &self.to
+    }
+
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        self.from.as_slice() <= key && key < self.to.as_slice()
     }
 }
 

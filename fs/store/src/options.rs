@@ -21,6 +21,8 @@ pub mod limits {
     pub const VALUE_BYTES_MAX: usize = 4 << 20;
     /// The rows of one transaction, encoded. A caller with more splits its work.
     pub const TXN_BYTES_MAX: usize = 16 << 20;
+    /// Ranges of keys that one transaction deletes. Each is looked at by every read of their table until the index has it.
+    pub const TXN_RANGES_MAX: usize = 16;
     /// Payloads are sealed in frames of this many plaintext bytes, so that a 4 KiB read opens one.
     pub const FRAME_BYTES: usize = 16 << 10;
 }

@@ -14,16 +14,17 @@
 //!     zeros up to `total`
 //! ```
 //! All integers are little endian. Rows: `count`, then for each `length of key, key, 0 | 1 + length of value, value`, numbers
-//! as LEB128. A record whose payload lies in a data segment has the place before the rows.
+//! as LEB128. A record whose payload lies in a data segment has the place before the rows, one that deletes ranges has these: their count, then for each
+//! `length of key, first key, length of key, the key behind it`.
 
 use bytes::Bytes;
 
-use crate::Lsn;
 use crate::cipher::{META_FRAME, NONCE_BYTES, SegmentCipher, TAG_BYTES, framed_len};
-use crate::key::Key;
+use crate::key::{Key, Span};
 use crate::options::limits;
 use crate::payload::{PLACE_BYTES, Place, place_ad};
-use crate::segment::{Kind, Segment};
+use crate::segment::{Kind, Segment, VERSION_WITH_RANGES};
+use crate::{Lsn, Table};
 
 pub(crate) const RECORD_HEADER_BYTES: usize = 48;
 pub(crate) const ALIGN: usize = 16;
@@ -42,6 +43,8 @@ pub(crate) enum RecordKind {
     Mark = 3,
     /// A mark that ends the log of a clean close: nothing follows in this epoch.
     Close = 4,
+    /// Rows, and ranges of keys that go before these come. In segments of version 2.
+    Ranges = 5,
 }
 
 /// The clear part, which the seal of the rows authenticates.
@@ -62,6 +65,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) lsn: Lsn,
     pub(crate) durable: Lsn,
     pub(crate) kind: RecordKind,
+    /// For `Ranges`, and at least one then: what goes before the changes.
+    pub(crate) ranges: &'a [Span],
     pub(crate) changes: &'a [Change],
     /// For `Placed`: where the payload lies.
     pub(crate) place: Option<&'a Place>,
@@ -101,11 +106,34 @@ fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
     Some(head)
 }
 
+fn put_key(out: &mut Vec<u8>, key: &Key) {
+    put_varint(out, key.as_slice().len());
+    out.extend_from_slice(key.as_slice());
+}
+
+fn take_key(bytes: &mut &[u8]) -> Option<Key> {
+    let len = take_varint(bytes)?;
+    let key = take(bytes, len)?;
+    (!key.is_empty() && len <= limits::KEY_BYTES_MAX + 1).then(|| Key::from_full(key))
+}
+
+fn key_len(key: &Key) -> usize {
+    let len = key.as_slice().len();
+    varint_len(len) + len
+}
+
 impl Draft<'_> {
     pub(crate) fn rows_len(&self) -> usize {
         let place = if self.place.is_some() { PLACE_BYTES } else { 0 };
+        let ranges = match self.kind {
+            RecordKind::Ranges => {
+                let each = self.ranges.iter().map(|span| key_len(span.from()) + key_len(span.to()));
+                varint_len(self.ranges.len()) + each.sum::<usize>()
+            }
+            _ => 0,
+        };
         let rows: usize = self.changes.iter().map(|(key, value)| change_len(key, value.as_ref())).sum();
-        place + varint_len(self.changes.len()) + rows
+        place + ranges + varint_len(self.changes.len()) + rows
     }
 
     /// Length of the record on disk.
@@ -139,10 +167,16 @@ impl Draft<'_> {
         if let Some(place) = self.place {
             out.extend_from_slice(&place.encode());
         }
+        if self.kind == RecordKind::Ranges {
+            put_varint(out, self.ranges.len());
+            for span in self.ranges {
+                put_key(out, span.from());
+                put_key(out, span.to());
+            }
+        }
         put_varint(out, self.changes.len());
         for (key, value) in self.changes {
-            put_varint(out, key.as_slice().len());
-            out.extend_from_slice(key.as_slice());
+            put_key(out, key);
             match value {
                 None => put_varint(out, 0),
                 Some(value) => {
@@ -163,9 +197,8 @@ impl Draft<'_> {
 }
 
 fn change_len(key: &Key, value: Option<&Bytes>) -> usize {
-    let key = key.as_slice().len();
     let value = value.map_or(1, |value| varint_len(value.len() + 1) + value.len());
-    varint_len(key) + key + value
+    key_len(key) + value
 }
 
 fn record_len(rows: usize, payload: usize) -> usize {
@@ -185,6 +218,7 @@ pub(crate) fn parse_header(segment: &Segment, bytes: &[u8; RECORD_HEADER_BYTES])
         2 => RecordKind::Placed,
         3 => RecordKind::Mark,
         4 => RecordKind::Close,
+        5 if segment.header.version >= VERSION_WITH_RANGES => RecordKind::Ranges,
         _ => return None,
     };
     let mut nonce = [0; NONCE_BYTES];
@@ -202,16 +236,21 @@ pub(crate) fn parse_header(segment: &Segment, bytes: &[u8; RECORD_HEADER_BYTES])
     let (rows, payload) = (header.rows as usize, header.payload as usize);
     let fits = rows <= limits::TXN_BYTES_MAX + PLACE_BYTES + limits::VALUE_BYTES_MAX
         && payload <= limits::INLINE_PAYLOAD_BYTES_MAX
+        && (kind != RecordKind::Ranges || payload == 0)
         && record_len(rows, payload) == header.total as usize;
     fits.then_some(header)
 }
 
+/// What the sealed part of a record says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Body {
+    pub(crate) place: Option<Place>,
+    pub(crate) ranges: Vec<Span>,
+    pub(crate) changes: Vec<Change>,
+}
+
 /// Opens the rows of a record (the whole of it is in `record`). `None` if it is not intact.
-pub(crate) fn open_rows(
-    cipher: &SegmentCipher,
-    header: &RecordHeader,
-    record: &mut [u8],
-) -> Option<(Option<Place>, Vec<Change>)> {
+pub(crate) fn open_rows(cipher: &SegmentCipher, header: &RecordHeader, record: &mut [u8]) -> Option<Body> {
     let (clear, body) = record.split_first_chunk_mut::<RECORD_HEADER_BYTES>()?;
     let sealed = body.get_mut(..header.rows as usize + TAG_BYTES)?;
     let rows = cipher.open(header.nonce, META_FRAME, clear, sealed)?;
@@ -230,25 +269,32 @@ pub(crate) fn check_inline(segment: &Segment, header: &RecordHeader, record: &mu
 }
 
 /// Total: any bytes give a value or `None`.
-pub(crate) fn decode_rows(kind: RecordKind, mut bytes: &[u8]) -> Option<(Option<Place>, Vec<Change>)> {
+pub(crate) fn decode_rows(kind: RecordKind, mut bytes: &[u8]) -> Option<Body> {
     let place = match kind {
         RecordKind::Placed => Some(Place::decode(take(&mut bytes, PLACE_BYTES)?)?),
-        RecordKind::Rows | RecordKind::Mark | RecordKind::Close => None,
+        RecordKind::Rows | RecordKind::Mark | RecordKind::Close | RecordKind::Ranges => None,
     };
+    let mut ranges = Vec::new();
+    if kind == RecordKind::Ranges {
+        let count = take_varint(&mut bytes)?;
+        if !(1..=limits::TXN_RANGES_MAX).contains(&count) {
+            return None;
+        }
+        for _ in 0..count {
+            let span = Span::new(take_key(&mut bytes)?, take_key(&mut bytes)?)?;
+            ranges.push(span.from().table().is_some_and(Table::has_ranges).then_some(span)?);
+        }
+    }
     let count = take_varint(&mut bytes)?;
     // A row takes at least two bytes: a false count cannot make us allocate.
     let mut changes = Vec::with_capacity(count.min(bytes.len() / 2));
     for _ in 0..count {
-        let len = take_varint(&mut bytes)?;
-        let key = take(&mut bytes, len)?;
-        if key.is_empty() || len > limits::KEY_BYTES_MAX + 1 {
-            return None;
-        }
+        let key = take_key(&mut bytes)?;
         let value = match take_varint(&mut bytes)? {
             0 => None,
             len => Some(Bytes::copy_from_slice(take(&mut bytes, len - 1)?)),
         };
-        changes.push((Key::from_full(key), value));
+        changes.push((key, value));
     }
-    bytes.is_empty().then_some((place, changes))
+    bytes.is_empty().then_some(Body { place, ranges, changes })
 }

@@ -21,7 +21,9 @@ const HEADER_USED: usize = CLEAR_BYTES + WRAPPED_BYTES;
 const CLEAR_BYTES: usize = 64;
 const WRAPPED_BYTES: usize = 32 + crate::cipher::LONG_OVERHEAD;
 const MAGIC: [u8; 4] = *b"HFsg";
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
+/// From this version on records may delete ranges of keys. All else is as it was in version 1.
+pub(crate) const VERSION_WITH_RANGES: u8 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -44,6 +46,7 @@ impl Kind {
 /// What the clear part of a header says. The wrapped key authenticates it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
+    pub(crate) version: u8,
     pub(crate) kind: Kind,
     pub(crate) suite: Suite,
     pub(crate) store_id: [u8; 16],
@@ -152,7 +155,7 @@ pub(crate) fn seal_header(
 ) -> Result<(Vec<u8>, [u8; 32])> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES);
     bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&[VERSION, header.suite as u8, header.kind as u8, 0]);
+    bytes.extend_from_slice(&[header.version, header.suite as u8, header.kind as u8, 0]);
     bytes.extend_from_slice(&header.store_id);
     for number in [header.number, header.epoch, header.epoch_first_lsn, header.size] {
         bytes.extend_from_slice(&number.to_le_bytes());
@@ -180,8 +183,9 @@ pub(crate) fn open_header(bytes: &[u8], wrap: &LongCipher) -> Result<(Header, [u
     if clear[..4] != MAGIC {
         return Err(HeaderError::Malformed);
     }
-    if clear[4] > VERSION {
-        return Err(HeaderError::Newer(clear[4]));
+    let version = clear[4];
+    if version > VERSION {
+        return Err(HeaderError::Newer(version));
     }
     let opened = wrap.open(clear, wrapped).ok_or(HeaderError::Sealed)?;
     let key = <[u8; 32]>::try_from(opened.as_slice()).map_err(|_| HeaderError::Malformed)?;
@@ -193,6 +197,7 @@ pub(crate) fn open_header(bytes: &[u8], wrap: &LongCipher) -> Result<(Header, [u
     let mut store_id = [0; 16];
     store_id.copy_from_slice(&clear[8..24]);
     let header = Header {
+        version,
         suite: Suite::from_number(clear[5]).ok_or(HeaderError::Newer(clear[5]))?,
         kind: match clear[6] {
             1 => Kind::Log,

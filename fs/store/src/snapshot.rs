@@ -32,7 +32,7 @@ impl Moment {
     fn look(&self, cursor: &Cursor, max: usize) -> (Collected, Arc<dyn IndexRead>) {
         let mut collected = Collected::default();
         for layer in &self.layers {
-            collected.add(&layer.rows, cursor, max);
+            collected.add(layer, cursor, max);
         }
         (collected, self.index.clone())
     }

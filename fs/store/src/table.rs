@@ -52,6 +52,12 @@ impl Table {
         self as u8
     }
 
+    /// Whether ranges of its rows can be deleted whole ([`crate::Txn::delete_range`]): rows to which no payloads are accounted, and of which nobody keeps
+    /// copies in memory.
+    pub const fn has_ranges(self) -> bool {
+        matches!(self, Table::Changed)
+    }
+
     /// The table of a number read from disk.
     pub fn from_tag(tag: u8) -> Option<Table> {
         Table::ALL.iter().copied().find(|table| table.tag() == tag)

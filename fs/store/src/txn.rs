@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::key::Key;
+use crate::key::{Key, Span};
 use crate::payload::Staged;
 use crate::{Lsn, Table};
 
@@ -28,6 +28,7 @@ pub(crate) enum Image {
 #[derive(Default)]
 pub struct Txn {
     pub(crate) ops: Vec<(Key, Image)>,
+    pub(crate) ranges: Vec<Span>,
     pub(crate) payload: Option<(Payload, u32)>,
     pub(crate) refs: BTreeMap<Lsn, i64>,
 }
@@ -46,6 +47,14 @@ impl Txn {
     /// Removes a row; removing an absent one is no error.
     pub fn delete(&mut self, table: Table, key: impl AsRef<[u8]>) -> &mut Self {
         self.ops.push((Key::new(table, key.as_ref()), Image::Delete));
+        self
+    }
+
+    /// Removes all rows from the key `from` on and below `to`, in one step however many there are. It comes before all single rows of the transaction,
+    /// wherever it is said: a row of it in the range stands. Only of tables that allow it ([`Table::has_ranges`]), beside no payload, and not more than
+    /// `limits::TXN_RANGES_MAX` of them.
+    pub fn delete_range(&mut self, table: Table, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> &mut Self {
+        self.ranges.extend(Span::new(Key::new(table, from.as_ref()), Key::new(table, to.as_ref())));
         self
     }
 
@@ -99,6 +108,7 @@ impl Txn {
     /// Appends all that `other` holds. At most one of both may have a payload; that of `other` wins.
     pub fn append(&mut self, other: Txn) -> &mut Self {
         self.ops.extend(other.ops);
+        self.ranges.extend(other.ranges);
         for (lsn, change) in other.refs {
             *self.refs.entry(lsn).or_insert(0) += change;
         }
@@ -110,7 +120,10 @@ impl Txn {
 
     /// Whether a commit would write nothing.
     pub fn is_empty(&self) -> bool {
-        self.ops.is_empty() && self.payload.is_none() && self.refs.values().all(|change| *change == 0)
+        self.ops.is_empty()
+            && self.ranges.is_empty()
+            && self.payload.is_none()
+            && self.refs.values().all(|change| *change == 0)
     }
 
     /// Number of row changes so far.

@@ -106,12 +106,29 @@ impl Drive {
         )
         .unwrap();
         let rows = Rows::new(store, NameKey::new([3; 32]), None);
-        // Small chunks and small caches, so that little data goes through everything.
-        let options =
-            VfsOptions { chunk_log2: 12, nodes_max: 64, dir_keep_entries_max: 6, ..VfsOptions::default() };
+        Self::over(rows, medium, index, chunks, VfsOptions::default())
+    }
+
+    /// Small chunks and small caches, so that little data goes through everything.
+    fn over(
+        rows: Rows,
+        medium: CrashMedium,
+        index: MemoryIndex,
+        chunks: Arc<FakeChunks>,
+        options: VfsOptions,
+    ) -> Self {
+        let options = VfsOptions { chunk_log2: 12, nodes_max: 64, dir_keep_entries_max: 6, ..options };
         let hooks = Arc::new(PlainHooks { space: ROOM });
         let vfs = Vfs::open(rows, chunks.clone(), hooks, Arc::new(Ticks::default()), options).unwrap();
         Self { medium, index, chunks, vfs: Arc::new(vfs) }
+    }
+
+    /// The same drive, never reading a directory of more than so many entries into memory.
+    fn reading_no_more_than(self, dir_load_entries_max: u64) -> Self {
+        let (medium, index, chunks) = (self.medium.clone(), self.index.clone(), self.chunks.clone());
+        let rows = Rows::new(self.vfs.rows().store().clone(), NameKey::new([3; 32]), None);
+        drop(self);
+        Self::over(rows, medium, index, chunks, VfsOptions { dir_load_entries_max, ..VfsOptions::default() })
     }
 
     /// What is there after the process was killed: all that was answered.

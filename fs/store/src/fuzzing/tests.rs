@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Table;
-use crate::key::Key;
+use crate::key::{Key, Span};
 use crate::ledger::Ledger;
 use bytes::Bytes;
 
@@ -23,7 +23,8 @@ fn seed(name: &str, bytes: &[u8]) {
 
 #[test]
 fn valid_values_are_seeds() {
-    let header = Header {
+    let mut header = Header {
+        version: segment::VERSION,
         kind: Kind::Data,
         suite: Suite::Aes256Gcm,
         store_id: [1; 16],
@@ -35,6 +36,9 @@ fn valid_values_are_seeds() {
     let nonces = NoncePool::new(Arc::new(SystemRng));
     let (bytes, _) = segment::seal_header(&header, &LongCipher::new(&KEY), &nonces).unwrap();
     // What follows the clear part is random.
+    seed("store-segment-header", &bytes[..64]);
+    header.version = 1;
+    let (bytes, _) = segment::seal_header(&header, &LongCipher::new(&KEY), &nonces).unwrap();
     seed("store-segment-header", &bytes[..64]);
     seed("store-segment-name", b"log-00000000000000ff");
     seed("store-segment-name", b"free-data-0000000000000001");
@@ -50,8 +54,16 @@ fn valid_values_are_seeds() {
     ledger.record(2, 8);
     ledger.born(&place);
     seed("store-index-state", &IndexState { store_id: [1; 16], applied: 8, ledger }.encode());
-    for (kind, place) in [(RecordKind::Rows, None), (RecordKind::Placed, Some(&place))] {
-        let draft = Draft { lsn: 8, durable: 7, kind, changes: &changes, place, inline: &[], inline_refs: 0 };
+    let ends = |from: &[u8], to: &[u8]| (Key::new(Table::Changed, from), Key::new(Table::Changed, to));
+    let spans = [ends(b"", &[0; 8]), ends(&[3; 8], &[4; 8])].map(|(from, to)| Span::new(from, to).unwrap());
+    let kinds: [(_, _, &[Span]); 3] = [
+        (RecordKind::Rows, None, &[]),
+        (RecordKind::Placed, Some(&place), &[]),
+        (RecordKind::Ranges, None, &spans),
+    ];
+    for (kind, place, ranges) in kinds {
+        let changes = &changes;
+        let draft = Draft { lsn: 8, durable: 7, kind, ranges, changes, place, inline: &[], inline_refs: 0 };
         let segment = SEGMENT.as_ref().unwrap();
         let mut sealed = Vec::new();
         draft.seal(segment, 4096, [0; 12], &mut sealed);

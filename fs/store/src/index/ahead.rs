@@ -18,6 +18,8 @@ use crate::{Direction, Table};
 const PROBE_ROWS: usize = 8;
 const PAGE_ROWS_MAX: usize = 512;
 const PAGE_BYTES_MAX: usize = 256 << 10;
+/// Deleted rows in a row that a page may pass: their time is that of a few rows that were read for nothing.
+const GONE_MAX: u64 = 256;
 /// Questions that go by alone after pages that were read for nothing.
 const PAUSE_MAX: usize = 255;
 
@@ -122,8 +124,8 @@ impl Page {
         close
     }
 
-    /// Reads the page that begins with `from`.
-    fn read(&mut self, index: &dyn IndexRead, table: Table, from: &[u8]) -> Result<()> {
+    /// Reads the page that begins with `from`; gives whether it did. Where much was deleted there is none, as if it had been read for nothing.
+    fn read(&mut self, index: &dyn IndexRead, table: Table, from: &[u8]) -> Result<bool> {
         self.answered = 0;
         // The memory of the last page, if nobody is passing its rows.
         let mut rows = Arc::into_inner(std::mem::take(&mut self.rows)).unwrap_or_default();
@@ -131,16 +133,21 @@ impl Page {
         rows.ends.clear();
         let (size, mut full) = (self.size, false);
         let end = [table.tag() + 1];
-        index.scan(Bound::Included(from), Bound::Excluded(&end), Direction::Forward, &mut |key, value| {
+        let whole = index.scan_unless_gone(from, &end, GONE_MAX, &mut |key, value| {
             rows.push(key, value);
             full = rows.len() >= size || rows.bytes.len() >= PAGE_BYTES_MAX;
             !full
         })?;
+        if !whole {
+            self.pause_next = (self.pause_next * 2 + 1).min(PAUSE_MAX);
+            self.pause = self.pause_next;
+            return Ok(false);
+        }
         let last = rows.len().checked_sub(1).and_then(|last| rows.get(last));
         self.to = last.filter(|_| full).map(|(key, _)| key.to_vec());
         self.from = Some(from.to_vec());
         self.rows = Arc::new(rows);
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -153,7 +160,10 @@ impl IndexRead for Ahead {
                 drop(page);
                 return self.index.get(key, open);
             }
-            page.read(&*self.index, table, key)?;
+            if !page.read(&*self.index, table, key)? {
+                drop(page);
+                return self.index.get(key, open);
+            }
         }
         page.answered += 1;
         let rows = page.rows.clone();
@@ -181,7 +191,7 @@ impl IndexRead for Ahead {
                 drop(page);
                 return self.index.scan(start, end, direction, visit);
             }
-            page.read(&*self.index, table, from)?;
+            let _ = page.read(&*self.index, table, from)?;
         }
         if !page.knows(from, to) {
             // More than a page: it goes by itself.
@@ -206,7 +216,7 @@ impl IndexRead for Ahead {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::index::{Index, MemoryIndex};
+    use crate::index::{Index, MemoryIndex, Write};
 
     /// Numbers that look random, the same in each run.
     fn chance(state: &mut u64) -> u64 {
@@ -229,9 +239,9 @@ mod tests {
         let index = MemoryIndex::new();
         let mut rows = Vec::new();
         for (table, step) in [(Table::Inode, 1), (Table::Extent, 3), (Table::Payload, 7)] {
-            rows.extend((0..3000u64).step_by(step).map(|n| (key(table, n), Some(vec![n as u8; 9]))));
+            rows.extend((0..3000u64).step_by(step).map(|n| (key(table, n), vec![n as u8; 9])));
         }
-        index.write(&mut rows.into_iter().map(Ok)).unwrap();
+        index.write(&mut rows.iter().map(|(key, value)| Ok(Write::Put(key, value.clone()))), 0).unwrap();
         index
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Batch, Index, IndexRead, Open, Visit};
+use super::{Batch, Index, IndexRead, Open, Visit, Write};
 use crate::Direction;
 use crate::error::Result;
 
@@ -60,15 +60,18 @@ impl Index for MemoryIndex {
         Arc::new(MemorySnapshot(self.0.read().live.clone()))
     }
 
-    fn write(&self, batch: Batch<'_>) -> Result<()> {
+    fn write(&self, batch: Batch<'_>, _bytes: usize) -> Result<()> {
         let batch = batch.collect::<Result<Vec<_>>>()?;
         let mut state = self.0.write();
         let live = Arc::make_mut(&mut state.live);
-        for (key, value) in batch {
-            match value {
-                Some(value) => live.insert(key, value),
-                None => live.remove(&key),
-            };
+        for change in batch {
+            match change {
+                Write::Put(key, value) => _ = live.insert(key.to_vec(), value),
+                Write::Delete(key) => _ = live.remove(key),
+                Write::DeleteRange(from, to) => {
+                    live.retain(|key, _| key.as_slice() < from || key.as_slice() >= to)
+                }
+            }
         }
         Ok(())
     }

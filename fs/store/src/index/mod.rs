@@ -24,8 +24,16 @@ pub(crate) const STATE_KEY: [u8; 1] = [0xff];
 /// Called for each row of a scan; false ends it.
 pub(crate) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> bool;
 
-/// The rows of a batch, sealed as they are taken: a batch never stands in memory twice.
-pub(crate) type Batch<'a> = &'a mut dyn Iterator<Item = Result<(Vec<u8>, Option<Vec<u8>>)>>;
+/// One change of a batch, under a key that somebody else holds.
+pub(crate) enum Write<'a> {
+    Put(&'a [u8], Vec<u8>),
+    Delete(&'a [u8]),
+    /// All keys from the first one on, below the second. What the batch puts after it stands.
+    DeleteRange(&'a [u8], &'a [u8]),
+}
+
+/// The changes of a batch, in their order, sealed as they are taken: a batch never stands in memory twice.
+pub(crate) type Batch<'a> = &'a mut dyn Iterator<Item = Result<Write<'a>>>;
 
 /// Opens a value where it lies: in a page of the index's own memory.
 pub(crate) type Open<'a> = &'a dyn Fn(&[u8]) -> Result<Bytes>;
@@ -40,6 +48,13 @@ pub(crate) trait IndexRead: Send + Sync {
         direction: Direction,
         visit: Visit<'_>,
     ) -> Result<()>;
+
+    /// `start <= key < end`, forward, and not to the end of a run of more than about `gone_max` rows that were deleted there: those stand in the index until
+    /// it is compacted, and who only guesses that there may be something must not pass them by the hundred thousand. False: it gave up.
+    fn scan_unless_gone(&self, start: &[u8], end: &[u8], _gone_max: u64, visit: Visit<'_>) -> Result<bool> {
+        self.scan(Bound::Included(start), Bound::Excluded(end), Direction::Forward, visit)?;
+        Ok(true)
+    }
 }
 
 pub(crate) trait Index: Send + Sync {
@@ -47,8 +62,8 @@ pub(crate) trait Index: Send + Sync {
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>>;
     /// The index as it is now, for ever. Cheap.
     fn snapshot(&self) -> Arc<dyn IndexRead>;
-    /// Applies all of a batch or nothing. Batches become durable in their order.
-    fn write(&self, batch: Batch<'_>) -> Result<()>;
+    /// Applies all of a batch, of about `bytes`, or nothing. Batches become durable in their order.
+    fn write(&self, batch: Batch<'_>, bytes: usize) -> Result<()>;
     /// Makes all batches durable.
     fn flush(&self) -> Result<()>;
     fn disk_bytes(&self) -> u64;

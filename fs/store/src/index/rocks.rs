@@ -10,7 +10,7 @@ use rocksdb::{
     LruCacheOptions, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 
-use super::{Batch, Index, IndexRead, Open, Visit};
+use super::{Batch, Index, IndexRead, Open, Visit, Write};
 use crate::error::Result;
 use crate::medium::make_folder;
 use crate::recovery::Purpose;
@@ -116,12 +116,14 @@ impl Index for RocksIndex {
         Arc::new(RocksSnapshot::new(self.0.clone()))
     }
 
-    fn write(&self, batch: Batch<'_>) -> Result<()> {
-        let mut rows = WriteBatch::default();
+    fn write(&self, batch: Batch<'_>, bytes: usize) -> Result<()> {
+        // At once: as it grows all of it would be copied time and again.
+        let mut rows = WriteBatch::with_capacity_bytes(bytes);
         for row in batch {
             match row? {
-                (key, Some(value)) => rows.put(key, value),
-                (key, None) => rows.delete(key),
+                Write::Put(key, value) => rows.put(key, value),
+                Write::Delete(key) => rows.delete(key),
+                Write::DeleteRange(from, to) => rows.delete_range(from, to),
             }
         }
         let mut settings = WriteOptions::default();
@@ -165,7 +167,30 @@ impl IndexRead for RocksSnapshot {
         direction: Direction,
         visit: Visit<'_>,
     ) -> Result<()> {
+        Ok(self.scan_with(ReadOptions::default(), start, end, direction, visit)?)
+    }
+
+    fn scan_unless_gone(&self, start: &[u8], end: &[u8], gone_max: u64, visit: Visit<'_>) -> Result<bool> {
         let mut settings = ReadOptions::default();
+        settings.set_max_skippable_internal_keys(gone_max);
+        let (start, end) = (Bound::Included(start), Bound::Excluded(end));
+        match self.scan_with(settings, start, end, Direction::Forward, visit) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == rocksdb::ErrorKind::Incomplete => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl RocksSnapshot {
+    fn scan_with(
+        &self,
+        mut settings: ReadOptions,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        direction: Direction,
+        visit: Visit<'_>,
+    ) -> std::result::Result<(), rocksdb::Error> {
         if let Bound::Included(key) | Bound::Excluded(key) = start {
             settings.set_iterate_lower_bound(key);
         }
@@ -190,6 +215,6 @@ impl IndexRead for RocksSnapshot {
                 Direction::Reverse => rows.prev(),
             }
         }
-        Ok(rows.status()?)
+        rows.status()
     }
 }

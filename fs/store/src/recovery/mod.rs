@@ -23,7 +23,7 @@ use crate::cipher::{LongCipher, ValueCipher};
 use crate::delta::Layer;
 use crate::error::Result;
 use crate::forge::FreeSegment;
-use crate::index::{Index, STATE_KEY};
+use crate::index::{Index, STATE_KEY, Write};
 use crate::ledger::Ledger;
 use crate::medium::StorageMedium;
 use crate::segment::{self, Kind, Segment};
@@ -133,7 +133,8 @@ fn create(tools: &Tools<'_>, report: &mut RecoveryReport) -> Result<IndexState> 
 fn write_state(tools: &Tools<'_>, store_id: [u8; 16], applied: Lsn) -> Result<()> {
     let row = IndexState { store_id, applied, ledger: Ledger::default() }.encode();
     let sealed = tools.values.seal(&STATE_KEY, &row)?;
-    tools.index.write(&mut std::iter::once(Ok((STATE_KEY.to_vec(), Some(sealed)))))?;
+    let bytes = sealed.len();
+    tools.index.write(&mut std::iter::once(Ok(Write::Put(&STATE_KEY, sealed))), bytes)?;
     tools.index.flush()
 }
 

@@ -10,7 +10,7 @@ use crate::checkpoint::IndexState;
 use crate::cipher::{TAG_BYTES, framed_len};
 use crate::delta::Layer;
 use crate::error::Result;
-use crate::key::Key;
+use crate::key::{Key, Span};
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::payload::{PLACE_BYTES, Place};
@@ -35,6 +35,7 @@ struct Found {
     header: RecordHeader,
     segment: u64,
     place: Option<Place>,
+    ranges: Vec<Span>,
     changes: Vec<Change>,
 }
 
@@ -248,15 +249,15 @@ impl Replay<'_> {
             let row = Bytes::copy_from_slice(&place.encode());
             changes.push((Key::new(Table::Payload, &lsn.to_be_bytes()), Some(row)));
         }
-        self.out.layer.apply(lsn, changes);
+        self.out.layer.apply(lsn, found.ranges, changes);
         self.out.last_lsn = lsn;
         self.count += 1;
         Ok(())
     }
 
     fn old_place(&self, key: &Key) -> Result<Option<Place>> {
-        let row = match self.out.layer.rows.get(key.as_slice()) {
-            Some(row) => row.clone(),
+        let row = match self.out.layer.get(key.as_slice()) {
+            Some(row) => row,
             None => {
                 let open = |sealed: &[u8]| self.tools.values.open(key.as_slice(), sealed);
                 self.tools.index.get(key.as_slice(), &open)?
@@ -285,7 +286,7 @@ fn read_record(segment: &Arc<Segment>, offset: u64) -> Result<Option<Found>> {
     if !read_or_end(segment, &mut record, offset)? {
         return Ok(None);
     }
-    let Some((placed, changes)) = open_rows(&segment.cipher, &header, &mut record) else { return Ok(None) };
+    let Some(body) = open_rows(&segment.cipher, &header, &mut record) else { return Ok(None) };
     if header.payload > 0 && !check_inline(segment, &header, &mut record, offset) {
         return Ok(None);
     }
@@ -297,7 +298,8 @@ fn read_record(segment: &Arc<Segment>, offset: u64) -> Result<Option<Found>> {
         nonce: header.nonce,
         lsn: header.lsn,
     });
-    Ok(Some(Found { header, segment: segment.number(), place: placed.or(inline), changes }))
+    let (place, ranges, changes) = (body.place.or(inline), body.ranges, body.changes);
+    Ok(Some(Found { header, segment: segment.number(), place, ranges, changes }))
 }
 
 /// False at the end of the file.

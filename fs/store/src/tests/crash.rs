@@ -27,6 +27,8 @@ fn full() -> bool {
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 struct State {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Rows of the table that also loses whole ranges.
+    marks: BTreeMap<Vec<u8>, Vec<u8>>,
     payloads: BTreeMap<Lsn, Arc<Vec<u8>>>,
 }
 
@@ -58,6 +60,22 @@ impl Draw {
     }
 }
 
+/// Puts marks, and now and then takes a range of them away; whether it did.
+fn mark(txn: &mut Txn, next: &mut State, draw: &Draw) -> bool {
+    let ranged = draw.below(5) == 0;
+    let puts: Vec<u8> = (0..draw.below(3)).map(|_| draw.below(40) as u8).collect();
+    // Said after the rows or before them, it goes before them.
+    puts.iter().for_each(|key| _ = txn.put(Table::Changed, [*key], vec![*key; 9]));
+    for _ in 0..if ranged { 1 + draw.below(2) } else { 0 } {
+        let from = draw.below(40) as u8;
+        let to = from + 1 + draw.below(20) as u8;
+        txn.delete_range(Table::Changed, [from], [to]);
+        next.marks.retain(|key, _| key[0] < from || key[0] >= to);
+    }
+    next.marks.extend(puts.into_iter().map(|key| (vec![key], vec![key; 9])));
+    ranged
+}
+
 /// One step of the load. After an error that leaves the store writable, nothing happened.
 fn step(store: &Store, promises: &Promises, draw: &Draw) -> Result<(), StoreError> {
     let mut next = promises.states.lock().last().unwrap().clone();
@@ -74,7 +92,8 @@ fn step(store: &Store, promises: &Promises, draw: &Draw) -> Result<(), StoreErro
             next.rows.insert(key, value);
         }
     }
-    if draw.below(3) == 0 {
+    let ranged = mark(&mut txn, &mut next, draw);
+    if draw.below(3) == 0 && !ranged {
         let len = if draw.below(4) == 0 { 66_000 + draw.below(60_000) } else { 1 + draw.below(9_000) };
         let bytes = pattern(lsn, len as usize);
         txn.payload(store.stage_payload(&bytes)?);
@@ -143,9 +162,16 @@ fn check(image: &Image, promises: &Promises) {
 }
 
 fn see(store: &Store, wanted: &State) -> State {
-    let rows = store.scan(Table::Meta, &KeyRange::all(), usize::MAX, Direction::Forward).unwrap();
+    let all = |table, way| {
+        let rows = store.scan(table, &KeyRange::all(), usize::MAX, way).unwrap();
+        rows.into_iter().map(|(key, value)| (key, value.to_vec())).collect::<Vec<_>>()
+    };
+    let marks = all(Table::Changed, Direction::Forward);
+    let backwards = all(Table::Changed, Direction::Reverse);
+    assert!(marks.iter().eq(backwards.iter().rev()), "{marks:?}, {backwards:?}");
     let mut seen = State {
-        rows: rows.into_iter().map(|(key, value)| (key, value.to_vec())).collect(),
+        rows: all(Table::Meta, Direction::Forward).into_iter().collect(),
+        marks: marks.into_iter().collect(),
         ..State::default()
     };
     let live = store.scan(Table::Payload, &KeyRange::all(), usize::MAX, Direction::Forward).unwrap();

@@ -4,4 +4,5 @@
 mod basics;
 mod crash;
 mod full;
+mod ranges;
 mod support;
