@@ -170,6 +170,17 @@ fn grant(engine: &Engine, asked: GrantRequest) -> anyhow::Result<WatchGrantedRep
     })
 }
 
+/// Keys of capabilities that were taken back, as far as permits for them may still be about.
+pub fn taken_back(engine: &Engine) -> Vec<[u8; 32]> {
+    let (now, watch) = (engine.deal_now(), engine.keys.watch());
+    let about = |note: &GrantNote| {
+        note.revoked.is_some() && note.until.saturating_add(crate::share::owner::CLOCK_SECONDS) > now
+    };
+    let revoked = engine.ledger.grants().into_iter().filter(|(_, row)| row.said().is_some_and(|n| about(&n)));
+    let holder = |id| WatcherKeys::from_secret(&watch.secret(&id)).holder.verifying_key().to_bytes();
+    revoked.map(|(id, _)| holder(id)).collect()
+}
+
 /// The capabilities that may do anything now.
 pub fn lasting(engine: &Engine) -> Vec<CapabilityId> {
     let now = engine.now();
