@@ -360,8 +360,10 @@ impl Checker {
         for (n, provider) in
             state.providers.iter().enumerate().filter(|(_, p)| !p.destroyed && p.lie.is_none())
         {
-            let orphan =
-                provider.deals.iter().find(|(id, deal)| deal.stored.is_some() && !known.contains(id));
+            // What a rogue told nobody of ends by its term alone.
+            let orphan = provider.deals.iter().find(|(id, deal)| {
+                deal.stored.is_some() && !known.contains(id) && !state.untold.contains(id)
+            });
             if let Some((id, deal)) = orphan {
                 return Some(format!("p{n} keeps {id} of {}, which nobody knows of", data(&deal.of)));
             }

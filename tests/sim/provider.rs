@@ -229,7 +229,9 @@ impl Provider {
             Request::Audit(request) => self.audit(auditor, shown, &request, siblings),
             Request::Put { key, value } => self.put(shown, key, value),
             Request::Get { key } => {
-                let deaf = self.bug == Some(Bug::FellowsUnheard) && key.kind == RecordKind::WatchLog;
+                let owner = || self.deals.values().any(|deal| shown.keys.contains(&deal.client));
+                let unheard = self.bug == Some(Bug::FellowsUnheard) && key.kind == RecordKind::WatchLog;
+                let deaf = unheard && !owner();
                 let value = self.records.get(&key).filter(|_| !deaf).cloned();
                 Ok(Reply::Record { value: value.map(ByteBuf::from) })
             }

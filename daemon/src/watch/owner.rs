@@ -149,8 +149,12 @@ fn grant(engine: &Engine, asked: GrantRequest) -> anyhow::Result<WatchGrantedRep
         .set_grant(id, &note, |note, chain| engine.sign_note(PlacementAction::Watch, id, note, chain))?;
     engine.peers.set_watched();
     engine.watched.outdated();
-    let providers = engine.ledger.providers().into_iter().filter(|(_, row)| row.answers());
-    let known = providers.map(|(peer, row)| Known { peer: ByteBuf::from(peer), addrs: row.addrs });
+    // Those that answer first, since there is room for some; where none does just now, the others: with nobody it would find nobody.
+    let mut providers = engine.ledger.providers();
+    providers.retain(|(_, row)| !matches!(row.state, ProviderState::Removed));
+    providers.sort_by_key(|(_, row)| !row.answers());
+    let known =
+        providers.into_iter().map(|(peer, row)| Known { peer: ByteBuf::from(peer), addrs: row.addrs });
     let new = New {
         id,
         drive: engine.drive_key,

@@ -179,6 +179,9 @@ impl<'a> Picture<'a> {
     /// Slots that nobody keeps any more, those nearest to loss first.
     pub fn wanted(&self, seen: &Seen) -> Vec<Wanted> {
         let mut all = Vec::new();
+        // What was never placed is on its way as long as the owner says something.
+        let head = &self.bundle.head;
+        let owner_is_silent = seen.now.abs_diff(head.time) >= head.silent_seconds;
         for piece in &self.bundle.pieces {
             let need = piece.shards.len().max(1);
             let mut left = 0usize;
@@ -196,6 +199,7 @@ impl<'a> Picture<'a> {
                     .map(|health| if let Health::Lost(why) = health { Some(why.as_str()) } else { None })
                     .collect();
                 match reasons {
+                    Some(reasons) if reasons.is_empty() && !owner_is_silent => {}
                     Some(reasons) => {
                         let why = reasons.last().copied().unwrap_or("it was never placed");
                         gone.push((slot, why.to_owned(), piece.slot_len(n)));
@@ -295,7 +299,7 @@ pub(super) mod tests {
     fn all_well() -> Seen {
         let answered = (1..=3).map(peer).chain([peer(20), peer(21), peer(22)]).collect();
         let proven = (0..3).map(|n| [n; 32]).collect();
-        Seen { answered, proven, now: 1_800_000_000, ..Seen::default() }
+        Seen { answered, proven, now: 1_800_001_800, ..Seen::default() }
     }
 
     fn slot(bundle: &Bundle, n: u16) -> SlotName {
@@ -323,6 +327,8 @@ pub(super) mod tests {
         let picture = Picture::new(&bundle, [], []);
         let wanted = |seen: &Seen| picture.wanted(seen).iter().map(|w| w.slot.slot).collect::<Vec<_>>();
         assert_eq!(wanted(&all_well()), [3], "it was never placed");
+        let lately = Seen { now: 1_800_001_799, ..all_well() };
+        assert!(wanted(&lately).is_empty(), "the owner may be at it");
         let mut seen = all_well();
         seen.answered.remove(&peer(2));
         seen.silent.insert(peer(2), 1799);
@@ -330,7 +336,8 @@ pub(super) mod tests {
         seen.silent.insert(peer(2), 1800);
         assert_eq!(wanted(&seen), [1, 3]);
         // Nobody answers: the silence is this machine's.
-        let alone = Seen { silent: (1..=3).map(|n| (peer(n), 9_999)).collect(), ..Seen::default() };
+        let silent = (1..=3).map(|n| (peer(n), 9_999)).collect();
+        let alone = Seen { silent, now: all_well().now, ..Seen::default() };
         assert_eq!(wanted(&alone), [3]);
         let mut seen = all_well();
         seen.faults.insert([0; 32], "it said no".into());
