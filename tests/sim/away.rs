@@ -27,6 +27,9 @@ impl History {
     pub async fn away(&mut self, betrayed: bool) -> Result<()> {
         self.appoint(betrayed).await?;
         self.calm(true).await?;
+        // What the owner shared before it went leads there when it is back, where watchers placed it.
+        self.share().await?;
+        self.calm(true).await?;
         self.leave().await?;
         let until = machine::elapsed_ms() / 1000 + FAULTS_SECONDS;
         while machine::elapsed_ms() / 1000 < until {

@@ -289,7 +289,7 @@ impl Checker {
         for (slot, deals) in &self.placed {
             let most = self.may_move.get(slot).copied().unwrap_or(0);
             if deals.len() as u64 > most {
-                let told: Vec<String> = deals.iter().map(|deal| short(deal)).collect();
+                let told: Vec<String> = deals.iter().map(short).collect();
                 let piece = hex(&slot.0);
                 return Err(format!(
                     "watchers placed a slot of {piece} as {told:?}, and lost it {most} times"

@@ -22,6 +22,7 @@ use crate::beside::{self, Running, running};
 use crate::carrier::SimCarrier;
 use crate::history::{History, STEP_SECONDS};
 use crate::machine::{self, Dice, TrueClock};
+use crate::objects;
 use crate::world::{Who, World};
 
 /// Links of one history.
@@ -160,7 +161,7 @@ impl History {
     }
 
     /// The whole drive, or one file, if what is there is in the published commit.
-    async fn share(&mut self) -> Result<()> {
+    pub async fn share(&mut self) -> Result<()> {
         let Some(engine) = self.daemon.as_ref().map(|daemon| daemon.engine.clone()) else { return Ok(()) };
         let latest = engine.drive.latest_commit()?.map(|commit| commit.sequence);
         let published = latest.is_some() && engine.head.published_sequence() == latest;
@@ -209,19 +210,24 @@ impl History {
                 }
             }
         }
-        let Some(link) = self.links.all.len().checked_sub(1) else { return Ok(()) };
-        let id = self.links.all.get(link).map(|shared| shared.id.clone()).unwrap_or_default();
         let engine = self.daemon.as_ref().context("no daemon that could take a link back")?.engine.clone();
+        for (n, shared) in self.links.all.iter().enumerate() {
+            objects::is_so(&self.world, &engine, &shared.link).map_err(|e| anyhow!("link {n}: {e:#}"))?;
+        }
+        let Some(shared) = self.links.all.last() else { return Ok(()) };
+        let (link, id, text) = (self.links.all.len() - 1, shared.id.clone(), shared.link.clone());
         ask(&engine, ShareRequest::End { which: id }).await?;
         let begun = machine::elapsed_ms() / 1000;
         loop {
             self.links.read(&self.world, self.seed, link)?;
             let Some(reading) = self.links.reading.pop() else { bail!("nobody reads") };
-            if ended(reading).await {
+            let over = ended(reading).await;
+            let permitted = objects::still_permitted(&self.world, &engine, &text);
+            if over && permitted.is_none() {
                 return Ok(());
             }
             if machine::elapsed_ms() / 1000 - begun > ENDED_SECONDS_MAX {
-                bail!("a link that was taken back still leads somewhere");
+                bail!(permitted.unwrap_or_else(|| "a link that was taken back still leads somewhere".into()));
             }
         }
     }

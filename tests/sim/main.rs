@@ -17,6 +17,7 @@ mod faults;
 mod history;
 mod links;
 mod machine;
+mod objects;
 mod owner;
 mod permitted;
 mod planted;
