@@ -57,6 +57,9 @@ use threads::Threads;
 /// A provider's row notes that it answers at least this often, in seconds.
 const LAST_OK_SECONDS: u64 = 600;
 
+/// After a start providers have so long to say what time it is, before one that agrees is enough.
+const TIME_TOLD_MS: u64 = 45_000;
+
 /// Why this home may not write any more.
 const READ_ONLY_NOTE: &str = "read-only";
 
@@ -98,6 +101,8 @@ pub struct Engine {
     pub device: [u8; 16],
     /// Unix seconds.
     pub started_at: u64,
+    /// Milliseconds of the monotonic clock.
+    started_ms: u64,
     /// Set on a drive that was restored from its words.
     pub restored: Option<RestoredReport>,
     only_read: bool,
@@ -157,6 +162,7 @@ impl Engine {
     /// Joins the parts; no worker runs yet.
     pub fn new(parts: Parts) -> Self {
         let started_at = parts.env.clock.unix_seconds();
+        let started_ms = parts.env.clock.monotonic_ms();
         let watched = !parts.ledger.grants().is_empty();
         let shared = Shared::new(&parts.home);
         if watched {
@@ -183,6 +189,7 @@ impl Engine {
             drive_key: parts.drive_key,
             device: parts.device,
             started_at,
+            started_ms,
             restored: parts.restored,
             sealing: tokio::sync::Mutex::new(()),
             sent_bytes: AtomicU64::new(0),
@@ -204,6 +211,13 @@ impl Engine {
     /// The time that deals run by.
     pub fn deal_now(&self) -> u64 {
         self.clocks.deal_now(self.now(), self.env.clock.monotonic_ms())
+    }
+
+    /// Whether the time is known well enough for what nothing brings back: links that end by it, old snapshots.
+    pub fn knows_time(&self) -> bool {
+        let ms = self.env.clock.monotonic_ms();
+        let had_their_time = ms.saturating_sub(self.started_ms) >= TIME_TOLD_MS;
+        self.clocks.is_known(self.now(), ms, had_their_time)
     }
 
     /// How long a provider that is silent has been so, by time awake.

@@ -16,6 +16,7 @@
 
 pub mod bundle;
 pub mod capability;
+mod challenge;
 mod claim;
 pub mod log;
 pub mod logs;

@@ -1,6 +1,5 @@
 //! Connections over the modelled network: what a client's sessions stand on here (`holdfast_net::client::Carrier`).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,30 +8,39 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_net::client::{Carrier, PushTimes, Wire, WireLimits};
 use holdfast_net::wire::message::{DataRequest, Lane, Reply, Request};
-use holdfast_net::{Multiaddr, NetError, PeerId, PieceSource, SignedProposal, SigningKey, identity};
+use holdfast_net::{
+    Multiaddr, NetError, PeerId, PieceSource, SignedPermit, SignedProposal, SigningKey, identity,
+};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::permitted::Shown;
 use crate::provider::Lie;
-use crate::world::{BYTES_PER_MS, Reach, Way, World, short};
+use crate::world::{BYTES_PER_MS, Reach, Way, Who, World, by, short};
 
 /// Bytes of a push between two looks at whether the network is still there.
 const STEP_BYTES: usize = 64 << 10;
 /// How often a message that is held up looks again.
 const HELD: Duration = Duration::from_millis(500);
 
-/// One process of the owner's, as a peer.
+/// One process of somebody's, as a peer.
 pub struct SimCarrier {
     world: Arc<World>,
-    epoch: u64,
+    process: (Who, u64),
     me: PeerId,
 }
 
 impl SimCarrier {
-    pub fn new(world: Arc<World>, epoch: u64) -> Result<SimCarrier, NetError> {
+    /// The process that `who` is now.
+    pub fn new(world: Arc<World>, who: Who) -> Result<SimCarrier, NetError> {
+        let life = world.state.lock().life(who);
+        SimCarrier::of(world, (who, life))
+    }
+
+    fn of(world: Arc<World>, process: (Who, u64)) -> Result<SimCarrier, NetError> {
         let mut seed = [0; 32];
         world.dice.bytes(&mut seed);
-        Ok(SimCarrier { world, epoch, me: identity::keypair(seed)?.public().to_peer_id() })
+        Ok(SimCarrier { world, process, me: identity::keypair(seed)?.public().to_peer_id() })
     }
 }
 
@@ -55,7 +63,7 @@ impl Carrier for SimCarrier {
         let unreachable = || NetError::Unreachable("nobody is there".into());
         let to = self.world.find(&peer.to_bytes()).ok_or_else(unreachable)?;
         pass(&self.world, self.world.way_ms(to) * 3).await;
-        match self.world.way(self.epoch, to) {
+        match self.world.way(self.process, to) {
             Ok(_) => Ok(None),
             Err(Reach::Held) => {
                 pass(&self.world, u64::try_from(timeout.as_millis()).unwrap_or(0)).await;
@@ -67,7 +75,7 @@ impl Carrier for SimCarrier {
 
     async fn is_connected(&self, peer: PeerId) -> Result<bool, NetError> {
         let to = self.world.find(&peer.to_bytes());
-        Ok(to.is_some_and(|to| self.world.way(self.epoch, to).is_ok()))
+        Ok(to.is_some_and(|to| self.world.way(self.process, to).is_ok()))
     }
 
     async fn disconnect(&self, _: PeerId) -> Result<(), NetError> {
@@ -77,19 +85,19 @@ impl Carrier for SimCarrier {
     async fn open(&self, peer: PeerId) -> Result<Arc<dyn Wire>, NetError> {
         let to = self.world.find(&peer.to_bytes()).ok_or_else(broken)?;
         pass(&self.world, self.world.way_ms(to) * 2).await;
-        let way = self.world.way(self.epoch, to).map_err(|_| broken())?;
+        let way = self.world.way(self.process, to).map_err(|_| broken())?;
         Ok(Arc::new(SimWire {
             world: self.world.clone(),
             way,
             me: self.me,
             open: AtomicBool::new(true),
-            keys: Mutex::default(),
+            shown: Mutex::default(),
             asked: Mutex::new(None),
         }))
     }
 
     async fn fresh(&self) -> Result<Arc<dyn Carrier>, NetError> {
-        Ok(Arc::new(SimCarrier::new(self.world.clone(), self.epoch)?))
+        Ok(Arc::new(SimCarrier::of(self.world.clone(), self.process)?))
     }
 }
 
@@ -105,7 +113,7 @@ struct SimWire {
     way: Way,
     me: PeerId,
     open: AtomicBool,
-    keys: Mutex<BTreeSet<[u8; 32]>>,
+    shown: Mutex<Shown>,
     /// Since when an answer is waited for.
     asked: Mutex<Option<Instant>>,
 }
@@ -120,8 +128,8 @@ impl SimWire {
         *self.asked.lock() = None;
     }
 
-    fn keys(&self) -> BTreeSet<[u8; 32]> {
-        self.keys.lock().clone()
+    fn shown(&self) -> Shown {
+        self.shown.lock().clone()
     }
 }
 
@@ -160,11 +168,11 @@ impl Wire for SimWire {
     }
 
     async fn call(&self, request: &Request) -> Result<Reply, NetError> {
-        let (world, way, me, keys) = (self.world.clone(), self.way, self.me.to_bytes(), self.keys());
-        let request = request.clone();
+        let (world, way, me, shown) = (self.world.clone(), self.way, self.me.to_bytes(), self.shown());
+        let asked = request.clone();
         let asking = async move {
             travel(&world, way).await?;
-            Ok::<_, NetError>(world.deliver(way, &me, &keys, request))
+            Ok::<_, NetError>(world.deliver(way, &me, &shown, asked))
         };
         // Whoever stops waiting does not call the message back.
         let answer = match self.world.state.lock().immediate {
@@ -178,6 +186,10 @@ impl Wire for SimWire {
         let answer = answer.inspect_err(|_| self.close())?;
         self.travel().await?;
         self.heard();
+        if let (Ok(_), Request::Permit { permit }) = (&answer, request) {
+            let permit = SignedPermit::from_bytes(permit)?;
+            self.shown.lock().permits.insert(permit.body().client, permit);
+        }
         answer
     }
 
@@ -185,7 +197,7 @@ impl Wire for SimWire {
         self.travel().await?;
         self.travel().await?;
         self.heard();
-        self.keys.lock().insert(key.verifying_key().to_bytes());
+        self.shown.lock().keys.insert(key.verifying_key().to_bytes());
         Ok(())
     }
 
@@ -194,7 +206,7 @@ impl Wire for SimWire {
             return Err(NetError::Invalid("no read".into()));
         };
         self.travel().await?;
-        let read = self.world.read(self.way, &self.keys(), deal, ranges);
+        let read = self.world.read(self.way, &self.shown(), deal, ranges);
         pass(&self.world, want as u64 / BYTES_PER_MS).await;
         self.travel().await?;
         self.heard();
@@ -215,13 +227,14 @@ impl Wire for SimWire {
         let deal = proposal.deal_id();
         let stalled = |_| NetError::Timeout(times.stall);
         tokio::time::timeout(times.stall, self.travel()).await.map_err(stalled)??;
-        let keys = self.keys();
-        let begun = self.change(|provider| provider.begin_push(&keys, &deal))??;
+        let shown = self.shown();
+        let begun = self.change(|provider| provider.begin_push(&shown, &deal))??;
         let len = proposal.proposal().raw_len;
         let mut at = match begun {
             Ok(at) => at,
             Err(receipt) => {
-                self.world.note(&format!("p{} has {} already", self.way.to, short(&deal)));
+                let from = by(self.way);
+                self.world.note(&format!("{from}p{} has {} already", self.way.to, short(&deal)));
                 self.travel().await?;
                 progress(len);
                 return Ok(receipt);
@@ -259,7 +272,8 @@ impl Wire for SimWire {
             provider.finish_push(&deal, bytes.unwrap_or_default())
         })?;
         let said = if receipt.is_ok() { "signed for" } else { "refused" };
-        self.world.note(&format!("p{} {said} {} with {len} bytes", self.way.to, short(&deal)));
+        let from = by(self.way);
+        self.world.note(&format!("{from}p{} {said} {} with {len} bytes", self.way.to, short(&deal)));
         tokio::time::timeout(times.receipt, self.travel())
             .await
             .map_err(|_| NetError::Timeout(times.receipt))??;

@@ -18,8 +18,9 @@ use holdfast::records::{HeadValue, head_key};
 use holdfast_net::DealId;
 
 use crate::machine;
-use crate::provider::{Lie, Provider};
-use crate::world::World;
+use crate::provider::{Deal, Provider};
+use crate::truth::{Domain, Truth, data, deal_of, losses, losses_of, really, recorded};
+use crate::world::{State, World, short};
 
 /// How it is said that too few keep the head.
 pub const HEAD_UNKEPT: &str = "the head is with";
@@ -28,22 +29,13 @@ pub const HEAD_UNKEPT: &str = "the head is with";
 const REQUESTS_PER_SECOND_MAX: u64 = 4;
 /// What a few placements that were broken off may cost besides.
 const SLACK_BYTES: u64 = 2 << 20;
-
-/// Who fails together, by truth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Domain {
-    Group(u32),
-    Alone(usize),
-}
-
-pub fn domain(n: usize, provider: &Provider) -> Domain {
-    provider.group.map_or(Domain::Alone(n), Domain::Group)
-}
+/// What a watcher that died was at began no longer ago than this.
+const BROKEN_OFF_SECONDS: u64 = 600;
 
 /// See the module.
 #[derive(Default)]
 pub struct Checker {
-    acknowledged: BTreeSet<PieceId>,
+    pub acknowledged: BTreeSet<PieceId>,
     /// The highest sequence of a head that was with as many as the policy asks.
     head: u64,
     /// Domains that lost something since everything was whole.
@@ -53,64 +45,60 @@ pub struct Checker {
     /// Bytes of every slot that was ever wanted.
     wanted: BTreeMap<PieceId, u64>,
     pub most_acknowledged: usize,
+    /// Reasons to place a slot once more.
+    may_move: BTreeMap<Slot, u64>,
+    /// What honest watchers placed of each.
+    placed: BTreeMap<Slot, BTreeSet<DealId>>,
+    /// Watchers that lie, by the keys of their permits.
+    pub rogues: BTreeSet<[u8; 32]>,
+    /// How many ask providers, beside the owner.
+    pub asking: u64,
+}
+
+/// A piece as it was when the owner went away.
+struct Kept {
+    id: PieceId,
+    row: PieceRow,
+    stripe: Option<(PieceId, PieceRow, u16)>,
+    wanted: usize,
+}
+
+/// What the owner left behind.
+pub struct Left {
+    pieces: Vec<Kept>,
+    /// The head's.
+    name: [u8; 32],
+    copies: usize,
+}
+
+/// A slot of a piece or stripe, by its piece CID.
+type Slot = (PieceId, Vec<u8>);
+
+fn slot_of(deal: &Deal) -> Slot {
+    (deal.of, deal.proposal.proposal().piece_cid.to_bytes())
 }
 
 type Check = Result<(), String>;
-
-fn deal_of(bytes: &[u8]) -> Option<DealId> {
-    bytes.try_into().ok().map(DealId)
-}
 
 fn hex(id: &PieceId) -> String {
     data(id)
 }
 
-fn data(id: &[u8]) -> String {
-    id.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Slots of a row that are really there: where, and which.
-fn really(row: &PieceRow, providers: &[Provider]) -> Vec<(Domain, u16)> {
-    let there = |peer: &Vec<u8>, deal: &[u8]| {
-        let (n, provider) = providers.iter().enumerate().find(|(_, p)| &p.peer == peer)?;
-        let gives = !provider.lie.is_some_and(Lie::gives_nothing);
-        let stored = provider.deals.get(&deal_of(deal)?)?.stored.as_ref()?;
-        (!provider.destroyed && gives && stored.intact).then(|| domain(n, provider))
-    };
-    row.holders().filter_map(|(slot, h)| Some((there(&h.provider, &h.deal)?, slot))).collect()
-}
-
-/// Losses of a domain that take a piece: 0, it is lost; one more than it survives.
-pub fn losses(engine: &Engine, id: &PieceId, providers: &[Provider]) -> usize {
-    let Some(row) = engine.ledger.piece(id) else { return 0 };
-    // Each of these has the whole of it.
-    let mut alone: BTreeSet<Domain> = really(&row, providers).into_iter().map(|(domain, _)| domain).collect();
-    let mut more = 0;
-    if let Some((_, stripe, own)) = engine.ledger.stripe_of(id) {
-        let slots = really(&stripe, providers);
-        let need = stripe.stripe.as_ref().map_or(usize::MAX, |s| s.data().into());
-        alone.extend(slots.iter().filter(|(_, slot)| *slot == own).map(|(domain, _)| *domain));
-        // Of the others, as far as they do not fall with those, it takes so many.
-        let others: BTreeSet<Domain> = slots.iter().filter(|(_, n)| *n != own).map(|(d, _)| *d).collect();
-        more = (others.difference(&alone).count() + 1).saturating_sub(need);
-    }
-    alone.len() + more
-}
-
 /// Who is said to keep a piece, and whether it does.
-fn told(engine: &Engine, id: &PieceId, providers: &[Provider]) -> String {
-    let of = |form: &str, row: &PieceRow| {
+fn told(engine: &Engine, id: &PieceId, truth: &Truth<'_>) -> String {
+    let providers = truth.providers;
+    let of = |form: &str, id: &PieceId, row: &PieceRow| {
         let holders = row.holders().map(|(slot, h)| {
             let provider = providers.iter().position(|p| p.peer == h.provider);
-            let real = really(row, providers).iter().any(|(_, there)| *there == slot);
+            let real = really(id, row, truth).iter().any(|(_, there)| *there == slot);
             format!("{form} {slot} with p{provider:?}, failed {:?}, there: {real}", h.failed)
         });
         holders.collect::<Vec<_>>()
     };
-    let mut all = engine.ledger.piece(id).map(|row| of("copy", &row)).unwrap_or_default();
-    if let Some((_, row, own)) = engine.ledger.stripe_of(id) {
+    let mut all = engine.ledger.piece(id).map(|row| of("copy", id, &row)).unwrap_or_default();
+    if let Some((stripe, row, own)) = engine.ledger.stripe_of(id) {
         all.push(format!("its own slot is {own}"));
-        all.extend(of("slot", &row));
+        all.extend(of("slot", &stripe, &row));
     }
     format!("counts {:?}: {}", engine.ledger.counting(id), all.join("; "))
 }
@@ -120,7 +108,7 @@ impl Checker {
     pub fn look(&mut self, world: &World, engine: &Engine) -> Check {
         let wanted = usize::from(engine.policy.copies());
         let state = world.state.lock();
-        let providers = &state.providers;
+        let (providers, truth) = (&state.providers, Truth::of(&state));
         let pieces = engine.drive.pieces().map_err(|e| format!("the drive cannot list its pieces: {e}"))?;
         let published = engine.head.published().map_or(0, |p| p.commit_sequence);
         for piece in &pieces {
@@ -144,12 +132,10 @@ impl Checker {
         let named =
             pieces.iter().filter(|piece| piece.commit_sequence != 0 && piece.commit_sequence <= published);
         let whole = published > 0
-            && named
-                .into_iter()
-                .all(|piece| losses(engine, &piece.id, providers) >= engine.wanted(&piece.id));
+            && named.into_iter().all(|piece| losses(engine, &piece.id, &truth) >= engine.wanted(&piece.id));
         for id in &self.acknowledged {
-            if losses(engine, id, providers) == 0 {
-                let told = told(engine, id, providers);
+            if losses(engine, id, &truth) == 0 {
+                let told = told(engine, id, &truth);
                 return Err(format!(
                     "piece {} was Placed, and is lost (hurt: {:?}); {told}",
                     hex(id),
@@ -160,10 +146,68 @@ impl Checker {
         if whole {
             self.hurt.clear();
         }
-        let name = engine.head_name();
-        let heads = providers.iter().filter(|p| !p.destroyed).filter_map(|p| p.records.get(&head_key(&name)));
+        self.heads(providers, &engine.head_name(), wanted)?;
+        let chain = engine.ledger.chain().length;
+        let named = engine.head.published().map_or(0, |p| p.log_next);
+        if chain < named {
+            return Err(format!("a head names {named} placements, and the ledger knows {chain}"));
+        }
+        self.placed_once(providers)?;
+        self.traffic(&state)
+    }
+
+    /// What must be found again when the owner comes back.
+    pub fn leave(&mut self, world: &World, engine: &Engine) -> Result<Left, String> {
+        let published = engine.head.published().map_or(0, |p| p.commit_sequence);
+        let pieces = engine.drive.pieces().map_err(|e| format!("the drive cannot list its pieces: {e}"))?;
+        let state = world.state.lock();
+        for (id, row) in engine.ledger.pieces() {
+            let there: BTreeSet<u16> = recorded(&row, &state.providers).into_iter().map(|(_, n)| n).collect();
+            for (slot, _) in row.slots.iter().zip(0u16..).filter(|(_, n)| !there.contains(n)) {
+                if let Some(cid) = &slot.cid {
+                    self.lacks(id, cid);
+                }
+            }
+        }
+        let named = pieces.iter().filter(|p| p.commit_sequence != 0 && p.commit_sequence <= published);
+        let kept = named.filter_map(|piece| {
+            let row = engine.ledger.piece(&piece.id)?;
+            let stripe = engine.ledger.stripe_of(&piece.id);
+            Some(Kept { id: piece.id, row, stripe, wanted: engine.wanted(&piece.id) })
+        });
+        let (name, copies) = (engine.head_name(), usize::from(engine.policy.copies()));
+        Ok(Left { pieces: kept.collect(), name, copies })
+    }
+
+    /// One look while the owner is away: whether everything is as safe as it was to be.
+    pub fn look_away(&mut self, world: &World, left: &Left) -> Result<bool, String> {
+        let state = world.state.lock();
+        let truth = Truth::of(&state);
+        let mut whole = true;
+        for piece in &left.pieces {
+            let real = losses_of(&piece.id, &piece.row, piece.stripe.as_ref(), &truth);
+            if real == 0 && self.acknowledged.contains(&piece.id) {
+                let (id, hurt) = (hex(&piece.id), &self.hurt);
+                return Err(format!(
+                    "piece {id} was Placed, and is lost with its owner away (hurt: {hurt:?})"
+                ));
+            }
+            whole &= real >= piece.wanted;
+        }
+        if whole {
+            self.hurt.clear();
+        }
+        self.heads(&state.providers, &left.name, left.copies)?;
+        self.placed_once(&state.providers)?;
+        self.traffic(&state)?;
+        Ok(whole)
+    }
+
+    /// A head that was with as many as the policy asks, or a later one, is with somebody.
+    pub fn heads(&mut self, providers: &[Provider], name: &[u8; 32], wanted: usize) -> Check {
+        let heads = providers.iter().filter(|p| !p.destroyed).filter_map(|p| p.records.get(&head_key(name)));
         let sequences =
-            heads.filter_map(|head| HeadValue::verify(head, &name).ok()).map(|h| h.record().sequence());
+            heads.filter_map(|head| HeadValue::verify(head, name).ok()).map(|h| h.record().sequence());
         let mut sequences: Vec<u64> = sequences.collect();
         sequences.sort_unstable_by(|a, b| b.cmp(a));
         if sequences.first().copied().unwrap_or(0) < self.head {
@@ -174,18 +218,18 @@ impl Checker {
         }
         // So many keep this one or a later one: losses within the policy leave it.
         self.head = self.head.max(wanted.checked_sub(1).and_then(|n| sequences.get(n)).copied().unwrap_or(0));
-        let chain = engine.ledger.chain().length;
-        let named = engine.head.published().map_or(0, |p| p.log_next);
-        if chain < named {
-            return Err(format!("a head names {named} placements, and the ledger knows {chain}"));
-        }
+        Ok(())
+    }
+
+    /// What went over the network had to.
+    pub fn traffic(&self, state: &State) -> Check {
         let pushed = state.traffic.pushed;
         let budget = 2 * self.wanted.values().sum::<u64>() + 2 * self.touched + SLACK_BYTES;
         if pushed > budget {
             return Err(format!("{pushed} bytes were pushed, and no more than {budget} had to be"));
         }
         let seconds = machine::elapsed_ms() / 1000 + 60;
-        let most = seconds * REQUESTS_PER_SECOND_MAX * providers.len() as u64;
+        let most = seconds * REQUESTS_PER_SECOND_MAX * state.providers.len() as u64 * (1 + self.asking);
         if state.traffic.requests > most {
             return Err(format!("{} requests in {seconds} s", state.traffic.requests));
         }
@@ -209,8 +253,50 @@ impl Checker {
 
     /// A fault touched what a provider keeps.
     pub fn touch(&mut self, provider: &Provider) {
-        let bytes = |deal: &crate::provider::Deal| deal.proposal.proposal().raw_len;
-        self.touched += provider.deals.values().map(bytes).sum::<u64>();
+        for deal in provider.deals.values() {
+            self.touched += deal.proposal.proposal().raw_len;
+            *self.may_move.entry(slot_of(deal)).or_default() += 1;
+        }
+    }
+
+    /// A watcher's process ended: what it was at may be done again, with another provider.
+    pub fn broken_off(&mut self, providers: &[Provider], holder: &[u8; 32]) {
+        for provider in providers {
+            let lately = provider.now().saturating_sub(BROKEN_OFF_SECONDS);
+            let own = |deal: &&Deal| deal.by.as_ref() == Some(holder) && deal.accepted_at >= lately;
+            for deal in provider.deals.values().filter(own) {
+                self.touched += deal.proposal.proposal().raw_len;
+                *self.may_move.entry(slot_of(deal)).or_default() += 1;
+            }
+        }
+    }
+
+    /// A slot that nobody keeps may be placed.
+    pub fn lacks(&mut self, id: PieceId, cid: &[u8]) {
+        *self.may_move.entry((id, cid.to_vec())).or_default() += 1;
+    }
+
+    /// Of each slot watchers have placed no more copies than there were reasons to: none of one that was well, and two watchers one.
+    pub fn placed_once(&mut self, providers: &[Provider]) -> Check {
+        for provider in providers.iter().filter(|provider| provider.lie.is_none()) {
+            for (id, deal) in &provider.deals {
+                let honest = deal.by.is_some_and(|by| !self.rogues.contains(&by));
+                if honest && deal.stored.as_ref().is_some_and(|stored| stored.intact) {
+                    self.placed.entry(slot_of(deal)).or_default().insert(*id);
+                }
+            }
+        }
+        for (slot, deals) in &self.placed {
+            let most = self.may_move.get(slot).copied().unwrap_or(0);
+            if deals.len() as u64 > most {
+                let told: Vec<String> = deals.iter().map(short).collect();
+                let piece = hex(&slot.0);
+                return Err(format!(
+                    "watchers placed a slot of {piece} as {told:?}, and lost it {most} times"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Why not everything is as it should be at last; nothing if it is.
@@ -237,6 +323,7 @@ impl Checker {
             return Some(format!("commit {latest} is not published"));
         }
         let state = world.state.lock();
+        let truth = Truth::of(&state);
         let mut known = BTreeSet::new();
         for (id, row) in engine.ledger.pieces() {
             let wanted = engine.wanted(&id);
@@ -254,7 +341,7 @@ impl Checker {
             if row.stripe.is_some() {
                 continue;
             }
-            let (counting, real) = (engine.ledger.counting(&id).0, losses(engine, &id, &state.providers));
+            let (counting, real) = (engine.ledger.counting(&id).0, losses(engine, &id, &truth));
             if counting < wanted {
                 return Some(format!("piece {} counts {counting} of {wanted}", hex(&id)));
             }
@@ -264,7 +351,7 @@ impl Checker {
                     hex(&id)
                 ));
             }
-            let held = really(&row, &state.providers);
+            let held = recorded(&row, &state.providers);
             let domains: BTreeSet<Domain> = held.iter().map(|(domain, _)| *domain).collect();
             if domains.len() < held.len() {
                 return Some(format!("two slots of {} fail together: {held:?}", hex(&id)));
@@ -273,8 +360,10 @@ impl Checker {
         for (n, provider) in
             state.providers.iter().enumerate().filter(|(_, p)| !p.destroyed && p.lie.is_none())
         {
-            let orphan =
-                provider.deals.iter().find(|(id, deal)| deal.stored.is_some() && !known.contains(id));
+            // What a rogue told nobody of ends by its term alone.
+            let orphan = provider.deals.iter().find(|(id, deal)| {
+                deal.stored.is_some() && !known.contains(id) && !state.untold.contains(id)
+            });
             if let Some((id, deal)) = orphan {
                 return Some(format!("p{n} keeps {id} of {}, which nobody knows of", data(&deal.of)));
             }

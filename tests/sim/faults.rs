@@ -5,11 +5,12 @@
 
 use anyhow::Result;
 
-use crate::checker::{Domain, domain};
 use crate::history::History;
 use crate::machine;
 use crate::planted::Bug;
 use crate::provider::{LIES, Lie};
+use crate::truth::{Domain, domain};
+use crate::world::{OWNER, Who};
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -43,26 +44,31 @@ pub enum Fault {
     Newcomer,
     /// An honest provider begins to lie.
     Turns(usize, Lie),
+    /// A watcher's process dies.
+    WatcherDies(usize, u64),
+    /// Nothing passes between this watcher and this provider.
+    WatcherCut(usize, usize, u64),
 }
 
 /// What ends by itself.
 #[derive(Clone, Copy, Debug)]
 pub enum Until {
     ProviderUp(usize),
-    Joined(usize),
+    Joined(usize, Who),
     Online,
     Fast(usize),
     ProviderClock(usize),
     OwnerClock,
     OwnerDead { power: bool, seconds: u64 },
     OwnerUp,
+    WatcherUp(usize),
 }
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
 impl History {
-    fn any(&self) -> Option<usize> {
+    pub fn any(&self) -> Option<usize> {
         let state = self.world.state.lock();
         let living: Vec<usize> =
             state.providers.iter().enumerate().filter(|(_, p)| !p.destroyed).map(|(n, _)| n).collect();
@@ -71,17 +77,17 @@ impl History {
     }
 
     /// Whether this domain may lose something now, and enough is left if it goes for ever.
-    fn may_lose(&self, what: Domain) -> bool {
+    pub fn may_lose(&self, what: Domain) -> bool {
         let mut hurt = self.checker.hurt.clone();
         hurt.insert(what);
         hurt.len() <= usize::from(self.home.policy.survive_losses)
     }
 
-    fn domain_of(&self, n: usize) -> Option<Domain> {
+    pub fn domain_of(&self, n: usize) -> Option<Domain> {
         self.world.state.lock().providers.get(n).map(|p| domain(n, p))
     }
 
-    fn some_seconds(&self) -> u64 {
+    pub fn some_seconds(&self) -> u64 {
         match self.dice.below(4) {
             0 => 1 + self.dice.below(20),
             1 | 2 => 20 + self.dice.below(240),
@@ -89,7 +95,7 @@ impl History {
         }
     }
 
-    fn wrong_by(&self) -> i64 {
+    pub fn wrong_by(&self) -> i64 {
         let far = self.dice.pick(&[30, 700, HOUR, 3 * HOUR, DAY, 40 * DAY, 800 * DAY]).unwrap_or(30);
         if self.dice.once_in(2) { -far } else { far }
     }
@@ -127,11 +133,11 @@ impl History {
         loses.is_none_or(|of| self.may_lose(of)).then_some(fault)
     }
 
-    fn later(&mut self, seconds: u64, what: Until) {
+    pub fn later(&mut self, seconds: u64, what: Until) {
         self.until.push((machine::elapsed_ms() / 1000 + seconds, what));
     }
 
-    fn change(&mut self, n: usize, what: impl FnOnce(&mut crate::provider::Provider)) {
+    pub fn change(&mut self, n: usize, what: impl FnOnce(&mut crate::provider::Provider)) {
         let mut state = self.world.state.lock();
         if let Some(provider) = state.providers.get_mut(n) {
             self.checker.touch(provider);
@@ -139,7 +145,7 @@ impl History {
         }
     }
 
-    fn hurts(&mut self, n: usize) {
+    pub fn hurts(&mut self, n: usize) {
         if let Some(of) = self.domain_of(n) {
             self.checker.hurt.insert(of);
         }
@@ -163,12 +169,12 @@ impl History {
                 }
             }
             Fault::Cut(n, seconds) => {
-                self.change(n, |p| p.cut = true);
-                self.later(seconds, Until::Joined(n));
+                self.change(n, |p| _ = p.cut.insert(OWNER));
+                self.later(seconds, Until::Joined(n, OWNER));
             }
             Fault::Offline(seconds) => {
                 let count = self.world.state.lock().providers.len();
-                (0..count).for_each(|n| self.change(n, |p| p.cut = true));
+                (0..count).for_each(|n| self.change(n, |p| _ = p.cut.insert(OWNER)));
                 self.later(seconds, Until::Online);
             }
             Fault::Destroyed(of) => {
@@ -229,7 +235,8 @@ impl History {
                 (Some(_), None) => self.owner_dies(power, seconds).await,
             },
             Fault::Newcomer => {
-                self.join(None, None)?;
+                let lie = self.newcomer();
+                self.join(None, lie)?;
             }
             Fault::Turns(n, lie) => {
                 if lie.gives_nothing() {
@@ -238,11 +245,20 @@ impl History {
                 self.change(n, |p| p.lie = Some(lie));
                 self.enough()?;
             }
+            Fault::WatcherDies(n, seconds) => {
+                self.watcher_dies(n);
+                self.later(seconds, Until::WatcherUp(n));
+            }
+            Fault::WatcherCut(watcher, n, seconds) => {
+                let who = self.seats.get(watcher).map_or(OWNER, |seat| seat.who);
+                self.change(n, |p| _ = p.cut.insert(who));
+                self.later(seconds, Until::Joined(n, who));
+            }
         }
         Ok(())
     }
 
-    async fn owner_dies(&mut self, power: bool, seconds: u64) {
+    pub async fn owner_dies(&mut self, power: bool, seconds: u64) {
         let Some(daemon) = self.daemon.take() else { return };
         self.world.note("the owner's daemon is gone");
         let providers = self.world.state.lock().providers.len();
@@ -263,15 +279,16 @@ impl History {
         self.world.note(&format!("over: {what:?}"));
         match what {
             Until::ProviderUp(n) => self.change(n, |p| p.up = !p.destroyed),
-            Until::Joined(n) => self.change(n, |p| p.cut = false),
+            Until::Joined(n, who) => self.change(n, |p| _ = p.cut.remove(&who)),
             Until::Online => {
                 let count = self.world.state.lock().providers.len();
-                (0..count).for_each(|n| self.change(n, |p| p.cut = false));
+                (0..count).for_each(|n| self.change(n, |p| _ = p.cut.remove(&OWNER)));
             }
             Until::Fast(n) => self.change(n, |p| p.disk_ms = 2),
             Until::ProviderClock(n) => self.change(n, |p| p.clock_offset = 0),
             Until::OwnerClock => machine::set_wall_offset(0),
             Until::OwnerDead { power, seconds } => self.owner_dies(power, seconds).await,
+            Until::WatcherUp(n) => self.watcher_starts(n)?,
             Until::OwnerUp => {
                 if self.daemon.is_none() {
                     self.start()?;

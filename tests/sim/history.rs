@@ -1,9 +1,5 @@
 //! One history: a drive, its providers, what its owner writes, and what befalls them all, drawn from a seed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
-
 use anyhow::{Result, anyhow, bail};
 use holdfast::drive::Engine;
 use holdfast::drive::ledger::ProviderState;
@@ -14,13 +10,19 @@ use holdfast_fs::retention::rule::RetentionRule;
 use holdfast_fs::rows::ROOT_INO;
 use holdfast_fs::vfs::{Caller, FsError, NewNode, RenameMode, WriteMode};
 use holdfast_net::tags::Tags;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::checker::{Checker, Domain, HEAD_UNKEPT, domain, losses};
+use crate::beside;
+use crate::checker::{Checker, HEAD_UNKEPT, Left};
 use crate::faults::Until;
+use crate::links::Links;
 use crate::machine::{self, Dice};
 use crate::owner::{ADDRESS, Daemon, Home};
-use crate::planted::Bug;
+use crate::planted::{Bug, Kind};
 use crate::provider::{Lie, Provider};
+use crate::truth::{Domain, Truth, domain, losses};
+use crate::watching::{self, Seat};
 use crate::world::World;
 
 /// How often the world is looked at.
@@ -52,6 +54,20 @@ fn folder(drive: &Drive, losses: u8) -> Result<u64> {
     Ok(ino)
 }
 
+/// What a history has that not every one has.
+fn kind_of(seed: u64) -> Option<Kind> {
+    match seed % 8 {
+        1 => Some(Kind::Watched),
+        4 if seed % 16 == 4 => Some(Kind::Betrayed),
+        3 | 7 => Some(Kind::Linked),
+        _ => None,
+    }
+}
+
+fn is_watched(kind: Option<Kind>) -> bool {
+    matches!(kind, Some(Kind::Watched | Kind::Betrayed))
+}
+
 /// What came out.
 pub struct Told {
     pub trace: String,
@@ -80,7 +96,18 @@ pub struct History {
     /// Faults that end by themselves, and when.
     pub until: Vec<(u64, Until)>,
     pub known: Vec<Vec<u8>>,
-    files: BTreeMap<String, Vec<u8>>,
+    /// Those of them that the owner does not list.
+    pub hidden: BTreeSet<usize>,
+    /// Who has a capability.
+    pub seats: Vec<Seat>,
+    pub folder_of_watchers: tempfile::TempDir,
+    /// The owner is away, and left this.
+    pub left: Option<Left>,
+    /// With the owner away: everything is as safe as it was to be.
+    pub whole: bool,
+    pub links: Links,
+    kind: Option<Kind>,
+    pub files: BTreeMap<String, Vec<u8>>,
     written: u64,
     /// Large files, which become stripes.
     large: bool,
@@ -115,6 +142,7 @@ pub fn play(seed: u64, bug: Option<Bug>, length: Length, told: bool) -> Told {
 impl History {
     fn new(seed: u64, world: Arc<World>) -> Result<History> {
         let dice = Dice::new(seed, "history");
+        let kind = world.bug.map_or_else(|| kind_of(seed), Bug::wants);
         // One of six has large files: stripes are made of nothing smaller than a MiB.
         let large = seed % 6 == 5;
         let survive_losses = if large { 1 } else { 1 + u8::try_from(dice.below(2))? };
@@ -127,7 +155,11 @@ impl History {
             // Rare reads would need more virtual hours than a history has.
             read_one_in: if world.bug == Some(Bug::NeverReads) { 0 } else { 2 },
             // A renewal reads, too: it would find in time what audits are to find.
-            deal_seconds: if world.bug == Some(Bug::NeverReads) { 200 * 3600 } else { 3 * 3600 },
+            // And watchers place anew what is about to end: with the owner away for hours that would be everything.
+            deal_seconds: match world.bug == Some(Bug::NeverReads) || is_watched(kind) {
+                true => 200 * 3600,
+                false => 3 * 3600,
+            },
             barred_seconds: 1800,
             grace_seconds: 600,
             local_bytes_max: (dice.below(4) > 0).then_some(0),
@@ -149,6 +181,13 @@ impl History {
             checker: Checker::default(),
             until: Vec::new(),
             known: Vec::new(),
+            hidden: BTreeSet::new(),
+            seats: Vec::new(),
+            folder_of_watchers: tempfile::tempdir()?,
+            left: None,
+            whole: false,
+            links: Links::new()?,
+            kind,
             files: BTreeMap::new(),
             written: 0,
             large,
@@ -201,6 +240,10 @@ impl History {
         provider.lie = lie;
         provider.bug = self.world.bug;
         let peer = provider.peer.clone();
+        if self.left.is_some() {
+            self.hidden.insert(self.known.len());
+            self.tell_a_watcher(&peer)?;
+        }
         let n = {
             let mut state = self.world.state.lock();
             state.providers.push(provider);
@@ -218,7 +261,9 @@ impl History {
 
     pub fn start(&mut self) -> Result<()> {
         self.world.note("the owner's daemon starts");
-        self.daemon = Some(self.home.start(&self.known)?);
+        let known = self.known.iter().enumerate().filter(|(n, _)| !self.hidden.contains(n));
+        let known: Vec<Vec<u8>> = known.map(|(_, peer)| peer.clone()).collect();
+        self.daemon = Some(self.home.start(&known)?);
         if self.world.bug == Some(Bug::Livelock)
             && self.faults > 2
             && let Some(daemon) = &self.daemon
@@ -235,7 +280,10 @@ impl History {
     }
 
     async fn run(&mut self, length: Length) -> Result<()> {
-        while machine::elapsed_ms() / 1000 < length.faults_seconds {
+        // With the owner away for hours later a beginning is enough.
+        let faults_seconds =
+            if is_watched(self.kind) { length.faults_seconds / 3 } else { length.faults_seconds };
+        while machine::elapsed_ms() / 1000 < faults_seconds {
             self.step().await?;
             if self.dice.once_in(length.fault_each_seconds / STEP_SECONDS)
                 && let Some(fault) = self.draw()
@@ -247,13 +295,20 @@ impl History {
             if self.dice.once_in(if self.large { 60 } else { 24 }) {
                 self.write()?;
             }
+            if self.kind == Some(Kind::Linked) {
+                self.link_now_and_then().await?;
+            }
+        }
+        if is_watched(self.kind) {
+            self.away(self.kind == Some(Kind::Betrayed)).await?;
         }
         self.rest().await
     }
 
     /// Some seconds pass.
-    async fn step(&mut self) -> Result<()> {
-        tokio::time::sleep(Duration::from_secs(STEP_SECONDS)).await;
+    pub async fn step(&mut self) -> Result<()> {
+        let running = self.seats.iter_mut().filter_map(|seat| seat.running.as_mut());
+        beside::pass(STEP_SECONDS, running.chain(self.links.running()).collect()).await;
         for provider in &mut self.world.state.lock().providers {
             provider.sweep(STEP_SECONDS);
         }
@@ -268,6 +323,15 @@ impl History {
     }
 
     fn check(&mut self) -> Result<()> {
+        for seat in &self.seats {
+            if let Some(why) = seat.said.borrow_mut().failed.take().filter(|_| !seat.rogue) {
+                bail!(why);
+            }
+        }
+        self.links.check(&self.world)?;
+        if let Some(left) = &self.left {
+            self.whole = self.checker.look_away(&self.world, left).map_err(|why| anyhow!(why))?;
+        }
         let Some(daemon) = &self.daemon else { return Ok(()) };
         let reports = daemon.engine.supervisor.reports();
         if let Some(crashed) = reports.iter().find(|r| r.state == holdfast::worker::State::Crashed) {
@@ -343,7 +407,8 @@ impl History {
     fn take_out_the_gone(&mut self) -> Result<()> {
         let Some(daemon) = &self.daemon else { return Ok(()) };
         let gone: Vec<bool> = self.world.state.lock().providers.iter().map(|p| p.destroyed).collect();
-        for (peer, _) in self.known.iter().zip(gone).filter(|(_, gone)| *gone) {
+        let known = |peer: &Vec<u8>| daemon.engine.ledger.provider(peer).is_some();
+        for (peer, _) in self.known.iter().zip(gone).filter(|(peer, gone)| *gone && known(peer)) {
             daemon.engine.ledger.update_provider(peer, |row| row.state = ProviderState::Removed)?;
         }
         daemon.engine.supervisor.poke_all();
@@ -353,16 +418,35 @@ impl History {
     /// No more faults: everything is to come to rest, and then to be what was written.
     async fn rest(&mut self) -> Result<()> {
         self.world.note("faults are over");
+        self.calm(false).await?;
+        self.world.note("at rest");
+        self.read_back()?;
+        self.links_lead_there().await
+    }
+
+    /// What ends by itself ends now.
+    pub async fn all_over(&mut self) -> Result<()> {
         for (_, what) in std::mem::take(&mut self.until) {
             self.end(what).await?;
         }
+        Ok(())
+    }
+
+    /// Nothing befalls anybody, until everything is as it should be; with `given`, watchers have what they need, too.
+    pub async fn calm(&mut self, given: bool) -> Result<()> {
+        self.all_over().await?;
         self.enough()?;
         let begun = machine::elapsed_ms() / 1000;
         let (mut quiet, mut before) = (0, None);
         loop {
             self.step().await?;
             let unrest = match &self.daemon {
-                Some(daemon) => self.checker.unrest(&self.world, &daemon.engine),
+                Some(daemon) => match self.checker.unrest(&self.world, &daemon.engine) {
+                    None if given && !watching::is_given(&daemon.engine).await? => {
+                        Some("watchers do not have what they need".to_owned())
+                    }
+                    other => other,
+                },
                 None => Some("the owner's daemon does not run yet".to_owned()),
             };
             if unrest != before {
@@ -371,7 +455,7 @@ impl History {
             }
             quiet = if unrest.is_none() { quiet + STEP_SECONDS } else { 0 };
             if quiet >= 60 {
-                break;
+                return Ok(());
             }
             let anchors = unrest.as_ref().is_some_and(|why| why.starts_with(HEAD_UNKEPT));
             if anchors && machine::elapsed_ms() / 1000 - begun > OWNER_LOOKS_SECONDS {
@@ -382,14 +466,15 @@ impl History {
                 bail!("not at rest {waited} s after the last fault: {}", unrest.unwrap_or_default());
             }
         }
-        self.world.note("at rest");
-        self.read_back()
     }
 
     /// Honest providers that live, by what fails together.
     pub fn honest(&self) -> BTreeSet<Domain> {
         let state = self.world.state.lock();
-        let fit = state.providers.iter().enumerate().filter(|(_, p)| !p.destroyed && p.lie.is_none());
+        // Of those whom the owner does not know it has nothing once it is back.
+        let there = |n: &usize| self.left.is_some() || !self.hidden.contains(n);
+        let all = state.providers.iter().enumerate();
+        let fit = all.filter(|(n, p)| there(n) && !p.destroyed && p.lie.is_none());
         fit.map(|(n, p)| domain(n, p)).collect()
     }
 
@@ -406,7 +491,7 @@ impl History {
     fn survives(&self, engine: &Engine, ino: u64, wanted: usize) -> Result<()> {
         let state = self.world.state.lock();
         for id in engine.drive.holding(ino)?.pieces.into_keys() {
-            let real = losses(engine, &id, &state.providers);
+            let real = losses(engine, &id, &Truth::of(&state));
             if real < wanted {
                 bail!("its folder asks for {wanted} losses, and {real} take it");
             }

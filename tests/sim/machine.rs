@@ -199,3 +199,15 @@ impl holdfast_content::rng::Rng for Dice {
         Ok(())
     }
 }
+
+/// The clock of somebody who has the right time.
+pub struct TrueClock;
+
+impl holdfast_net::Clock for TrueClock {
+    fn unix_seconds(&self) -> u64 {
+        true_seconds()
+    }
+    fn monotonic_ms(&self) -> u64 {
+        elapsed_ms()
+    }
+}

@@ -9,14 +9,22 @@
 //!
 //! A history is a process: nothing of an earlier one can change it. HOLDFAST_FULL=1 runs thousands.
 
+mod away;
+mod beside;
 mod carrier;
 mod checker;
 mod faults;
 mod history;
+mod links;
 mod machine;
+mod objects;
 mod owner;
+mod permitted;
 mod planted;
 mod provider;
+mod rogue;
+mod truth;
+mod watching;
 mod world;
 
 use std::process::{Command, ExitCode, Stdio};

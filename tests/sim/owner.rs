@@ -32,7 +32,7 @@ use holdfast_store::{CrashMedium, IndexKind, MemoryIndex, StoreKeys, StoreOption
 use crate::carrier::SimCarrier;
 use crate::machine::Dice;
 use crate::planted::Bug;
-use crate::world::World;
+use crate::world::{OWNER, World};
 
 /// Polls of a fetch for which time stands still.
 const LOOKS_MAX: usize = 64;
@@ -156,9 +156,9 @@ impl Home {
     /// A process starts; `known`: who is listed in the configuration.
     pub fn start(&mut self, known: &[Vec<u8>]) -> Result<Daemon> {
         self.starts += 1;
-        let epoch = self.world.state.lock().epoch;
+        let life = self.world.state.lock().life(OWNER);
         let env = Env { clock: Arc::new(SystemClock::new()), rng: Arc::new(self.dice("daemon")) };
-        let carrier = Arc::new(SimCarrier::new(self.world.clone(), epoch)?);
+        let carrier = Arc::new(SimCarrier::new(self.world.clone(), OWNER)?);
         let client = Client::over(carrier, env.clone(), ClientConfig::default());
         let peers = Arc::new(Peers::new(client, self.keys.clone()));
         let retriever =
@@ -175,7 +175,7 @@ impl Home {
         let drive = Drive::open_on(home, keys, store_keys, options, vfs, retriever.clone(), ambient)?;
         let fuse = Arc::new(AtomicI64::new(i64::MAX));
         let rows =
-            SimRows { inner: JobRows(drive.jobs()), world: self.world.clone(), epoch, fuse: fuse.clone() };
+            SimRows { inner: JobRows(drive.jobs()), world: self.world.clone(), life, fuse: fuse.clone() };
         let ledger = Arc::new(Ledger::open(Arc::new(rows))?);
         for peer in known {
             ledger.add_provider(peer.clone(), vec![ADDRESS.to_owned()], env.clock.unix_seconds())?;
@@ -216,7 +216,7 @@ impl Home {
 
     /// The process is gone, from one instruction to the next; with the machine's power, if so.
     pub async fn crash(&mut self, daemon: Daemon, power: bool) {
-        self.world.state.lock().epoch += 1;
+        self.world.state.lock().dies(OWNER);
         self.media = match power {
             true => self.media.power_cut(self.world.dice.word()),
             false => self.media.killed(),
@@ -256,7 +256,7 @@ impl ProviderList for Nobody {
 struct SimRows {
     inner: JobRows,
     world: Arc<World>,
-    epoch: u64,
+    life: u64,
     fuse: Arc<AtomicI64>,
 }
 
@@ -266,7 +266,8 @@ impl RowStore for SimRows {
     }
 
     fn commit(&self, mut rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), RowError> {
-        if self.world.state.lock().epoch != self.epoch || self.fuse.fetch_sub(1, Ordering::Relaxed) <= 0 {
+        if self.world.state.lock().life(OWNER) != self.life || self.fuse.fetch_sub(1, Ordering::Relaxed) <= 0
+        {
             return Err(RowError("the process is dead".into()));
         }
         if self.world.bug == Some(Bug::RowsForgotten) {

@@ -22,10 +22,43 @@ pub enum Bug {
     Livelock,
     /// Audits challenge, and never read.
     NeverReads,
+    /// Watchers do not hear of each other, and providers take a slot twice.
+    FellowsUnheard,
+    /// Providers say to watchers, now and then, that a slot is damaged which is well.
+    WatchersMisled,
+    /// What a watcher says it placed is kept by nobody.
+    LogsLost,
+    /// Who may read by a permit may end deals, too.
+    PermitsRelease,
+    /// Of what a private link leads to providers keep the first version.
+    SharesStale,
+}
+
+impl Bug {
+    /// What a history needs for it to show.
+    pub fn wants(self) -> Option<Kind> {
+        match self {
+            Bug::FellowsUnheard | Bug::WatchersMisled | Bug::LogsLost => Some(Kind::Watched),
+            Bug::PermitsRelease => Some(Kind::Betrayed),
+            Bug::SharesStale => Some(Kind::Linked),
+            _ => None,
+        }
+    }
+}
+
+/// What a history has that not every one has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The owner is away for long, and watchers repair.
+    Watched,
+    /// The same, and one of them lies.
+    Betrayed,
+    /// Private links are made, and read.
+    Linked,
 }
 
 /// Every bug, how its kind is called, and within how many seeds it must be found.
-pub const ALL: [(Bug, &str, u64); 9] = [
+pub const ALL: [(Bug, &str, u64); 14] = [
     (Bug::RowsForgotten, "rows-forgotten", 20),
     (Bug::ReceiptsBeforeSync, "receipts-before-sync", 20),
     (Bug::AuditsPass, "audits-pass", 20),
@@ -35,6 +68,11 @@ pub const ALL: [(Bug, &str, u64); 9] = [
     (Bug::TagsHidden, "tags-hidden", 20),
     (Bug::Livelock, "livelock", 20),
     (Bug::NeverReads, "never-reads", 20),
+    (Bug::FellowsUnheard, "fellows-unheard", 20),
+    (Bug::WatchersMisled, "watchers-misled", 20),
+    (Bug::LogsLost, "logs-lost", 20),
+    (Bug::PermitsRelease, "permits-release", 20),
+    (Bug::SharesStale, "shares-stale", 20),
 ];
 
 /// By name.

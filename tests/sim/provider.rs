@@ -15,14 +15,16 @@ use holdfast_net::wire::message::{
     AuditBody, AuditRequest, ProviderInfo, Reply, Request, audit_message, proof_digest, record_digest,
 };
 use holdfast_net::{
-    DealId, ErrorCode, Keypair, NetError, SignedAnswer, SignedManifest, SignedProposal, SignedReceipt, codec,
-    identity,
+    DealId, ErrorCode, Keypair, NetError, SignedAnswer, SignedManifest, SignedPermit, SignedProposal,
+    SignedReceipt, codec, identity,
 };
 use holdfast_proofs::{Challenge, CommpHasher, PieceCid, SeedInputs, TreeCache, TreeLevel};
 use serde_bytes::{ByteArray, ByteBuf};
 
 use crate::machine;
+use crate::permitted::Shown;
 use crate::planted::Bug;
+use crate::world::Who;
 
 /// Clocks of clients may differ by so many seconds, as with a real provider.
 const CLOCK_SKEW_SECONDS: u64 = 600;
@@ -77,6 +79,9 @@ pub struct Deal {
     /// The piece, or the stripe, whose slot it is.
     pub of: [u8; 16],
     pub client: [u8; 32],
+    /// Whose permit it was made by, if so; and when, as the provider believes.
+    pub by: Option<[u8; 32]>,
+    pub accepted_at: u64,
     /// Bytes that came so far, of a push that is not over.
     pub partial: Vec<u8>,
     pub stored: Option<Stored>,
@@ -108,8 +113,8 @@ pub struct Provider {
     pub up: bool,
     /// It and its disk are gone for ever.
     pub destroyed: bool,
-    /// Nothing passes between it and the owner.
-    pub cut: bool,
+    /// Nothing passes between it and these.
+    pub cut: BTreeSet<Who>,
     /// Milliseconds that its disk takes for anything.
     pub disk_ms: u64,
     /// How far its clock is wrong.
@@ -127,7 +132,7 @@ pub struct Provider {
     asked: u64,
 }
 
-type Outcome<T> = Result<T, NetError>;
+pub type Outcome<T> = Result<T, NetError>;
 
 pub fn refuse<T>(code: ErrorCode, message: &str) -> Outcome<T> {
     Err(NetError::Refused { code, message: message.to_owned() })
@@ -143,7 +148,7 @@ impl Provider {
             group,
             up: true,
             destroyed: false,
-            cut: false,
+            cut: BTreeSet::new(),
             disk_ms: 2,
             clock_offset: 0,
             lie: None,
@@ -193,11 +198,11 @@ impl Provider {
         }
     }
 
-    /// Answers a control request of `auditor`, who proved `keys`. `siblings`: what the others behind its disk keep.
+    /// Answers a control request of `auditor`, in whose session something was `shown`. `siblings`: what the others behind its disk keep.
     pub fn answer(
         &mut self,
         auditor: &[u8],
-        keys: &BTreeSet<[u8; 32]>,
+        shown: &Shown,
         request: Request,
         siblings: &BTreeMap<[u8; 16], Vec<u8>>,
     ) -> Outcome<Reply> {
@@ -213,47 +218,64 @@ impl Provider {
                 term_max: TERM_SECONDS_MAX,
             })),
             Request::Tags {} => Ok(Reply::Tags(self.tags.clone())),
-            Request::Propose { proposal, manifest } => self.propose(keys, &proposal, &manifest),
+            Request::Propose { proposal, manifest } => self.propose(shown, &proposal, &manifest),
             Request::Receipt { deal } => {
-                let deal = self.owned(keys, &deal)?;
+                let deal = self.permitted(shown, &deal, false)?;
                 match &deal.stored {
                     Some(stored) => Ok(Reply::Receipt { receipt: stored.receipt.clone() }),
                     None => refuse(ErrorCode::NotStored, "the slot has not been stored"),
                 }
             }
-            Request::Audit(request) => self.audit(auditor, keys, &request, siblings),
-            Request::Put { key, value } => self.put(keys, key, value),
+            Request::Audit(request) => self.audit(auditor, shown, &request, siblings),
+            Request::Put { key, value } => self.put(shown, key, value),
             Request::Get { key } => {
-                Ok(Reply::Record { value: self.records.get(&key).cloned().map(ByteBuf::from) })
+                let owner = || self.deals.values().any(|deal| shown.keys.contains(&deal.client));
+                let unheard = self.bug == Some(Bug::FellowsUnheard) && key.kind == RecordKind::WatchLog;
+                let deaf = unheard && !owner();
+                let value = self.records.get(&key).filter(|_| !deaf).cloned();
+                Ok(Reply::Record { value: value.map(ByteBuf::from) })
             }
-            Request::Claim { claim, head } => self.claim(keys, &claim, head),
+            Request::Claim { claim, head } => self.claim(shown, &claim, head),
             Request::Release { deal } => {
-                self.owned(keys, &deal)?;
+                match self.bug {
+                    Some(Bug::PermitsRelease) => self.permitted(shown, &deal, false)?,
+                    _ => self.owned(shown, &deal)?,
+                };
                 if self.bug != Some(Bug::ReleasesLost) {
                     self.deals.remove(&deal);
                 }
                 Ok(Reply::Ok {})
             }
-            Request::Hello { .. }
-            | Request::Auth { .. }
-            | Request::Holdings { .. }
-            | Request::Permit { .. } => refuse(ErrorCode::Unsupported, "not in the model"),
+            Request::Permit { permit } => {
+                self.in_force(shown, &SignedPermit::from_bytes(&permit)?)?;
+                Ok(Reply::Ok {})
+            }
+            Request::Hello { .. } | Request::Auth { .. } | Request::Holdings { .. } => {
+                refuse(ErrorCode::Unsupported, "not in the model")
+            }
         }
     }
 
-    fn owned(&mut self, keys: &BTreeSet<[u8; 32]>, deal: &DealId) -> Outcome<&mut Deal> {
-        match self.deals.get_mut(deal).filter(|deal| keys.contains(&deal.client)) {
+    pub fn owned(&mut self, shown: &Shown, deal: &DealId) -> Outcome<&mut Deal> {
+        match self.deals.get_mut(deal).filter(|deal| shown.keys.contains(&deal.client)) {
             Some(deal) => Ok(deal),
             None => refuse(ErrorCode::NotFound, "no such deal"),
         }
     }
 
-    fn propose(&mut self, keys: &BTreeSet<[u8; 32]>, proposal: &[u8], manifest: &[u8]) -> Outcome<Reply> {
+    fn propose(&mut self, shown: &Shown, proposal: &[u8], manifest: &[u8]) -> Outcome<Reply> {
         let proposal = SignedProposal::from_bytes(proposal)?;
         let manifest = SignedManifest::from_bytes(manifest)?;
         let (p, id, now) = (proposal.proposal().clone(), proposal.deal_id(), self.now());
-        if !keys.contains(&p.client) || p.provider != self.peer {
-            return refuse(ErrorCode::Unauthorized, "the client's key was not proven");
+        match proposal.permit() {
+            Some(permit) => self.in_force(shown, permit)?,
+            None if !shown.keys.contains(&p.client) => {
+                return refuse(ErrorCode::Unauthorized, "the client's key was not proven");
+            }
+            None => {}
+        }
+        if p.provider != self.peer {
+            return refuse(ErrorCode::Malformed, "a proposal for another provider");
         }
         if !self.deals.contains_key(&id) {
             if p.end <= now || p.end > now.saturating_add(TERM_SECONDS_MAX) {
@@ -262,11 +284,16 @@ impl Provider {
             if p.start > now.saturating_add(CLOCK_SKEW_SECONDS) {
                 return refuse(ErrorCode::Terms, "the deal begins in the future");
             }
+            if let Some(permit) = proposal.permit() {
+                self.keeps_within(permit.body(), &p)?;
+            }
         }
         let push_until = now.saturating_add(PUSH_SECONDS);
         let taken = Deal {
             of: manifest.manifest().id,
             client: p.client,
+            by: proposal.permit().map(|permit| permit.body().holder),
+            accepted_at: now,
             partial: Vec::new(),
             stored: None,
             push_until,
@@ -282,9 +309,9 @@ impl Provider {
 
     /// A push may begin, from some byte on; or there is a receipt already. A slot of the same piece CID that another of the client's
     /// deals keeps is not sent again.
-    pub fn begin_push(&mut self, keys: &BTreeSet<[u8; 32]>, deal: &DealId) -> Outcome<Result<u64, Vec<u8>>> {
+    pub fn begin_push(&mut self, shown: &Shown, deal: &DealId) -> Outcome<Result<u64, Vec<u8>>> {
         let (client, cid) = {
-            let deal = self.owned(keys, deal)?;
+            let deal = self.permitted(shown, deal, true)?;
             if let Some(stored) = &deal.stored {
                 return Ok(Err(stored.receipt.clone()));
             }
@@ -300,7 +327,7 @@ impl Provider {
             return self.finish_push(deal, bytes).map(Err);
         }
         let lies = self.lie == Some(Lie::StoresNothing);
-        let deal = self.owned(keys, deal)?;
+        let deal = self.permitted(shown, deal, true)?;
         if lies {
             deal.partial.clear();
         }
@@ -361,12 +388,12 @@ impl Provider {
     /// Ranges of a slot, one after the other.
     pub fn read(
         &mut self,
-        keys: &BTreeSet<[u8; 32]>,
+        shown: &Shown,
         id: &DealId,
         ranges: &[holdfast_net::ByteRange],
         siblings: &BTreeMap<[u8; 16], Vec<u8>>,
     ) -> Outcome<Vec<u8>> {
-        let deal = self.owned(keys, id)?;
+        let deal = self.readable(shown, id, ranges)?;
         if deal.stored.is_none() {
             return refuse(ErrorCode::NotStored, "the slot has not been stored");
         }
@@ -395,7 +422,7 @@ impl Provider {
     fn audit(
         &mut self,
         auditor: &[u8],
-        keys: &BTreeSet<[u8; 32]>,
+        shown: &Shown,
         request: &AuditRequest,
         siblings: &BTreeMap<[u8; 16], Vec<u8>>,
     ) -> Outcome<Reply> {
@@ -403,7 +430,11 @@ impl Provider {
         if self.bug == Some(Bug::Restless) && self.asked.is_multiple_of(3) {
             return refuse(ErrorCode::Corrupt, "so it says");
         }
-        let deal = self.owned(keys, &request.deal)?;
+        let lies_to_watchers = self.bug == Some(Bug::WatchersMisled) && !shown.permits.is_empty();
+        if lies_to_watchers && self.asked.is_multiple_of(5) {
+            return refuse(ErrorCode::Corrupt, "so it says to who has a permit");
+        }
+        let deal = self.permitted(shown, &request.deal, false)?;
         let Some(stored) = &deal.stored else {
             return refuse(ErrorCode::NotStored, "the slot has not been stored");
         };
@@ -472,9 +503,15 @@ impl Provider {
         Ok(Reply::Audit { body, proof, sig })
     }
 
-    fn put(&mut self, keys: &BTreeSet<[u8; 32]>, key: RecordKey, value: Vec<u8>) -> Outcome<Reply> {
-        if keys.is_empty() {
+    fn put(&mut self, shown: &Shown, key: RecordKey, value: Vec<u8>) -> Outcome<Reply> {
+        if shown.keys.is_empty() {
             return refuse(ErrorCode::Unauthorized, "no key was proven");
+        }
+        let stale = self.bug == Some(Bug::SharesStale) && key.kind == RecordKind::Share;
+        if (stale && self.records.contains_key(&key))
+            || (self.bug == Some(Bug::LogsLost) && key.kind == RecordKind::WatchLog)
+        {
+            return Ok(Reply::Put { kept: None });
         }
         let kept = self.records.get(&key);
         match DriveRecords.judge(&key, &value, kept.map(Vec::as_slice)) {
@@ -499,13 +536,8 @@ impl Provider {
         Ok(claim.map(|claim| SignedClaim::from_bytes(claim)).transpose()?)
     }
 
-    fn claim(
-        &mut self,
-        keys: &BTreeSet<[u8; 32]>,
-        claim: &[u8],
-        have: Option<ByteArray<32>>,
-    ) -> Outcome<Reply> {
-        if keys.is_empty() {
+    fn claim(&mut self, shown: &Shown, claim: &[u8], have: Option<ByteArray<32>>) -> Outcome<Reply> {
+        if shown.keys.is_empty() {
             return refuse(ErrorCode::Unauthorized, "no key was proven");
         }
         let claim = SignedClaim::from_bytes(claim)?;

@@ -1,4 +1,4 @@
-//! The network between the owner and the providers: who hears whom, after how long, and what is remembered of it.
+//! The network between the providers and whoever asks them (the owner, watchers, who has a link): who hears whom, after how long, and what is remembered of it.
 //!
 //! Owns every provider, the dice of the network, and the trace: a hash over all that happened, by which two runs of one seed are
 //! compared. Requests that were sent arrive even if who sent them does not wait any more.
@@ -11,6 +11,7 @@ use holdfast_net::{ByteRange, DealId, ErrorCode, NetError};
 use parking_lot::Mutex;
 
 use crate::machine::{self, Dice};
+use crate::permitted::Shown;
 use crate::planted::Bug;
 use crate::provider::{Lie, Provider, refuse};
 
@@ -29,15 +30,34 @@ pub struct Traffic {
     pub requests: u64,
 }
 
+/// Who asks providers.
+pub type Who = u64;
+/// The first of them; the others are numbered as they come.
+pub const OWNER: Who = 0;
+
 pub struct State {
     pub providers: Vec<Provider>,
     pub traffic: Traffic,
-    /// The owner's process; connections of an earlier one lead nowhere.
-    pub epoch: u64,
+    /// How many processes everybody who asks had; connections of an earlier one lead nowhere.
+    lives: BTreeMap<Who, u64>,
+    /// Deals that a rogue made and told nobody of: copies that are no use to anybody.
+    pub untold: BTreeSet<DealId>,
     /// Messages take no time: somebody waits without letting time go on.
     pub immediate: bool,
     trace: blake3::Hasher,
     events: u64,
+}
+
+impl State {
+    /// The process that somebody is.
+    pub fn life(&self, who: Who) -> u64 {
+        self.lives.get(&who).copied().unwrap_or(0)
+    }
+
+    /// It is gone, and its connections with it.
+    pub fn dies(&mut self, who: Who) {
+        *self.lives.entry(who).or_default() += 1;
+    }
 }
 
 /// See the module.
@@ -61,7 +81,8 @@ pub enum Reach {
 /// Where a connection leads, and from whom.
 #[derive(Clone, Copy)]
 pub struct Way {
-    pub epoch: u64,
+    pub who: Who,
+    pub life: u64,
     pub to: usize,
     pub incarnation: u64,
 }
@@ -71,7 +92,8 @@ impl World {
         let state = State {
             providers: Vec::new(),
             traffic: Traffic::default(),
-            epoch: 0,
+            lives: BTreeMap::new(),
+            untold: BTreeSet::new(),
             immediate: false,
             trace: blake3::Hasher::new(),
             events: 0,
@@ -109,8 +131,8 @@ impl World {
     pub fn reach(&self, way: Way) -> Reach {
         let state = self.state.lock();
         match state.providers.get(way.to) {
-            Some(_) if state.epoch != way.epoch => Reach::Broken,
-            Some(p) if p.cut => Reach::Held,
+            Some(_) if state.life(way.who) != way.life => Reach::Broken,
+            Some(p) if p.cut.contains(&way.who) => Reach::Held,
             Some(p) if p.destroyed && self.bug == Some(Bug::GhostsAnswer) => Reach::Yes,
             Some(p) if p.up && !p.destroyed && p.incarnation == way.incarnation => Reach::Yes,
             _ => Reach::Broken,
@@ -118,9 +140,9 @@ impl World {
     }
 
     /// A connection to a provider, if it is there.
-    pub fn way(&self, epoch: u64, to: usize) -> Result<Way, Reach> {
+    pub fn way(&self, (who, life): (Who, u64), to: usize) -> Result<Way, Reach> {
         let incarnation = self.state.lock().providers.get(to).map_or(0, |p| p.incarnation);
-        let way = Way { epoch, to, incarnation };
+        let way = Way { who, life, to, incarnation };
         match self.reach(way) {
             Reach::Yes => Ok(way),
             other => Err(other),
@@ -148,7 +170,7 @@ impl World {
         &self,
         way: Way,
         auditor: &[u8],
-        keys: &BTreeSet<[u8; 32]>,
+        shown: &Shown,
         request: Request,
     ) -> Result<Reply, NetError> {
         let name = name(&request);
@@ -159,14 +181,14 @@ impl World {
             let Some(provider) = state.providers.get_mut(way.to) else {
                 return refuse(ErrorCode::ShuttingDown, "gone");
             };
-            provider.answer(auditor, keys, request, &siblings)
+            provider.answer(auditor, shown, request, &siblings)
         };
         let said = match &answer {
             Ok(_) => "yes".to_owned(),
             Err(NetError::Refused { code, .. }) => format!("{code:?}"),
             Err(error) => error.to_string(),
         };
-        self.note(&format!("p{} {name}: {said}", way.to));
+        self.note(&format!("{}p{} {name}: {said}", by(way), way.to));
         // As it travels: a provider's own errors are refusals.
         answer.map_err(|error| match error {
             refused @ NetError::Refused { .. } => refused,
@@ -177,7 +199,7 @@ impl World {
     pub fn read(
         &self,
         way: Way,
-        keys: &BTreeSet<[u8; 32]>,
+        shown: &Shown,
         deal: &DealId,
         ranges: &[ByteRange],
     ) -> Result<Vec<u8>, NetError> {
@@ -186,12 +208,17 @@ impl World {
         let Some(provider) = state.providers.get_mut(way.to) else {
             return refuse(ErrorCode::ShuttingDown, "gone");
         };
-        let bytes = provider.read(keys, deal, ranges, &siblings)?;
+        let bytes = provider.read(shown, deal, ranges, &siblings)?;
         state.traffic.read += bytes.len() as u64;
         drop(state);
-        self.note(&format!("p{} read {} bytes of {}", way.to, bytes.len(), short(deal)));
+        self.note(&format!("{}p{} read {} bytes of {}", by(way), way.to, bytes.len(), short(deal)));
         Ok(bytes)
     }
+}
+
+/// Who asks, for the trace: where nobody is named, the owner.
+pub fn by(way: Way) -> String {
+    if way.who == OWNER { String::new() } else { format!("{}: ", way.who) }
 }
 
 pub fn short(deal: &DealId) -> String {
@@ -209,6 +236,7 @@ fn name(request: &Request) -> String {
         Request::Claim { .. } => "claim".into(),
         Request::Release { deal } => format!("release {}", short(deal)),
         Request::Receipt { deal } => format!("receipt {}", short(deal)),
+        Request::Permit { .. } => "permit".into(),
         _ => "something else".into(),
     }
 }

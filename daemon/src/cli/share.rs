@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use holdfast_net::Env;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -13,11 +14,12 @@ use super::{
 };
 use crate::{
     control::{Client, ProgressLine, Request, ShareReport, ShareRequest, SharesReport, SyncReport},
+    drive::threads::Threads,
     home::Home,
     progress::Progress,
     share::{
         link::PrivateLink,
-        reader::{self, ShareError},
+        reader::{self, Around, ShareError},
     },
 };
 
@@ -98,9 +100,12 @@ pub fn get(cli: &Cli, link: &PrivateLink, args: &GetArgs) -> Outcome {
     let mut known = link.at.clone();
     known.extend(args.peers.iter().cloned());
     let report = runtime()?.block_on(async {
-        let client = reader::client(&known, args.mdns == Switch::On).await.map_err(ShareError::from)?;
+        let around = Around { env: Env::system(), threads: Threads::Others };
+        let mdns = args.mdns == Switch::On;
+        let client = reader::client(&known, mdns, around.env.clone()).await.map_err(ShareError::from)?;
         let out = args.destination();
-        reader::get(client, link.clone(), &args.peers, out, &mut telling(&mut progress, "fetching")).await
+        let mut telling = telling(&mut progress, "fetching");
+        reader::get(client, link.clone(), &args.peers, out, &mut telling, around).await
     })?;
     drop(progress);
     print(cli.json, &report, &report.render())

@@ -3,7 +3,7 @@
 //! Promises: a jump of the clock, however long and either way, fails no provider, ends no deal and makes nothing count as
 //! proven, so that nothing is placed anew or freed because of it:
 //! - silence is measured in time that this machine was awake and this process ran, never by the clock;
-//! - deals run by the clocks of those who keep them: where three providers or more say their time, their median counts as
+//! - deals run by the clocks of those who keep them, as do private links and old snapshots, which nothing brings back: where three providers or more say their time, their median counts as
 //!   soon as it is more than an hour from ours;
 //! - a time in the future shows nothing: a proof from there is asked for again, a fault from there is forgiven.
 
@@ -62,6 +62,15 @@ impl Clocks {
             Some(theirs) if theirs.abs_diff(own) > OFF_SECONDS_MAX => theirs,
             _ => own,
         }
+    }
+
+    /// Whether what the time is has been shown: by enough providers, or, once they had their time to say so, by one that agrees with
+    /// this machine. Where nobody answers, or the few that do contradict, it is not.
+    pub fn is_known(&self, own: Seconds, ms: u64, had_their_time: bool) -> bool {
+        let told = self.told.lock();
+        let now = |(seconds, at): &(Seconds, u64)| seconds.saturating_add(ms.saturating_sub(*at) / 1000);
+        let agrees = told.values().any(|told| now(told).abs_diff(own) <= OFF_SECONDS_MAX);
+        told.len() >= CLOCKS_MIN || (had_their_time && agrees)
     }
 
     /// What to tell the person when the clock turns out to be wrong, or is right again; nothing while neither changes.
@@ -131,10 +140,14 @@ mod tests {
     #[test]
     fn deals_go_by_the_providers_clocks_where_ours_is_wrong() {
         let clocks = Clocks::default();
+        assert!(!clocks.is_known(NOW, 0, true), "nobody answers");
         clocks.told(&peer(1), NOW, 0);
         clocks.told(&peer(2), NOW + 5, 0);
         assert_eq!(clocks.deal_now(NOW + YEAR, 10_000), NOW + YEAR, "two could be one liar");
+        assert!(!clocks.is_known(NOW + YEAR, 0, true), "but what they contradict is not known either");
+        assert!(clocks.is_known(NOW, 0, true) && !clocks.is_known(NOW, 0, false));
         clocks.told(&peer(3), NOW + 50 * YEAR, 0);
+        assert!(clocks.is_known(NOW + YEAR, 0, false));
         assert_eq!(clocks.deal_now(NOW + YEAR, 10_000), NOW + 15, "ahead");
         assert_eq!(clocks.deal_now(NOW - YEAR, 10_000), NOW + 15, "behind");
         assert_eq!(clocks.deal_now(NOW + 900, 10_000), NOW + 900, "right enough");

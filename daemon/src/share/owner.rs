@@ -9,6 +9,7 @@ use holdfast_content::share::{LANES, LinkKeys, ShareId, ShareNote};
 use holdfast_fs::drive::DriveError;
 use holdfast_fs::snapshots::shared::SharedError;
 use holdfast_net::PeerId;
+use holdfast_net::permit::REVOKED_MAX;
 use serde_bytes::ByteBuf;
 
 use super::Loaded;
@@ -22,6 +23,7 @@ use crate::drive::slots;
 use crate::home::ProviderAddr;
 use crate::watch::bundle::{Held, Piece, Shard, Slot};
 use crate::watch::capability::Known;
+use crate::watch::owner::GRANTS_MAX;
 
 /// Providers that keep a link's record.
 pub const KEEPERS_MAX: usize = 8;
@@ -65,10 +67,16 @@ fn refuse<T>(kind: ErrorKind, why: impl Into<String>) -> anyhow::Result<T> {
 }
 
 fn make(engine: &Engine, ino: u64, path: &str, seconds: u64) -> anyhow::Result<ShareReport> {
-    let now = engine.now();
+    let now = engine.deal_now();
     let known = engine.ledger.shares();
     let used: Vec<u16> =
         known.iter().filter(|(_, note)| note.lasts(now)).map(|(_, note)| note.lane).collect();
+    // Every link may be taken back, and a provider's list of those that were has an end.
+    let about = taken_back(engine).0.len() + crate::watch::owner::taken_back(engine).len();
+    if about + used.len() + GRANTS_MAX >= REVOKED_MAX {
+        let why = "too many links were taken back whose time is not over: their permits have to be known until then";
+        return refuse(ErrorKind::Invalid, why);
+    }
     let Some(lane) = (0..LANES).find(|lane| !used.contains(lane)) else {
         return refuse(ErrorKind::Invalid, format!("{LANES} links are in force: end one first"));
     };
@@ -123,7 +131,7 @@ fn shared(engine: &Engine, sequence: u64, ino: u64, path: &str) -> anyhow::Resul
 }
 
 fn report(engine: &Engine, id: &ShareId, note: &ShareNote) -> ShareReport {
-    let lasts = note.lasts(engine.now());
+    let lasts = note.lasts(engine.deal_now());
     let seen = engine.shared.seen(id);
     ShareReport {
         id: data_encoding::HEXLOWER.encode(id),
@@ -179,7 +187,7 @@ fn list(engine: &Engine) -> SharesReport {
 }
 
 fn end(engine: &Engine, which: &str) -> anyhow::Result<ShareReport> {
-    let now = engine.now();
+    let now = engine.deal_now();
     let by_link = which.parse::<PrivateLink>().ok();
     let is_it = |(id, note): &(ShareId, ShareNote)| match &by_link {
         Some(link) => engine.keys.share().secret(id) == link.secret,
@@ -210,15 +218,16 @@ fn end(engine: &Engine, which: &str) -> anyhow::Result<ShareReport> {
     Ok(report(engine, id, &note))
 }
 
-/// Links that show something now.
+/// Links that show something now: by the time that deals run by, since what has ended is given up for good, whatever this
+/// machine's clock says later.
 pub fn lasting(engine: &Engine) -> Vec<(ShareId, ShareNote)> {
-    let now = engine.now();
+    let now = engine.deal_now();
     engine.ledger.shares().into_iter().filter(|(_, note)| note.lasts(now)).collect()
 }
 
 /// Keys of links that were taken back before their time, as far as permits for them may still be about, and how many ever were.
 pub fn taken_back(engine: &Engine) -> (Vec<[u8; 32]>, u64) {
-    let now = engine.now();
+    let now = engine.deal_now();
     let revoked: Vec<_> = engine.ledger.shares().into_iter().filter(|(_, note)| note.revoked).collect();
     let count = revoked.len() as u64;
     let holder = |id: &ShareId| {
@@ -229,7 +238,8 @@ pub fn taken_back(engine: &Engine) -> (Vec<[u8; 32]>, u64) {
     (about.map(|(id, _)| holder(id)).collect(), count)
 }
 
-const CLOCK_SECONDS: u64 = 24 * 3600;
+/// A provider's clock may be behind by so much.
+pub const CLOCK_SECONDS: u64 = 24 * 3600;
 
 /// Blocks that links in force show; nothing where an index is not here yet.
 pub fn blocks(engine: &Engine) -> Option<Vec<[u8; 32]>> {
@@ -241,20 +251,30 @@ pub fn blocks(engine: &Engine) -> Option<Vec<[u8; 32]>> {
     Some(all)
 }
 
-/// The index with its blocks where they lie now, if they moved and somebody keeps every piece that they moved to.
-pub fn moved(engine: &Engine, loaded: &Loaded) -> anyhow::Result<Option<Loaded>> {
+/// Where the blocks of a link lie.
+pub enum Moved {
+    /// Where its index says.
+    No,
+    /// Elsewhere, and somebody keeps every piece that they moved to: the index as it is now.
+    To(Loaded),
+    /// Elsewhere, where nobody keeps them yet: to be looked at again.
+    NotYet,
+}
+
+/// The index with its blocks where they lie now, if they moved.
+pub fn moved(engine: &Engine, loaded: &Loaded) -> anyhow::Result<Moved> {
     let found = loaded.index.moved(|digest| engine.drive.locate_chunk(digest))?;
-    let Some(index) = found.filter(|index| *index != *loaded.index) else { return Ok(None) };
+    let Some(index) = found.filter(|index| *index != *loaded.index) else { return Ok(Moved::No) };
     let kept = |id: PieceId| {
         let copies =
             engine.ledger.piece(&id).is_some_and(|row| row.holders().any(|(_, h)| h.failed.is_none()));
         copies || engine.ledger.stripe_of(&id).is_some()
     };
     if !index.pieces().all(kept) {
-        return Ok(None);
+        return Ok(Moved::NotYet);
     }
     let bytes = index.encode()?;
-    Ok(Some(Loaded { index: Arc::new(index), bytes: Arc::new(bytes) }))
+    Ok(Moved::To(Loaded { index: Arc::new(index), bytes: Arc::new(bytes) }))
 }
 
 /// What a link leads to now.

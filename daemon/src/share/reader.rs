@@ -35,6 +35,7 @@ use crate::drive::ledger::{
     Holder, Imported, Ledger, MemoryRows, PieceId, PieceRow, ProviderRow, StripePiece, StripeRow,
 };
 use crate::drive::peers::Peers;
+use crate::drive::threads::Threads;
 use crate::home::ProviderAddr;
 use crate::plain::{Counted, Done, TreeError};
 use crate::retrieve::{NetRetriever, Seeds, Sources};
@@ -118,9 +119,19 @@ struct State {
     read: u64,
 }
 
+/// Where it runs.
+#[derive(Clone)]
+pub struct Around {
+    /// Time and randomness.
+    pub env: Env,
+    /// Where work that blocks is done.
+    pub threads: Threads,
+}
+
 /// See the module.
 pub struct Reader {
     client: Client,
+    around: Around,
     link: PrivateLink,
     keys: LinkKeys,
     state: Mutex<State>,
@@ -132,8 +143,7 @@ pub struct Reader {
 }
 
 /// A client of this process alone: everybody who has a link would else be the same peer.
-pub async fn client(known: &[ProviderAddr], mdns: bool) -> Result<Client, NetError> {
-    let env = Env::system();
+pub async fn client(known: &[ProviderAddr], mdns: bool, env: Env) -> Result<Client, NetError> {
     let mut seed = [0; 32];
     env.rng.fill(&mut seed);
     let node = Node::start(NodeConfig::client(identity::keypair(seed)?)).await?;
@@ -149,10 +159,11 @@ pub async fn get(
     peers: &[ProviderAddr],
     out: Option<&Path>,
     done: &mut Done<'_>,
+    around: Around,
 ) -> Result<SharedReport, ShareError> {
     let mut link = link;
     ProviderAddr::merge(&mut link.at, peers.iter().cloned());
-    let reader = Reader::open(client, link).await?;
+    let reader = Reader::open(client, link, around).await?;
     let index = reader.state.lock().index.clone();
     let out = match out {
         Some(out) => out.to_owned(),
@@ -161,7 +172,10 @@ pub async fn get(
     let mut writer = Writer::begin(&index, &out)?;
     let fetched = reader.fetch(&index, &mut writer, done).await;
     let counted = match fetched {
-        Ok(()) => tokio::task::spawn_blocking(move || writer.finish())
+        Ok(()) => reader
+            .around
+            .threads
+            .run(move || writer.finish())
             .await
             .map_err(|error| ShareError::Internal(error.to_string()))??,
         Err(error) => {
@@ -181,13 +195,13 @@ pub async fn get(
 
 impl Reader {
     /// Finds the record, and reaches nobody else yet.
-    pub async fn open(client: Client, link: PrivateLink) -> Result<Reader, ShareError> {
+    pub async fn open(client: Client, link: PrivateLink, around: Around) -> Result<Reader, ShareError> {
         let keys = link.keys();
-        let found = find(&client, &link, &keys).await?;
+        let found = find(&client, &link, &keys, &around.env).await?;
         let (at, providers) = ((found.object.at, found.object.until), found.object.providers.len() as u64);
         let state = Mutex::new(State::of(&client, &keys, found, 0)?);
         let (reading, failed) = (tokio::sync::Mutex::new(()), AtomicBool::new(false));
-        Ok(Reader { client, link, keys, state, reading, failed, at, providers })
+        Ok(Reader { client, around, link, keys, state, reading, failed, at, providers })
     }
 
     /// All chunks, a few groups at a time, in order.
@@ -278,7 +292,7 @@ impl Reader {
             return Ok(());
         }
         tokio::time::sleep(PAUSE).await;
-        let found = match find(&self.client, &self.link, &self.keys).await {
+        let found = match find(&self.client, &self.link, &self.keys, &self.around.env).await {
             Ok(found) => found,
             // Who is out of reach now may be there the next time; what is known until then may do.
             Err(ShareError::Unreachable { .. } | ShareError::NotKept { .. } | ShareError::NotWhole) => {
@@ -383,15 +397,16 @@ fn groups(index: &ShareIndex, whole: u64) -> Vec<Vec<(u32, u32)>> {
 }
 
 /// The newest record that anybody has, opened.
-async fn find(client: &Client, link: &PrivateLink, keys: &LinkKeys) -> Result<Found, ShareError> {
+async fn find(client: &Client, link: &PrivateLink, keys: &LinkKeys, env: &Env) -> Result<Found, ShareError> {
     let name = |n| RecordKey::new(RecordKind::Share, part::name(&link.author, n));
     let mut peers: Vec<PeerAddrs> = Vec::new();
     for (peer, addrs) in link.at.iter().filter_map(|p| p.parts().ok()) {
         peers.push(PeerAddrs::new(peer, addrs));
     }
     let mut answers = ask(client, &peers, &name(0)).await;
-    let Some(finder) = client.finder() else { return Err(ShareError::Internal("no finder".into())) };
-    if answers.newest.is_none() && finder.can_ask() {
+    if answers.newest.is_none()
+        && let Some(finder) = client.finder().filter(|finder| finder.can_ask())
+    {
         // Those that the link names are gone, or have nothing: who else says that he keeps it?
         let more = finder.holders(DhtKey::of_record(&name(0))).await.unwrap_or_default();
         let known: Vec<PeerId> = peers.iter().map(|known| known.peer).collect();
@@ -419,7 +434,7 @@ async fn find(client: &Client, link: &PrivateLink, keys: &LinkKeys) -> Result<Fo
         parts.push(one_of(client, &peers, keys, &name(n), number).await?);
     }
     let object = Object::join(&parts)?;
-    if object.until <= Env::system().clock.unix_seconds() {
+    if object.until <= env.clock.unix_seconds() {
         return Err(ShareError::Ended);
     }
     let bytes = match &object.index.inline {

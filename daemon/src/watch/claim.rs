@@ -1,13 +1,15 @@
 //! Whose a lost slot is to place: intents, said before the fellows' are read; and how a log is left with providers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use futures::StreamExt;
 use holdfast_content::watch::{CapabilityId, part};
 use holdfast_net::{RecordKey, RecordKind};
 
+use super::bundle::Bundle;
 use super::log::SlotName;
-use super::picture::Wanted;
+use super::picture::{Seen, Wanted};
 use super::watcher::{Answers, INTENT, Watcher};
 use crate::drive::ledger::Peer;
 use crate::drive::peers::peer_short;
@@ -53,6 +55,7 @@ impl Watcher {
         }
         let mut mine: BTreeSet<SlotName> = intents.iter().copied().collect();
         let mut yielded = false;
+        let weary = self.weary();
         for (id, heard) in &self.fellows {
             // What it has placed meanwhile is judged at the next look.
             let known = judged.get(id).copied().unwrap_or(0);
@@ -62,8 +65,9 @@ impl Watcher {
             let live = heard.since.elapsed() < INTENT;
             let theirs =
                 |slot: &&SlotName| (live && heard.head.intents.contains(slot)) || placed.contains(slot);
-            for slot in intents.iter().filter(theirs) {
+            for slot in intents.iter().filter(|slot| theirs(slot) && !weary.contains(slot)) {
                 mine.remove(slot);
+                self.left.entry(*slot).or_insert_with(Instant::now);
                 if *id < self.capability.id {
                     self.intents.retain(|intent| intent != slot);
                     yielded = true;
@@ -74,6 +78,21 @@ impl Watcher {
             self.say(answers.keys(), None).await?;
         }
         Ok(mine)
+    }
+
+    /// Slots that were left to fellows for long enough: whatever they say, nobody has shown that he keeps one of these.
+    pub(super) fn weary(&self) -> BTreeSet<SlotName> {
+        self.left.iter().filter(|(_, since)| since.elapsed() >= INTENT).map(|(slot, _)| *slot).collect()
+    }
+
+    /// Puts down which slots are left to fellows by what these say they placed; what somebody keeps is not.
+    pub(super) fn leave(&mut self, bundle: &Bundle, seen: &mut Seen) {
+        let unkept = self.picture(bundle).unkept(seen);
+        self.left.retain(|slot, _| unkept.contains_key(slot));
+        for slot in unkept.into_iter().filter_map(|(slot, said)| said.then_some(slot)) {
+            self.left.entry(slot).or_insert_with(Instant::now);
+        }
+        seen.weary = self.weary();
     }
 
     /// Leaves the log with everybody who answers: its head, and the parts with entries from `from` on.

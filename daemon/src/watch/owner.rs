@@ -165,8 +165,12 @@ fn grant(engine: &Engine, asked: GrantRequest) -> anyhow::Result<WatchGrantedRep
         .set_grant(id, &note, |note, chain| engine.sign_note(PlacementAction::Watch, id, note, chain))?;
     engine.peers.set_watched();
     engine.watched.outdated();
-    let providers = engine.ledger.providers().into_iter().filter(|(_, row)| row.answers());
-    let known = providers.map(|(peer, row)| Known { peer: ByteBuf::from(peer), addrs: row.addrs });
+    // Those that answer first, since there is room for some; where none does just now, the others: with nobody it would find nobody.
+    let mut providers = engine.ledger.providers();
+    providers.retain(|(_, row)| !matches!(row.state, ProviderState::Removed));
+    providers.sort_by_key(|(_, row)| !row.answers());
+    let known =
+        providers.into_iter().map(|(peer, row)| Known { peer: ByteBuf::from(peer), addrs: row.addrs });
     let new = New {
         id,
         drive: engine.drive_key,
@@ -184,6 +188,17 @@ fn grant(engine: &Engine, asked: GrantRequest) -> anyhow::Result<WatchGrantedRep
         until: note.until,
         file: data_encoding::HEXLOWER.encode(&file),
     })
+}
+
+/// Keys of capabilities that were taken back, as far as permits for them may still be about.
+pub fn taken_back(engine: &Engine) -> Vec<[u8; 32]> {
+    let (now, watch) = (engine.deal_now(), engine.keys.watch());
+    let about = |note: &GrantNote| {
+        note.revoked.is_some() && note.until.saturating_add(crate::share::owner::CLOCK_SECONDS) > now
+    };
+    let revoked = engine.ledger.grants().into_iter().filter(|(_, row)| row.said().is_some_and(|n| about(&n)));
+    let holder = |id| WatcherKeys::from_secret(&watch.secret(&id)).holder.verifying_key().to_bytes();
+    revoked.map(|(id, _)| holder(id)).collect()
 }
 
 /// The capabilities that may do anything now.

@@ -14,6 +14,9 @@ use super::log::SlotName;
 use crate::drive::domains;
 use crate::drive::ledger::{Peer, PieceId};
 
+/// Why a slot is lost that a fellow says it placed.
+const NEVER_SHOWN: &str = "another watcher says that it placed it, and nobody has shown that";
+
 /// A deal's id.
 pub type Deal = [u8; 32];
 
@@ -30,6 +33,8 @@ pub struct Seen {
     pub proven: BTreeSet<Deal>,
     /// Deals whose slot is known to be gone, and why.
     pub faults: BTreeMap<Deal, String>,
+    /// Slots of which a fellow's word counts no more: it had its time, and nobody has shown that he keeps one.
+    pub weary: BTreeSet<SlotName>,
     /// Tags by provider.
     pub tags: BTreeMap<Peer, [Tags; 2]>,
     /// What time it is for deals.
@@ -155,22 +160,46 @@ impl<'a> Picture<'a> {
         }
     }
 
+    /// Slots that nobody keeps whose word counts, and whether a fellow says that somebody does who is yet to be seen.
+    pub fn unkept(&self, seen: &Seen) -> BTreeMap<SlotName, bool> {
+        let of = |(slot, keepers): (&SlotName, &Vec<Keeper>)| {
+            let mut said = false;
+            for keeper in keepers {
+                match self.health(keeper, seen) {
+                    Health::Lost(_) => {}
+                    Health::Doubt if keeper.hearsay => said = true,
+                    _ => return None,
+                }
+            }
+            Some((*slot, said))
+        };
+        self.keepers.iter().filter_map(of).collect()
+    }
+
     /// Slots that nobody keeps any more, those nearest to loss first.
     pub fn wanted(&self, seen: &Seen) -> Vec<Wanted> {
         let mut all = Vec::new();
+        // What was never placed is on its way as long as the owner says something.
+        let head = &self.bundle.head;
+        let owner_is_silent = seen.now.abs_diff(head.time) >= head.silent_seconds;
         for piece in &self.bundle.pieces {
             let need = piece.shards.len().max(1);
             let mut left = 0usize;
             let mut gone = Vec::new();
             for n in 0..u16::try_from(piece.slots.len()).unwrap_or(u16::MAX) {
                 let slot = SlotName { piece: piece.id, slot: n };
-                let health: Vec<Health> =
-                    self.keepers(&slot).iter().map(|keeper| self.health(keeper, seen)).collect();
+                let weary = seen.weary.contains(&slot);
+                let stands = |keeper: &Keeper| match self.health(keeper, seen) {
+                    Health::Doubt if keeper.hearsay && weary => Health::Lost(NEVER_SHOWN.to_owned()),
+                    health => health,
+                };
+                let health: Vec<Health> = self.keepers(&slot).iter().map(stands).collect();
                 let reasons: Option<Vec<&str>> = health
                     .iter()
                     .map(|health| if let Health::Lost(why) = health { Some(why.as_str()) } else { None })
                     .collect();
                 match reasons {
+                    Some(reasons) if reasons.is_empty() && !owner_is_silent => {}
                     Some(reasons) => {
                         let why = reasons.last().copied().unwrap_or("it was never placed");
                         gone.push((slot, why.to_owned(), piece.slot_len(n)));
@@ -270,7 +299,7 @@ pub(super) mod tests {
     fn all_well() -> Seen {
         let answered = (1..=3).map(peer).chain([peer(20), peer(21), peer(22)]).collect();
         let proven = (0..3).map(|n| [n; 32]).collect();
-        Seen { answered, proven, now: 1_800_000_000, ..Seen::default() }
+        Seen { answered, proven, now: 1_800_001_800, ..Seen::default() }
     }
 
     fn slot(bundle: &Bundle, n: u16) -> SlotName {
@@ -298,6 +327,8 @@ pub(super) mod tests {
         let picture = Picture::new(&bundle, [], []);
         let wanted = |seen: &Seen| picture.wanted(seen).iter().map(|w| w.slot.slot).collect::<Vec<_>>();
         assert_eq!(wanted(&all_well()), [3], "it was never placed");
+        let lately = Seen { now: 1_800_001_799, ..all_well() };
+        assert!(wanted(&lately).is_empty(), "the owner may be at it");
         let mut seen = all_well();
         seen.answered.remove(&peer(2));
         seen.silent.insert(peer(2), 1799);
@@ -305,7 +336,8 @@ pub(super) mod tests {
         seen.silent.insert(peer(2), 1800);
         assert_eq!(wanted(&seen), [1, 3]);
         // Nobody answers: the silence is this machine's.
-        let alone = Seen { silent: (1..=3).map(|n| (peer(n), 9_999)).collect(), ..Seen::default() };
+        let silent = (1..=3).map(|n| (peer(n), 9_999)).collect();
+        let alone = Seen { silent, now: all_well().now, ..Seen::default() };
         assert_eq!(wanted(&alone), [3]);
         let mut seen = all_well();
         seen.faults.insert([0; 32], "it said no".into());
@@ -335,6 +367,27 @@ pub(super) mod tests {
         assert_eq!(picture.keepers(&slot(&bundle, 0)).len(), 2);
         assert_eq!(picture.wanted(&all_well()).len(), 1);
         assert!(picture.keepers(&slot(&bundle, 3)).is_empty());
+    }
+
+    #[test]
+    fn a_fellows_word_holds_a_slot_up_for_its_time_and_no_longer() {
+        let bundle = bundle();
+        let entry = fellow_says(&bundle, 3, 20, 3);
+        let picture = Picture::new(&bundle, [], [&entry]);
+        let mut seen = all_well();
+        let unkept = |seen: &Seen| picture.unkept(seen).into_iter().map(|(s, said)| (s.slot, said)).collect();
+        let left: Vec<(u16, bool)> = unkept(&seen);
+        assert_eq!(left, [(3, true)], "those that are well are left to nobody");
+        assert_eq!(picture.wanted(&seen), []);
+        seen.weary = (0..4).map(|n| slot(&bundle, n)).collect();
+        assert_eq!(picture.wanted(&seen).iter().map(|w| w.slot.slot).collect::<Vec<_>>(), [3]);
+        seen.proven.insert([20; 32]);
+        assert_eq!(picture.wanted(&seen), [], "what was shown counts, however late");
+        let left: Vec<(u16, bool)> = unkept(&seen);
+        assert!(left.is_empty());
+        // The owner's own holder that is only not known yet is waited for as ever.
+        seen.proven.remove(&[0; 32]);
+        assert_eq!(picture.wanted(&seen), []);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use holdfast_content::watch::WatcherKeys;
 use holdfast_net::client::{AuditSpec, Client, ClientConfig, Priority, PutOutcome, Session};
 use holdfast_net::node::{Node, NodeConfig};
+use holdfast_net::permit::Revocations;
 use holdfast_net::{
     ByteRange, DealId, Env, Finder, Multiaddr, NetError, PeerAddrs, PeerId, RecordKey, SignedPermit,
     SigningKey, identity,
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::bundle::Bundle;
 use crate::drive::ledger::Peer;
+use crate::drive::threads::Threads;
 use crate::reading::{Beside, Look, READ_PATIENCE};
 
 /// One answer to something small.
@@ -47,6 +49,8 @@ pub struct Reach {
     holder: SigningKey,
     /// Time and randomness.
     pub env: Env,
+    /// Where work that blocks is done.
+    pub threads: Threads,
     places: Mutex<BTreeMap<Peer, Vec<Multiaddr>>>,
     permits: Mutex<Permits>,
     links: Mutex<HashMap<Peer, Link>>,
@@ -59,14 +63,20 @@ impl Reach {
         let node = Node::start(node).await.context("starting the network node")?;
         let finder = Finder::new(env.clone(), Vec::new(), mdns);
         let client = Client::with_finder(node, env.clone(), ClientConfig::default(), finder);
-        Ok(Reach {
+        Ok(Reach::over(client, keys, env, Threads::Others))
+    }
+
+    /// Over a client that is there.
+    pub fn over(client: Client, keys: &WatcherKeys, env: Env, threads: Threads) -> Reach {
+        Reach {
             client,
             holder: keys.holder.clone(),
             env,
+            threads,
             places: Mutex::default(),
             permits: Mutex::default(),
             links: Mutex::default(),
-        })
+        }
     }
 
     /// This watcher as a peer: a provider that lists its clients lists it.
@@ -256,6 +266,20 @@ impl Reach {
         Ok(value.map(|value| value.to_vec()))
     }
 
+    /// Whether a provider has the list by which an owner took the permits back that are shown to it. It is signed: a provider that
+    /// only says so shows nothing.
+    pub async fn is_taken_back(&self, peer: &Peer) -> bool {
+        let clients: Vec<[u8; 32]> = self.permits(peer).1.iter().map(|permit| permit.body().client).collect();
+        for client in clients {
+            if let Ok(Some(value)) = self.get(peer, &Revocations::key(&client)).await
+                && names(&value, &client, &self.holder)
+            {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Leaves a record; whether it is the newest there.
     pub async fn put(&self, peer: &Peer, key: &RecordKey, value: &[u8]) -> Result<bool, NetError> {
         // A client of the drive, as the permits show, is no stranger to the provider.
@@ -266,5 +290,32 @@ impl Reach {
             PutOutcome::Stored => true,
             PutOutcome::Superseded(kept) => kept.as_ref() == value,
         })
+    }
+}
+
+/// Whether a record is this client's list, and takes this holder's permits back.
+fn names(value: &[u8], client: &[u8; 32], holder: &SigningKey) -> bool {
+    let list = Revocations::from_bytes(value).ok().filter(|list| list.client == *client);
+    list.is_some_and(|list| list.names(&holder.verifying_key().to_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_the_owners_own_list_takes_a_permit_back() {
+        let key = |n: u8| SigningKey::from_bytes(&[n; 32]);
+        let public = |n: u8| key(n).verifying_key().to_bytes();
+        let list = |client: u8, holder: u8| {
+            Revocations::new(public(client), [public(holder)], 1).sign(&key(client)).unwrap()
+        };
+        assert!(names(&list(1, 7), &public(1), &key(7)));
+        assert!(!names(&list(1, 8), &public(1), &key(7)), "somebody else's permits");
+        assert!(!names(&list(2, 7), &public(1), &key(7)), "a list that anybody can sign");
+        let mut forged = list(1, 7);
+        *forged.last_mut().unwrap() ^= 1;
+        assert!(!names(&forged, &public(1), &key(7)) && !names(b"", &public(1), &key(7)));
     }
 }

@@ -112,7 +112,7 @@ pub async fn slot(
     }
     let sources = sources(reach, work, picture, seen, piece, wanted.slot).await?;
     let (piece, work, number) = (piece.clone(), work.to_owned(), wanted.slot);
-    tokio::task::spawn_blocking(move || {
+    let coding = move || {
         let plain = match piece.shards.is_empty() {
             true => sources.into_values().next().context("no copy is left")?,
             false => decode(&piece, &work, &sources, number)?,
@@ -123,8 +123,8 @@ pub async fn slot(
             bail!("what was rebuilt is not what was lost");
         }
         Ok(Arc::new(MaskedSlot::new(plain, cover)))
-    })
-    .await?
+    };
+    reach.threads.run(coding).await?
 }
 
 /// One copy, or k slots of a stripe (the slot itself, where its old holder still gives it), verified and unmasked.

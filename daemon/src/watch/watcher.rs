@@ -19,7 +19,7 @@ use holdfast_content::placement::PlacementEntry;
 use holdfast_content::watch::part;
 use holdfast_content::watch::{CapabilityId, WatcherKeys};
 use holdfast_net::tags::Tags;
-use holdfast_net::{ErrorCode, NetError, RecordKey, RecordKind};
+use holdfast_net::{NetError, RecordKey, RecordKind};
 use serde_bytes::ByteBuf;
 
 use super::bundle::{Bundle, Fellow};
@@ -27,23 +27,18 @@ use super::capability::{Capability, Known};
 use super::log::{INTENTS_MAX, Log, LogHead, SlotName};
 use super::picture::{Deal, Health, Picture, Seen, Wanted};
 use super::reach::{PATIENCE, Reach};
-use super::reads;
 use super::report::{LookReport, RepairedReport, WantedReport};
-use super::state::{Fault, Folder, State};
+use super::state::{Folder, State};
 use crate::drive::ledger::Peer;
 use crate::drive::peers::{peer_short, peer_text};
 use crate::home::ProviderAddr;
-use crate::reading::{Look, Readings, Times};
+use crate::reading::{Readings, Times};
 use crate::workers::place::short_id;
 
 /// Providers asked at once.
-const AT_ONCE: usize = 16;
-/// Challenges of one provider in one look.
-const CHALLENGES_MAX: usize = 64;
+pub(super) const AT_ONCE: usize = 16;
 /// Every slot is challenged this often.
 pub(super) const CHALLENGED: Duration = Duration::from_secs(600);
-/// Reads of one provider in one look.
-const READS_MAX: usize = 4;
 /// An intent that its author has not renewed for so long counts no more.
 pub const INTENT: Duration = Duration::from_secs(900);
 /// Slots in one look: what was found out is said at least that often.
@@ -59,18 +54,6 @@ pub(super) struct Heard {
     /// When it said something new.
     pub(super) since: Instant,
 }
-
-/// A challenge to be sent.
-struct Due {
-    deal: Deal,
-    cid: Vec<u8>,
-    last: Option<Instant>,
-    /// Some of the slot is read before.
-    read: bool,
-}
-
-/// What a challenge came to, and what was read before it.
-type Said = (Deal, Result<Option<Look>, NetError>);
 
 /// One provider's answers.
 #[derive(Default)]
@@ -101,6 +84,8 @@ pub struct Watcher {
     pub(super) to_read: BTreeSet<Deal>,
     /// Deals that a provider said it does not know, once.
     pub(super) missed: BTreeSet<Deal>,
+    /// Since when a slot that nobody keeps has been left to a fellow, who says that it sees to it, or did.
+    pub(super) left: BTreeMap<SlotName, Instant>,
     tags: BTreeMap<Peer, Tags>,
     /// Providers that ever answered in this run.
     pub(super) met: BTreeSet<Peer>,
@@ -143,6 +128,7 @@ impl Watcher {
             times: Times::default(),
             to_read: BTreeSet::new(),
             missed: BTreeSet::new(),
+            left: BTreeMap::new(),
             tags: BTreeMap::new(),
             met: BTreeSet::new(),
             refused: BTreeMap::new(),
@@ -214,17 +200,19 @@ impl Watcher {
             .await;
         let mut answers: BTreeMap<Peer, Answers> = BTreeMap::new();
         for (peer, answer) in asked {
-            self.state.heard(&peer, answer.is_ok(), passed);
             match answer {
                 Ok(answer) => drop(answers.insert(peer, answer)),
-                Err(error) => tracing::debug!(peer = %peer_short(&peer), %error, "no answer"),
+                Err(error) => {
+                    self.state.heard(&peer, false, passed);
+                    tracing::debug!(peer = %peer_short(&peer), %error, "no answer");
+                }
             }
         }
         self.remember_places(&answers);
         self.renew_bundle(&answers).await?;
         self.renew_own(&answers).await?;
         self.renew_fellows(&answers, &fellows).await;
-        let mut report = self.judge_and_place(&answers).await?;
+        let mut report = self.judge_and_place(&answers, passed).await?;
         self.folder.save(&self.state)?;
         report.ended = self.ended.clone();
         self.folder.tell(&report)?;
@@ -249,12 +237,12 @@ impl Watcher {
         }
     }
 
-    fn picture<'a>(&'a self, bundle: &'a Bundle) -> Picture<'a> {
+    pub(super) fn picture<'a>(&'a self, bundle: &'a Bundle) -> Picture<'a> {
         let others = self.fellows.values().flat_map(|heard| heard.log.entries());
         Picture::new(bundle, self.log.entries(), others)
     }
 
-    fn seen(&self, answers: &BTreeMap<Peer, Answers>) -> Seen {
+    fn seen(&self, answers: &BTreeMap<Peer, Answers>, mute: &BTreeSet<Peer>) -> Seen {
         let mut times: Vec<u64> = answers.values().map(|answer| answer.now).collect();
         times.sort_unstable();
         let own = self.reach.env.clock.unix_seconds();
@@ -270,24 +258,37 @@ impl Watcher {
         }
         Seen {
             silent: self.state.silences(),
-            answered: answers.keys().cloned().collect(),
+            answered: answers.keys().filter(|peer| !mute.contains(*peer)).cloned().collect(),
             met: self.met.clone(),
             proven: self.proven.keys().copied().collect(),
             faults: self.state.faults.iter().map(|fault| (fault.deal, fault.why.clone())).collect(),
             tags,
+            weary: self.weary(),
             now,
         }
     }
 
-    async fn judge_and_place(&mut self, answers: &BTreeMap<Peer, Answers>) -> anyhow::Result<LookReport> {
+    async fn judge_and_place(
+        &mut self,
+        answers: &BTreeMap<Peer, Answers>,
+        passed: u64,
+    ) -> anyhow::Result<LookReport> {
         let mut report = LookReport::begin(&self.capability, &self.state);
         report.providers_answered = answers.len() as u64;
+        let bundle = self.bundle.clone();
+        let mute = match &bundle {
+            Some(bundle) => self.challenge(bundle, answers).await,
+            None => BTreeSet::new(),
+        };
+        for peer in answers.keys() {
+            self.state.heard(peer, !mute.contains(peer), passed);
+        }
         let silent = self.state.silences();
         report.silent = silent.iter().map(|(peer, seconds)| (peer_text(peer), *seconds)).collect();
-        let Some(bundle) = self.bundle.clone() else { return Ok(report) };
+        let Some(bundle) = bundle else { return Ok(report) };
         report.bundle_at = Some(bundle.head.time);
-        self.challenge(&bundle, answers).await?;
-        let seen = self.seen(answers);
+        let mut seen = self.seen(answers, &mute);
+        self.leave(&bundle, &mut seen);
         let judged: BTreeMap<CapabilityId, u64> =
             self.fellows.iter().map(|(id, heard)| (*id, heard.log.end().length)).collect();
         let wanted = {
@@ -335,112 +336,6 @@ impl Watcher {
         }
         report.moved_today_bytes = self.state.moved_bytes();
         Ok(report)
-    }
-
-    /// What is due, of each provider that answers.
-    fn due(&mut self, bundle: &Bundle, answers: &BTreeMap<Peer, Answers>) -> BTreeMap<Peer, Vec<Due>> {
-        let faults: BTreeSet<Deal> = self.state.faults.iter().map(|fault| fault.deal).collect();
-        let deals: Vec<Deal> = self.picture(bundle).all().map(|(_, keeper)| keeper.deal).collect();
-        self.draw_reads(&deals);
-        let to_read = std::mem::take(&mut self.to_read);
-        let picture = self.picture(bundle);
-        let mut due: BTreeMap<Peer, Vec<Due>> = BTreeMap::new();
-        for (slot, keeper) in picture.all() {
-            let piece = picture.piece(&slot.piece);
-            let cid = piece.and_then(|piece| piece.slots.get(usize::from(slot.slot))).map(|s| s.cid.to_vec());
-            let last = self.proven.get(&keeper.deal).copied();
-            let fresh = last.is_some_and(|at| at.elapsed() < CHALLENGED);
-            let read = to_read.contains(&keeper.deal) || (!fresh && self.readings.is_doubtful(&keeper.deal));
-            let asked =
-                (!fresh || read) && answers.contains_key(&keeper.peer) && !faults.contains(&keeper.deal);
-            if let Some(cid) = cid.filter(|_| asked) {
-                let of = due.entry(keeper.peer.clone()).or_default();
-                of.push(Due { deal: keeper.deal, cid, last, read });
-            }
-        }
-        for list in due.values_mut() {
-            list.sort_by_key(|due| (!due.read, due.last));
-            list.truncate(CHALLENGES_MAX);
-            list.iter_mut().skip(READS_MAX).for_each(|due| due.read = false);
-        }
-        due
-    }
-
-    async fn challenge(&mut self, bundle: &Bundle, answers: &BTreeMap<Peer, Answers>) -> anyhow::Result<()> {
-        let due = self.due(bundle, answers);
-        let reach = &self.reach;
-        let heard: Vec<(Peer, Vec<Said>)> = futures::stream::iter(due)
-            .map(|(peer, list)| async move {
-                let (mut said, mut withheld) = (Vec::new(), false);
-                for due in list {
-                    let answer = reach.audit(&peer, due.deal, &due.cid, due.read && !withheld).await;
-                    withheld |= matches!(answer, Ok(Some(Look::Withheld)));
-                    let stop =
-                        answer.as_ref().is_err_and(|e| !e.is_fault_of_provider() && e.code().is_none());
-                    said.push((due.deal, answer));
-                    if stop {
-                        break;
-                    }
-                }
-                (peer, said)
-            })
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        for (peer, said) in heard {
-            for (deal, answer) in said {
-                if let Ok(Some(look)) = &answer {
-                    self.looked(&peer, deal, *look);
-                }
-                self.heard(&peer, deal, answer.map(|_| ()));
-            }
-        }
-        let lost = {
-            let others = self.fellows.values().flat_map(|heard| heard.log.entries());
-            let picture = Picture::new(bundle, self.log.entries(), others);
-            reads::not_given(&picture, &self.state, &self.proven, &self.readings, &mut self.to_read)
-        };
-        for (peer, deal, why) in lost {
-            self.fault(&peer, deal, why);
-        }
-        Ok(())
-    }
-
-    fn heard(&mut self, peer: &Peer, deal: Deal, answer: Result<(), NetError>) {
-        let Err(error) = answer else {
-            self.missed.remove(&deal);
-            self.proven.insert(deal, Instant::now());
-            return;
-        };
-        let short = peer_short(peer);
-        match error.code() {
-            Some(ErrorCode::Unauthorized) => {
-                self.ended =
-                    Some(format!("provider {short} says that the owner's permit counts no more: {error}"));
-                self.reach.show_again(peer);
-            }
-            // The owner may have moved it: a newer bundle says so, or the next look finds the same.
-            Some(ErrorCode::NotFound | ErrorCode::Ended) if self.missed.insert(deal) => {
-                self.reach.show_again(peer);
-            }
-            Some(ErrorCode::NotFound | ErrorCode::Ended) => {
-                self.fault(peer, deal, "it does not know it any more")
-            }
-            _ if error.is_fault_of_provider() => self.fault(peer, deal, &error.to_string()),
-            _ => tracing::debug!(peer = %short, %error, "a challenge was not answered"),
-        }
-    }
-
-    /// This watcher has just seen it proven.
-    pub(super) fn proven_now(&mut self, deal: Deal) {
-        self.proven.insert(deal, Instant::now());
-    }
-
-    fn fault(&mut self, peer: &Peer, deal: Deal, why: &str) {
-        tracing::warn!(peer = %peer_short(peer), why, "a slot is lost");
-        self.proven.remove(&deal);
-        let (peer, why) = (ByteBuf::from(peer.clone()), why.chars().take(200).collect());
-        self.state.faults.push(Fault { deal, peer, why });
     }
 
     /// Which of the lost slots go where, within what the owner allows.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use holdfast_net::client::Session;
 use holdfast_net::{ErrorCode, NetError};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::drive::Engine;
 use crate::drive::events::Level;
@@ -204,7 +204,7 @@ impl Worker for PlaceWorker {
                 return Ok(Next::Idle);
             }
             () = tokio::time::sleep(LOOK) => {}
-            done = self.running.join_next() => match done {
+            done = ended(&mut self.running) => match done {
                 Some(Ok((id, rest))) => {
                     self.busy.remove(&id);
                     if self.wanting().iter().any(|w| w.id == id) {
@@ -213,7 +213,6 @@ impl Worker for PlaceWorker {
                 }
                 // A task that panicked cannot say which piece it was: the whole picture is taken anew.
                 Some(Err(error)) => {
-                    self.running.abort_all();
                     self.busy.clear();
                     anyhow::bail!("a placement ended badly: {error}");
                 }
@@ -226,6 +225,16 @@ impl Worker for PlaceWorker {
     async fn wait(&mut self) {
         self.engine.changed_since(self.seen, Duration::from_secs(10)).await;
     }
+}
+
+/// The next that is done. With one that panicked all others go, too: what is left of them must not be taken for panics of those that
+/// come after.
+async fn ended<T: 'static>(running: &mut JoinSet<T>) -> Option<Result<T, JoinError>> {
+    let done = running.join_next().await;
+    if matches!(done, Some(Err(_))) {
+        *running = JoinSet::new();
+    }
+    done
 }
 
 /// Every open slot of one piece, side by side.
@@ -506,4 +515,25 @@ async fn deal(
         piece_cid: body.piece_cid.to_bytes(),
         raw_len: body.raw_len,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panicked_ends_the_others_once() {
+        let mut running = JoinSet::new();
+        running.spawn(async { panic!("one of three") });
+        for _ in 0..2 {
+            running.spawn(std::future::pending::<u8>());
+        }
+        assert!(ended(&mut running).await.unwrap().is_err());
+        // Those that were ended with it have had their time to end.
+        tokio::task::yield_now().await;
+        running.spawn(async { 7 });
+        assert_eq!(ended(&mut running).await.unwrap().unwrap(), 7);
+        assert!(ended(&mut running).await.is_none());
+    }
 }

@@ -94,7 +94,7 @@ impl Worker for RetainWorker {
 
     async fn work(&mut self, context: &Context) -> anyhow::Result<Next> {
         let until = self.engine.blocking(kept_until).await??;
-        if self.engine.read_only().is_some() || until.is_some() {
+        if self.engine.read_only().is_some() || until.is_some() || !self.engine.knows_time() {
             return Ok(Next::After(LOOK));
         }
         if self.next.is_none_or(|at| std::time::Instant::now() >= at) {

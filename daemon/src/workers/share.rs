@@ -25,7 +25,7 @@ use crate::drive::Engine;
 use crate::drive::ledger::Peer;
 use crate::drive::peers::peer_short;
 use crate::share::object::{self, INDEX_FIRST, IndexAt, Object};
-use crate::share::owner::{compose, keepers, lasting, moved, sweep};
+use crate::share::owner::{Moved, compose, keepers, lasting, moved, sweep};
 use crate::share::{Loaded, ShareSeen};
 use crate::worker::{Context, Detail, Next, Worker};
 
@@ -215,19 +215,25 @@ impl ShareWorker {
             return Ok(());
         };
         let known = self.offers.get(&id);
+        // The commit whose places it has, as far as it has them.
+        let mut looked_at = published;
         let number = known.map_or(0, |offer| offer.number + 1).max(engine.now());
-        if known.is_none_or(|offer| offer.published != published) {
+        if known.is_none_or(|offer| offer.published.is_none() || offer.published != published) {
             let (before, share) = (loaded.clone(), id);
             let found = engine
-                .blocking(move |e| match moved(e, &before)? {
-                    Some(found) => {
-                        e.shared.keep(e.keys.share(), &share, found.clone())?;
-                        anyhow::Ok(Some(found))
+                .blocking(move |e| {
+                    let found = moved(e, &before)?;
+                    if let Moved::To(loaded) = &found {
+                        e.shared.keep(e.keys.share(), &share, loaded.clone())?;
                     }
-                    None => Ok(None),
+                    anyhow::Ok(found)
                 })
                 .await??;
-            loaded = found.unwrap_or(loaded);
+            match found {
+                Moved::No => {}
+                Moved::To(found) => loaded = found,
+                Moved::NotYet => looked_at = None,
+            }
         }
         // The parts of an index keep their number as long as it stays.
         let index_number = known
@@ -242,7 +248,7 @@ impl ShareWorker {
         }
         match self.offers.get_mut(&id).filter(|offer| offer.content == content) {
             Some(same) => {
-                (same.version, same.composed, same.published) = (version, Instant::now(), published);
+                (same.version, same.composed, same.published) = (version, Instant::now(), looked_at);
             }
             None => {
                 let same = known_index == Some(content.index.number);
@@ -255,7 +261,7 @@ impl ShareWorker {
                     index_with: index_with.unwrap_or_default(),
                     composed: Instant::now(),
                     version,
-                    published,
+                    published: looked_at,
                 };
                 self.offers.insert(id, offer);
                 self.write(id, note, content, number, index_number)?;
@@ -404,14 +410,14 @@ impl Worker for ShareWorker {
             self.swept = true;
         }
         let all = engine.ledger.shares();
-        let now = engine.now();
+        let now = engine.deal_now();
         let mut waiting = 0;
         for (id, note) in &all {
             if note.lasts(now) {
                 self.offer(*id, note).await?;
                 let seen = engine.shared.seen(id);
                 waiting += u64::from(seen.with < seen.wanted || seen.wanted == 0);
-            } else {
+            } else if note.revoked || engine.knows_time() {
                 self.end(*id, note).await?;
             }
         }

@@ -35,7 +35,7 @@ use crate::watch::bundle::Bundle;
 use crate::watch::capability::Known;
 use crate::watch::log::SlotName;
 use crate::watch::logs::{Logs, hearsay};
-use crate::watch::owner::{compose, lasting};
+use crate::watch::owner::{compose, lasting, taken_back};
 use crate::worker::{Context, Detail, Next, Worker};
 use given::Offer;
 
@@ -198,12 +198,10 @@ impl WatchWorker {
         let engine = self.engine.clone();
         let keys = engine.keys.watch();
         let revoked = grants.iter().filter(|(_, row)| row.said().is_some_and(|note| note.revoked.is_some()));
-        let mut holders: Vec<[u8; 32]> = revoked
-            .map(|(id, _)| WatcherKeys::from_secret(&keys.secret(id)).holder.verifying_key().to_bytes())
-            .collect();
-        // A client has one list: private links that were taken back stand in it, too.
-        let (links, ever) = crate::share::owner::taken_back(&engine);
-        let number = holders.len() as u64 + ever;
+        // A client has one list: private links that were taken back stand in it, too. Its number counts all that ever were, whose time is
+        // over or not: it must never fall.
+        let (mut holders, (links, ever)) = (taken_back(&engine), crate::share::owner::taken_back(&engine));
+        let number = revoked.count() as u64 + ever;
         holders.extend(links);
         if holders.is_empty() {
             return Ok(());
