@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{Errno, FileAttr, FileType, INodeNo, TimeOrNow};
+use fuser::{Errno, FileAttr, FileType, INodeNo, RenameFlags, TimeOrNow};
 
 use crate::rows::{Kind, Time};
-use crate::vfs::{Attr, FsError, TimeSet};
+use crate::vfs::{Attr, FsError, RenameMode, TimeSet};
 
 pub(super) fn errno(error: &FsError) -> Errno {
     if matches!(error, FsError::Rows(_) | FsError::Damaged(_) | FsError::LacksData(_)) {
@@ -73,6 +73,20 @@ pub(super) fn attr(attr: &Attr) -> FileAttr {
         rdev: attr.rdev,
         blksize: 4096,
         flags: 0,
+    }
+}
+
+/// What to do about the two names; a whiteout belongs to who moves. `None`: flags that exclude each other.
+pub(super) fn rename_mode(flags: RenameFlags, owner: (u32, u32)) -> Option<RenameMode> {
+    let (keep, leave) = (RenameFlags::RENAME_NOREPLACE, RenameFlags::RENAME_WHITEOUT);
+    match flags {
+        flags if flags.is_empty() => Some(RenameMode::Replace),
+        flags if flags == keep => Some(RenameMode::NoReplace),
+        flags if flags == RenameFlags::RENAME_EXCHANGE => Some(RenameMode::Exchange),
+        flags if flags.difference(keep) == leave => {
+            Some(RenameMode::Whiteout { owner, replace: !flags.contains(keep) })
+        }
+        _ => None,
     }
 }
 

@@ -8,6 +8,7 @@ use super::caller::Who;
 use super::edge::Edge;
 use super::pool::Late;
 use super::reply::{reply_xattr, written};
+use super::stale::Blocks;
 use crate::durability::Durability;
 use crate::rows::{Ino, Kind};
 use crate::vfs::{DURABILITY_XATTR, Room, Vfs, WriteMode};
@@ -33,20 +34,24 @@ impl Edge {
             times_follow: from_cache && self.writeback,
         };
         let set_ids = self.set_ids(ino, kills);
+        let blocks = Blocks::before(&self.vfs, &self.notifier, ino, from_cache);
         let bytes = data.len() as u64;
         let room = self.vfs.room(bytes);
         let waits = room == Room::Waits || (mode.from_cache && room == Room::Stalled);
         if (waits || self.vfs.may_block(ino, None))
             && let Some(parked) = self.pacing.park(data)
         {
-            let write =
-                move |vfs: &Vfs| written(reply, set_ids.after(vfs.write(ino, offset, &parked.data, mode)));
+            let write = move |vfs: &Vfs| {
+                let done = set_ids.after(vfs.write(ino, offset, &parked.data, mode));
+                written(reply, blocks.after(vfs, done));
+            };
             return match mode.from_cache {
                 true => self.pacing.write(&self.vfs, bytes, write),
                 false => self.pacing.run(&self.vfs, bytes, write),
             };
         }
-        written(reply, set_ids.after(self.vfs.write(ino, offset, data, mode)));
+        let done = set_ids.after(self.vfs.write(ino, offset, data, mode));
+        written(reply, blocks.after(&self.vfs, done));
     }
 
     /// Runs `seek` when nothing that it asks about is with the kernel alone.

@@ -28,14 +28,14 @@ use crate::vfs::{
 
 use super::MountOptions;
 use super::caller::{Who, caller};
-use super::convert::{attr, errno, no_attr, time, time_set};
+use super::convert::{attr, errno, no_attr, rename_mode, time, time_set};
 use super::init::{IO_BYTES_MAX, negotiate};
 use super::pacing::Pacing;
 use super::pool::{Late, Pool};
 use super::reply::{
     TTL, read, readdir, readdirplus, reply_attr, reply_empty, reply_entry, reply_names, reply_xattr,
 };
-use super::set_ids::SetIds;
+use super::stale::SetIds;
 use super::thumbnails::Thumbnailers;
 use super::writers::Writers;
 
@@ -152,13 +152,15 @@ impl Filesystem for Edge {
         reply: ReplyAttr,
     ) {
         let who = Who::of(req);
+        // A truncation moves mtime even where the size stays. With writeback the kernel keeps that time, and says when it moves.
+        let resized = (size.is_some() && !self.writeback).then_some(TimeSet::Now);
         let set = SetAttr {
             perm: mode.map(perm),
             uid,
             gid,
             size,
             atime: atime.map(time_set),
-            mtime: mtime.map(time_set),
+            mtime: mtime.map(time_set).or(resized),
             ctime: ctime.map(time),
         };
         self.serve_xattrs(ino.0, move |vfs, late| {
@@ -231,7 +233,7 @@ impl Filesystem for Edge {
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -239,14 +241,12 @@ impl Filesystem for Edge {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let mode = match flags {
-            f if f.is_empty() => RenameMode::Replace,
-            RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
-            RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
-            _ => return reply.error(Errno::EINVAL),
+        let Some(mode) = rename_mode(flags, (req.uid(), req.gid())) else {
+            return reply.error(Errno::EINVAL);
         };
         // Between folders those above them are walked.
         let may_wait = (parent != newparent && self.vfs.has_base())
+            || (matches!(mode, RenameMode::Whiteout { .. }) && self.vfs.has_base())
             || self.vfs.may_block(parent.0, Some(name.as_bytes()))
             || self.vfs.may_block(newparent.0, Some(newname.as_bytes()));
         let (name, newname) = (name.to_owned(), newname.to_owned());
@@ -357,7 +357,10 @@ impl Filesystem for Edge {
         reply: ReplyData,
     ) {
         let size = size.min(IO_BYTES_MAX) as usize;
-        let atime = if flags.0 & libc::O_NOATIME != 0 { Atime::Stays } else { Atime::Moves };
+        // Through a descriptor that only writes it is the kernel that reads, to fill up a page.
+        let for_kernel = flags.0 & libc::O_ACCMODE == libc::O_WRONLY;
+        let quiet = for_kernel || flags.0 & libc::O_NOATIME != 0;
+        let atime = if quiet { Atime::Stays } else { Atime::Moves };
         READ_BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < size {
                 buffer.resize(size, 0);

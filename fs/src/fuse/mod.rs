@@ -20,7 +20,7 @@ mod pool;
 mod reply;
 mod serve;
 mod serving;
-mod set_ids;
+mod stale;
 mod thumbnails;
 mod writers;
 

@@ -239,7 +239,7 @@ impl Vfs {
 }
 
 /// The group of a new inode, and the bit that a new directory takes over: in a setgid directory, the directory's.
-fn inherit_group(dir: &State, caller_gid: u32, kind: Kind) -> (u32, u16) {
+pub(super) fn inherit_group(dir: &State, caller_gid: u32, kind: Kind) -> (u32, u16) {
     if dir.row.perm & 0o2000 == 0 {
         return (caller_gid, 0);
     }

@@ -63,8 +63,10 @@ impl Vfs {
         for part in data.chunks(PAYLOAD_BYTES_MAX) {
             match self.write_part_with_room(ino, off.saturating_add(done as u64), part, mode) {
                 Ok(written) if written == part.len() => done += written,
+                // Of pages that it has accepted the kernel takes a short answer for a whole one; an error it keeps for fsync.
+                Ok(_) if mode.from_cache => return Err(FsError::TooBig),
                 Ok(written) => return Ok(done + written),
-                Err(error) if done == 0 => return Err(error),
+                Err(error) if done == 0 || mode.from_cache => return Err(error),
                 Err(_) => break,
             }
         }

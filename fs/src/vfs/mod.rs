@@ -324,6 +324,15 @@ impl Vfs {
         })
     }
 
+    /// Bytes that a file that is in memory takes, unless one would have to wait for the network to know.
+    pub fn allocated(&self, ino: Ino) -> Option<u64> {
+        let node = self.nodes.peek(ino)?;
+        match self.rows.has_base() {
+            true => node.try_read().map(|state| state.row.allocated),
+            false => Some(node.read().row.allocated),
+        }
+    }
+
     /// The group of a file that is in memory, unless one would have to wait for the network to know.
     pub fn group(&self, ino: Ino) -> Option<u32> {
         let node = self.nodes.peek(ino)?;

@@ -1,20 +1,22 @@
-//! rename: one record, whatever it replaces, so that there is no moment without either name.
+//! rename: one record, whatever it replaces or leaves behind, so that there is no moment without either name.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use holdfast_content::class::Class;
+use holdfast_store::Lsn;
 
 use crate::rows::keys::TAG_SLOTS;
 use crate::rows::{EntryRow, Ino, InodeRow, Kind, ROOT_INO, RowTxn, Tag};
 
+use super::create::{NewNode, inherit_group};
 use super::dir::Found;
 use super::error::FsError;
-use super::node::{Locked, Node, Slot, lock_many};
+use super::node::{Locked, Node, Slot, State, lock_many};
 use super::policy::Moving;
 use super::remove::{Fate, RACE_TRIES};
-use super::{Synced, Vfs, check_name, touch_dir};
+use super::{Synced, Vfs, blank, check_name, touch_dir};
 
 /// What to do about a name that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,12 @@ pub enum RenameMode {
     Replace,
     NoReplace,
     Exchange,
+    /// Leaves a whiteout of this owner (uid, gid) in place of the old name: a character device 0, 0, by which union mounts
+    /// know that a name is gone.
+    Whiteout {
+        owner: (u32, u32),
+        replace: bool,
+    },
 }
 
 /// One side of a rename: a directory and a name in it.
@@ -36,6 +44,12 @@ struct Moved<'a> {
     policies: Moving<'a>,
     before: Class,
     after: Class,
+}
+
+/// What becomes of the name that was moved.
+enum OldName {
+    Gone { tombstone: bool },
+    Whiteout { ino: Ino, row: InodeRow },
 }
 
 /// Tells the caller to look again, since a name changed its inode before it was locked.
@@ -86,12 +100,18 @@ impl Vfs {
             let policies = self.policies_while_moving(moves_dir)?;
             let moved = self.moved(policies, from.dir, to.dir)?;
             let attempt = match (mode, &target) {
-                (RenameMode::NoReplace, Some(_)) => return Err(FsError::Exists),
+                (RenameMode::NoReplace | RenameMode::Whiteout { replace: false, .. }, Some(_)) => {
+                    return Err(FsError::Exists);
+                }
                 (RenameMode::Exchange, None) => return Err(FsError::NotFound),
                 (RenameMode::Exchange, Some(target)) => {
                     self.try_exchange(from, to, &source, target, moved)?
                 }
-                _ => self.try_rename(from, to, &source, target.as_ref(), moved)?,
+                (RenameMode::Whiteout { owner, .. }, _) => {
+                    let left = Some((self.new_ino()?, owner));
+                    self.try_rename(from, to, &source, target.as_ref(), moved, left)?
+                }
+                _ => self.try_rename(from, to, &source, target.as_ref(), moved, None)?,
             };
             if let Attempt::Done { gone, orphan } = attempt {
                 if let Some(gone) = gone {
@@ -164,6 +184,7 @@ impl Vfs {
         source: &Arc<Node>,
         target: Option<&Arc<Node>>,
         moved: Moved<'_>,
+        left: Option<(Ino, (u32, u32))>,
     ) -> Result<Attempt, FsError> {
         let mut nodes = vec![from.dir, to.dir, source];
         nodes.extend(target);
@@ -205,15 +226,21 @@ impl Vfs {
             EntryRow::Name { ino: source.ino, kind: source_row.kind, name: Bytes::copy_from_slice(to.name) };
         // Both names in one collision chain: the new slot may be the next one, and must stay within reach.
         let one_chain = from.dir.ino == to.dir.ino && from_tag / TAG_SLOTS == to_tag / TAG_SLOTS;
-        let tombstone = if one_chain {
-            txn.put_entry(from.dir.ino, from_tag, &EntryRow::Tombstone);
-            true
-        } else {
-            self.write_slot_removal(&mut txn, locked.get(from.dir.ino)?, from.dir.ino, from_tag)?
+        let old = match left {
+            Some(left) => self.write_whiteout(&mut txn, locked.get(from.dir.ino)?, from, from_tag, left)?,
+            None if one_chain => {
+                txn.put_entry(from.dir.ino, from_tag, &EntryRow::Tombstone);
+                OldName::Gone { tombstone: true }
+            }
+            None => {
+                let state = locked.get(from.dir.ino)?;
+                let tombstone = self.write_slot_removal(&mut txn, state, from.dir.ino, from_tag)?;
+                OldName::Gone { tombstone }
+            }
         };
         txn.put_entry(to.dir.ino, to_tag, &entry);
         let parents = self.write_parents(&mut txn, &mut locked, from, to, now, |from_row, to_row| {
-            from_row.size = from_row.size.saturating_sub(1);
+            from_row.size = from_row.size.saturating_sub(u64::from(matches!(old, OldName::Gone { .. })));
             to_row.size += u64::from(target.is_none());
             if source_is_dir {
                 from_row.nlink = from_row.nlink.saturating_sub(1);
@@ -222,7 +249,7 @@ impl Vfs {
         })?;
         let lsn = txn.commit()?;
         drop(moved);
-        self.apply_slot_removal(locked.get(from.dir.ino)?, from_tag, tombstone);
+        self.apply_old_name(locked.get(from.dir.ino)?, from, from_tag, old, lsn);
         let slot = Slot::new(source.ino, source_row.kind, to.name);
         self.apply_slot(locked.get(to.dir.ino)?, to_tag, slot, target.is_some());
         apply_rows(&mut locked, parents, lsn)?;
@@ -239,6 +266,39 @@ impl Vfs {
             orphan = (matches!(fate, Fate::Orphan) && unused).then_some(target.ino);
         }
         Ok(Attempt::Done { gone, orphan })
+    }
+
+    /// Puts a whiteout where the moved name was: made as any inode is made there, with no permissions.
+    fn write_whiteout(
+        &self,
+        txn: &mut RowTxn<'_>,
+        dir: &State,
+        from: Place<'_>,
+        tag: Tag,
+        (ino, (uid, gid)): (Ino, (u32, u32)),
+    ) -> Result<OldName, FsError> {
+        self.require_space(0)?;
+        let kind = Kind::CharDevice;
+        let (gid, _) = inherit_group(dir, gid, kind);
+        let mut row = blank(kind, 0, uid, gid, self.now(), &self.options);
+        let new = NewNode { kind, perm: 0, umask: 0, rdev: 0, target: b"" };
+        self.inherit_acl(txn, from.dir.ino, dir, ino, &new, &mut row)?;
+        txn.put_inode(ino, &row);
+        let name = Bytes::copy_from_slice(from.name);
+        txn.put_entry(from.dir.ino, tag, &EntryRow::Name { ino, kind, name });
+        Ok(OldName::Whiteout { ino, row })
+    }
+
+    /// The old name in memory, once the record is committed.
+    fn apply_old_name(&self, dir: &mut State, from: Place<'_>, tag: Tag, old: OldName, lsn: Lsn) {
+        match old {
+            OldName::Gone { tombstone } => self.apply_slot_removal(dir, tag, tombstone),
+            OldName::Whiteout { ino, row } => {
+                // As for any new inode: into the cache before its name can be found.
+                self.nodes.insert(ino, State::new(InodeRow { lsn, ..row }));
+                self.apply_slot(dir, tag, Slot::new(ino, Kind::CharDevice, from.name), true);
+            }
+        }
     }
 
     fn try_exchange(
@@ -335,11 +395,7 @@ fn is_dir(node: &Arc<Node>) -> bool {
     node.read().row.kind == Kind::Dir
 }
 
-fn apply_rows(
-    locked: &mut Locked<'_>,
-    rows: Vec<(Ino, InodeRow)>,
-    lsn: holdfast_store::Lsn,
-) -> Result<(), FsError> {
+fn apply_rows(locked: &mut Locked<'_>, rows: Vec<(Ino, InodeRow)>, lsn: Lsn) -> Result<(), FsError> {
     for (ino, mut row) in rows {
         row.lsn = lsn;
         let state = locked.get(ino)?;

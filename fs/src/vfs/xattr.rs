@@ -26,8 +26,11 @@ pub enum SetMode {
     Both,
 }
 
-/// Names that ext4 takes, ACLs aside.
+/// Names that ext4 takes, to set and to ask for.
 fn check_namespace(name: &[u8]) -> Result<(), FsError> {
+    if acl::is_acl(name) {
+        return Ok(());
+    }
     let rest =
         ["user.", "trusted.", "security."].iter().find_map(|known| name.strip_prefix(known.as_bytes()));
     match rest {
@@ -47,6 +50,7 @@ impl Vfs {
             }
             return self.hooks().durability(ino).map(Bytes::from).ok_or(FsError::NoAttribute);
         }
+        check_namespace(name)?;
         let node = self.node(ino)?;
         let state = node.read();
         self.read_xattr(ino, &state, name)?.map(|row| row.value).ok_or(FsError::NoAttribute)
@@ -144,6 +148,7 @@ impl Vfs {
         if name == DURABILITY_XATTR {
             return Err(FsError::NotPermitted);
         }
+        check_namespace(name)?;
         let mut policies = (name == SURVIVE_XATTR).then(|| self.policies_mut()).transpose()?;
         let node = self.node(ino)?;
         let mut state = node.write();

@@ -250,6 +250,12 @@ pub fn largest_offset(dir: &Path) -> Result<()> {
     same("bytes read at the end", file.read_at(&mut end, LARGEST - 3)?, 3)?;
     same("the last bytes", &end, b"end\0")?;
     refused("one byte more", file.set_len(LARGEST + 1), libc::EFBIG)?;
+    // Into the kernel's cache goes more than that. Then fsync tells, else the short answer does.
+    match file.write_at(b"ends", LARGEST - 3)? {
+        4 => ensure!(file.sync_all().is_err(), "a byte was lost, and nobody was told"),
+        wrote => same("bytes written up to the last", wrote, 3)?,
+    }
+    file.set_len(LARGEST)?;
     let meta = file.metadata()?;
     ensure!(meta.blocks() < 1_000, "{} blocks for three bytes", meta.blocks());
     same(

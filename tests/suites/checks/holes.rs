@@ -51,6 +51,18 @@ pub fn found(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What was synced takes room for whoever looks, while it is still open.
+pub fn shown(dir: &Path) -> Result<()> {
+    let file = new_file(dir, "f")?;
+    for part in 1..4 {
+        file.write_all_at(&[1; MIB as usize], (part - 1) * MIB)?;
+        file.sync_all()?;
+        let blocks = file.metadata()?.blocks();
+        ensure!(blocks >= part * MIB / 512, "{blocks} blocks for {part} MiB");
+    }
+    Ok(())
+}
+
 fn allocate_modes(file: &File) -> Result<()> {
     let keep = libc::FALLOC_FL_KEEP_SIZE;
     allocate(file, 0, 0, 100_000)?;

@@ -57,6 +57,7 @@ pub const ALL: &[Check] = &[
     check("dirty_pages_are_data", holes::dirty_pages),
     check("holes_are_found", holes::found),
     check("room_is_made_and_taken", holes::room),
+    check("room_shows_while_a_file_is_open", holes::shown),
     check("copies_share", holes::copies),
     as_root("odd_calls_are_answered_as_on_the_native_disk", odd_calls::beside_native),
     check("times_follow_each_call", times::follow),

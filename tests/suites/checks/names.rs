@@ -113,7 +113,13 @@ pub fn rename_flags(dir: &Path) -> Result<()> {
     rename2(&b, &dir.join("c"), libc::RENAME_NOREPLACE)?;
     same("content", fs::read(dir.join("c"))?, b"a".to_vec())?;
     let both = libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE;
-    refused("both flags", rename2(&a, &dir.join("c"), both), libc::EINVAL)
+    refused("both flags", rename2(&a, &dir.join("c"), both), libc::EINVAL)?;
+    let whiteout = libc::RENAME_WHITEOUT | libc::RENAME_EXCHANGE;
+    refused("an exchange that leaves something", rename2(&a, &dir.join("c"), whiteout), libc::EINVAL)?;
+    rename2(&dir.join("c"), &dir.join("d"), libc::RENAME_WHITEOUT)?;
+    let left = dir.join("c").symlink_metadata()?;
+    same("kind and number of what was left", (left.mode(), left.rdev()), (libc::S_IFCHR, 0))?;
+    same("content", fs::read(dir.join("d"))?, b"a".to_vec())
 }
 
 pub fn never_missing(dir: &Path) -> Result<()> {

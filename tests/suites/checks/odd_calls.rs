@@ -180,6 +180,18 @@ const NAMES: &[(&str, Call)] = &[
     ("two rename flags", |at| {
         done(rename2(&at.join("f"), &at.join("g"), libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE))
     }),
+    ("a whiteout without replacement", |at| {
+        done(rename2(&at.join("f"), &at.join("g"), libc::RENAME_NOREPLACE | libc::RENAME_WHITEOUT))
+    }),
+    ("a whiteout where another name of it is", |at| {
+        fs::hard_link(at.join("f"), at.join("h"))?;
+        rename2(&at.join("f"), &at.join("h"), libc::RENAME_WHITEOUT)?;
+        Ok(at.join("f").metadata()?.nlink() as i64)
+    }),
+    ("a whiteout of a folder", |at| {
+        rename2(&at.join("d"), &at.join("new"), libc::RENAME_WHITEOUT)?;
+        Ok(i64::from(at.join("d").symlink_metadata()?.mode()) << 8 | at.metadata()?.nlink() as i64)
+    }),
     ("an unknown rename flag", |at| done(rename2(&at.join("f"), &at.join("g"), 1 << 7))),
     ("a socket, opened", |at| {
         let _socket = UnixListener::bind(at.join("s"))?;
@@ -331,6 +343,10 @@ const ATTRIBUTES: &[(&str, Call)] = &[
     ("an attribute of an unknown namespace", |at| done(set_xattr(&at.join("f"), "strange.a", b"b", 0))),
     ("an attribute without a name", |at| done(set_xattr(&at.join("f"), "", b"b", 0))),
     ("a namespace without a name", |at| done(set_xattr(&at.join("f"), "user.", b"b", 0))),
+    ("no name, asked for", |at| sizes(&at.join("f"), "user.", 10)),
+    ("an unknown namespace, asked for", |at| sizes(&at.join("f"), "strange.a", 10)),
+    ("no namespace, taken away", |at| remove_xattr(&at.join("f"), "a")),
+    ("no name, taken away", |at| remove_xattr(&at.join("f"), "trusted.")),
     ("a name of 256 bytes", |at| done(set_xattr(&at.join("f"), &format!("user.{}", name(251)), b"b", 0))),
     ("a name of 255 bytes", |at| done(set_xattr(&at.join("f"), &format!("user.{}", name(250)), b"b", 0))),
     ("a value that is too large", |at| done(set_xattr(&at.join("f"), "user.a", &[1; 65_537], 0))),

@@ -197,6 +197,50 @@ fn rename_follows_posix() {
 }
 
 #[test]
+fn a_rename_leaves_a_whiteout_where_one_is_asked_for() {
+    let drive = Drive::new();
+    let dir = drive.dir("d");
+    let set = SetAttr { perm: Some(0o2777), gid: Some(5), ..SetAttr::default() };
+    drive.vfs.setattr(&ROOT, dir, &set).unwrap();
+    let f = drive.vfs.create(&ROOT, dir, b"f", &NewNode::file(0o644, 0)).unwrap().ino;
+    let sub = drive.vfs.create(&ROOT, dir, b"sub", &NewNode::dir(0o755, 0)).unwrap().ino;
+    let left = |replace| RenameMode::Whiteout { owner: (7, 8), replace };
+    let rename = |from: &[u8], to: (Ino, &[u8]), replace| drive.vfs.rename((dir, from), to, left(replace));
+    assert_eq!(errno(rename(b"f", (dir, b"sub"), false)), libc::EEXIST);
+    rename(b"f", (dir, b"g"), false).unwrap();
+    rename(b"sub", (ROOT_INO, b"sub"), true).unwrap();
+    let drive = drive.killed();
+    assert_eq!(drive.names(dir), ["f", "g", "sub"]);
+    assert_eq!(drive.vfs.lookup(dir, b"g").unwrap().ino, f);
+    assert_eq!(drive.vfs.lookup(ROOT_INO, b"sub").unwrap().ino, sub);
+    for name in [b"f".as_slice(), b"sub"] {
+        let attr = drive.vfs.lookup(dir, name).unwrap();
+        // In a setgid folder it is of the folder's group, as whatever is made there.
+        let seen = (attr.kind, attr.perm, attr.rdev, attr.uid, attr.gid, attr.nlink);
+        assert_eq!(seen, (Kind::CharDevice, 0, 0, 7, 5, 1));
+    }
+    assert_eq!((drive.vfs.getattr(dir).unwrap().nlink, drive.vfs.getattr(ROOT_INO).unwrap().nlink), (2, 4));
+    // What was left counts as an entry.
+    drive.vfs.unlink(dir, b"f").unwrap();
+    drive.vfs.unlink(dir, b"g").unwrap();
+    assert_eq!(errno(drive.vfs.rmdir(ROOT_INO, b"d")), libc::ENOTEMPTY);
+    drive.assert_nothing_left();
+}
+
+#[test]
+fn pages_of_the_kernel_that_do_not_fit_are_an_error() {
+    let drive = Drive::new();
+    let ino = drive.file("f");
+    let at = FILE_BYTES_MAX - 3;
+    assert_eq!(drive.vfs.write(ino, at, b"abcde", WriteMode::default()).unwrap(), 3);
+    let cached = WriteMode { from_cache: true, ..WriteMode::default() };
+    assert_eq!(errno(drive.vfs.write(ino, at, b"ABCDE", cached)), libc::EFBIG);
+    let mut end = [0; 4];
+    assert_eq!(drive.vfs.read(ino, at, &mut end).unwrap(), 3);
+    assert_eq!(&end, b"ABC\0");
+}
+
+#[test]
 fn setuid_and_setgid_go_when_they_must() {
     let drive = Drive::new();
     let ino = drive.file("f");

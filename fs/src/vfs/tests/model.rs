@@ -60,7 +60,7 @@ fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (at(), 0u8..4).prop_map(|(at, kind)| Op::Create { at, kind }),
         2 => at().prop_map(|at| Op::Unlink { at }),
-        3 => (at(), at(), 0u8..4).prop_map(|(from, to, mode)| Op::Rename { from, to, mode }),
+        3 => (at(), at(), 0u8..6).prop_map(|(from, to, mode)| Op::Rename { from, to, mode }),
         1 => (at(), at()).prop_map(|(from, to)| Op::Link { from, to }),
         6 => (at(), off(), 1usize..9_000, any::<u8>()).prop_map(|(at, off, len, byte)| Op::Write { at, off, len, byte }),
         2 => (at(), off()).prop_map(|(at, size)| Op::Resize { at, size }),
@@ -87,6 +87,7 @@ enum Node {
     File(Vec<u8>),
     Dir(BTreeMap<String, u64>),
     Symlink(Vec<u8>),
+    Whiteout,
 }
 
 #[derive(Debug, Default)]
@@ -158,7 +159,9 @@ impl Model {
             return Err(libc::EINVAL);
         }
         match (mode, target) {
-            (RenameMode::NoReplace, Some(_)) => return Err(libc::EEXIST),
+            (RenameMode::NoReplace | RenameMode::Whiteout { replace: false, .. }, Some(_)) => {
+                return Err(libc::EEXIST);
+            }
             (RenameMode::Exchange, None) => return Err(libc::ENOENT),
             _ => {}
         }
@@ -183,9 +186,24 @@ impl Model {
         if let (true, Some(target)) = (exchange, target) {
             self.dir(from_dir)?.insert((*from_name).to_owned(), target);
         }
+        if let RenameMode::Whiteout { .. } = mode {
+            let id = self.next;
+            self.next += 1;
+            self.nodes.insert(id, Node::Whiteout);
+            self.dir(from_dir)?.insert((*from_name).to_owned(), id);
+        }
         Ok(())
     }
 }
+
+const RENAMES: [RenameMode; 6] = [
+    RenameMode::Replace,
+    RenameMode::Replace,
+    RenameMode::NoReplace,
+    RenameMode::Exchange,
+    RenameMode::Whiteout { owner: (7, 8), replace: true },
+    RenameMode::Whiteout { owner: (7, 8), replace: false },
+];
 
 fn patch(bytes: &mut Vec<u8>, off: u64, data: &[u8]) {
     let off = usize::try_from(off).unwrap();
@@ -223,9 +241,7 @@ impl Pair {
             Op::Unlink { at } => self.unlink(&path(at)),
             Op::Rename { from, to, mode } => {
                 let (from, to) = (path(from), path(to));
-                let mode =
-                    [RenameMode::Replace, RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange]
-                        [usize::from(mode)];
+                let mode = RENAMES[usize::from(mode)];
                 let found = self.parent(&from).and_then(|f| Ok((f, self.parent(&to)?)));
                 let found = found.and_then(|(f, t)| {
                     self.drive().vfs.rename((f.0, f.1), (t.0, t.1), mode).map_err(|error| error.errno())
@@ -383,6 +399,10 @@ impl Pair {
         match self.model.nodes[&id].clone() {
             Node::File(bytes) => assert!(drive.read(ino) == bytes, "contents of {ino} differ"),
             Node::Symlink(target) => assert_eq!(drive.vfs.readlink(ino).unwrap(), target),
+            Node::Whiteout => {
+                assert_eq!((attr.kind, attr.perm, attr.rdev), (Kind::CharDevice, 0, 0));
+                assert_eq!((attr.uid, attr.gid), (7, 8));
+            }
             Node::Dir(names) => {
                 assert_eq!(drive.names(ino), names.keys().cloned().collect::<Vec<_>>());
                 let subdirs = names.values().filter(|id| self.model.is_dir(**id)).count();
