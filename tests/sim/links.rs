@@ -13,16 +13,18 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use holdfast::control::{ShareReport, ShareRequest, Target};
 use holdfast::drive::Engine;
 use holdfast::drive::threads::Threads;
+use holdfast::home::ProviderAddr;
 use holdfast::share::link::PrivateLink;
 use holdfast::share::reader::{self, Around, ShareError};
 use holdfast_fs::rows::ROOT_INO;
-use holdfast_net::{Client, ClientConfig, Env};
+use holdfast_net::{Client, ClientConfig, Env, PeerId};
 
 use crate::beside::{self, Running, running};
 use crate::carrier::SimCarrier;
 use crate::history::{History, STEP_SECONDS};
 use crate::machine::{self, Dice, TrueClock};
 use crate::objects;
+use crate::owner::ADDRESS;
 use crate::world::{Who, World};
 
 /// Links of one history.
@@ -74,8 +76,8 @@ impl Links {
         self.reading.iter_mut().map(|reading| &mut reading.running)
     }
 
-    /// A stranger begins to read.
-    fn read(&mut self, world: &Arc<World>, seed: u64, link: usize) -> Result<()> {
+    /// A stranger begins to read. `finds`: it finds everybody who is there, as it would in the DHT; else those whom the link names.
+    fn read(&mut self, world: &Arc<World>, seed: u64, link: usize, finds: bool) -> Result<()> {
         let Some(shared) = self.all.get(link) else { return Ok(()) };
         self.readers += 1;
         let dice = Dice::new(seed, &format!("reader {}", self.readers));
@@ -85,9 +87,17 @@ impl Links {
         let around = Around { env, threads: Threads::Caller };
         let (out, outcome) = (self.folder.path().join(self.readers.to_string()), Outcome::default());
         let (to, told, from) = (out.clone(), outcome.clone(), shared.link.clone());
+        let there: Vec<ProviderAddr> = match finds {
+            true => {
+                let state = world.state.lock();
+                let there = state.providers.iter().filter(|provider| !provider.destroyed);
+                there.filter_map(|p| addr(&p.peer)).collect()
+            }
+            false => Vec::new(),
+        };
         world.note(&format!("{} reads link {link}", self.readers));
         let running = running(async move {
-            let got = reader::get(client, from, &[], Some(&to), &mut |_| {}, around).await;
+            let got = reader::get(client, from, &there, Some(&to), &mut |_| {}, around).await;
             *told.borrow_mut() = Some(got.map(drop));
         });
         self.reading.push(Reading { link, out, running, outcome });
@@ -124,6 +134,11 @@ impl Links {
     }
 }
 
+fn addr(peer: &[u8]) -> Option<ProviderAddr> {
+    let peer_id = PeerId::from_bytes(peer).ok()?.to_string();
+    Some(ProviderAddr { peer_id, addrs: vec![ADDRESS.to_owned()], tags: None })
+}
+
 fn same(files: &BTreeMap<String, Vec<u8>>, at: &Path) -> Result<()> {
     for (name, content) in files {
         let path = if name.is_empty() { at.to_owned() } else { at.join(name) };
@@ -155,7 +170,7 @@ impl History {
         }
         if self.links.reading.is_empty() && self.dice.once_in(16) {
             let link = usize::try_from(self.dice.below(self.links.all.len() as u64))?;
-            self.links.read(&self.world, self.seed, link)?;
+            self.links.read(&self.world, self.seed, link, false)?;
         }
         Ok(())
     }
@@ -202,7 +217,7 @@ impl History {
             let (begun, before) = (machine::elapsed_ms() / 1000, self.links.counted.0);
             while self.links.counted.0 == before {
                 if self.links.reading.is_empty() {
-                    self.links.read(&self.world, self.seed, link)?;
+                    self.links.read(&self.world, self.seed, link, true)?;
                 }
                 self.step().await?;
                 if machine::elapsed_ms() / 1000 - begun > READ_SECONDS_MAX {
@@ -219,7 +234,7 @@ impl History {
         ask(&engine, ShareRequest::End { which: id }).await?;
         let begun = machine::elapsed_ms() / 1000;
         loop {
-            self.links.read(&self.world, self.seed, link)?;
+            self.links.read(&self.world, self.seed, link, true)?;
             let Some(reading) = self.links.reading.pop() else { bail!("nobody reads") };
             let over = ended(reading).await;
             let permitted = objects::still_permitted(&self.world, &engine, &text);

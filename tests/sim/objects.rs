@@ -63,6 +63,12 @@ pub fn is_so(world: &World, engine: &Engine, link: &PrivateLink) -> Result<()> {
         bail!("{with} providers have what the link leads to as it is now, of {shall}");
     }
     for piece in &object.pieces {
+        if let Some((stripe, row, _)) = engine.ledger.stripe_of(&piece.id)
+            && row.holders().any(|(_, holder)| holder.failed.is_none())
+            && !object.pieces.iter().any(|known| known.id == stripe)
+        {
+            bail!("the link does not name the stripe that a piece of it is in");
+        }
         for (slot, n) in piece.slots.iter().zip(0..) {
             let n: u16 = n;
             let Some(held) = &slot.held else {
