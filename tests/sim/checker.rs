@@ -47,6 +47,8 @@ pub struct Checker {
     pub most_acknowledged: usize,
     /// Reasons to place a slot once more.
     may_move: BTreeMap<Slot, u64>,
+    /// Deals of each with those that lie.
+    with_liars: BTreeMap<Slot, BTreeSet<DealId>>,
     /// What honest watchers placed of each.
     placed: BTreeMap<Slot, BTreeSet<DealId>>,
     /// Watchers that lie, by the keys of their permits.
@@ -286,8 +288,15 @@ impl Checker {
                 }
             }
         }
+        // What liars signed for is a reason, too: they are caught.
+        for provider in providers.iter().filter(|provider| provider.lie.is_some()) {
+            for (id, deal) in provider.deals.iter().filter(|(_, deal)| deal.stored.is_some()) {
+                self.with_liars.entry(slot_of(deal)).or_default().insert(*id);
+            }
+        }
         for (slot, deals) in &self.placed {
-            let most = self.may_move.get(slot).copied().unwrap_or(0);
+            let liars = self.with_liars.get(slot).map_or(0, |deals| deals.len() as u64);
+            let most = self.may_move.get(slot).copied().unwrap_or(0) + liars;
             if deals.len() as u64 > most {
                 let told: Vec<String> = deals.iter().map(short).collect();
                 let piece = hex(&slot.0);

@@ -54,12 +54,28 @@ fn gives(provider: &Provider) -> bool {
     !provider.destroyed && !provider.lie.is_some_and(Lie::gives_nothing)
 }
 
+/// What one who answers from the disk that he shares with others, or has alone, says of a piece.
+pub fn answers_with<'a>(providers: &'a [Provider], who: &Provider, of: &[u8; 16]) -> Option<&'a Vec<u8>> {
+    if who.lie != Some(Lie::AnswersFromNeighbour) {
+        return None;
+    }
+    // Honest ones give a slot to nobody but its owner.
+    let same = |p: &&Provider| p.peer == who.peer || (p.group.is_some() && p.group == who.group);
+    let deals = providers.iter().filter(same).flat_map(|p| p.deals.values());
+    let bytes = deals.filter(|deal| deal.of == *of).filter_map(|deal| deal.stored.as_ref());
+    bytes.map(|stored| &stored.bytes).find(|bytes| !bytes.is_empty())
+}
+
 /// Slots of a row that are really where it says: where, and which.
 pub fn recorded(row: &PieceRow, providers: &[Provider]) -> Vec<(Domain, u16)> {
     let there = |peer: &Vec<u8>, deal: &[u8]| {
         let (n, provider) = providers.iter().enumerate().find(|(_, p)| &p.peer == peer)?;
-        let stored = provider.deals.get(&deal_of(deal)?)?.stored.as_ref()?;
-        (gives(provider) && stored.intact).then(|| domain(n, provider))
+        let deal = provider.deals.get(&deal_of(deal)?)?;
+        let stored = deal.stored.as_ref()?;
+        // Whoever answers from his neighbours' disks, and has the bytes of just this slot there, gives them.
+        let own = || answers_with(providers, provider, &deal.of).is_some_and(|bytes| *bytes == stored.bytes);
+        let gives = gives(provider) || (!provider.destroyed && own());
+        (gives && stored.intact).then(|| domain(n, provider))
     };
     row.holders().filter_map(|(slot, h)| Some((there(&h.provider, &h.deal)?, slot))).collect()
 }

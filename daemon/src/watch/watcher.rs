@@ -43,8 +43,11 @@ pub(super) const CHALLENGED: Duration = Duration::from_secs(600);
 pub const INTENT: Duration = Duration::from_secs(900);
 /// Slots in one look: what was found out is said at least that often.
 const PLACED_MAX: usize = 16;
-/// A provider that refused a slot is not asked again for so long.
+/// A provider that refused a slot, or failed at one, is not asked again for so long; twice as long with each further time, so that those whom every
+/// draw puts first do not keep the others from their turn.
 const REFUSED: Duration = Duration::from_secs(60);
+/// Not longer; after as long without another time it is forgotten.
+const REFUSED_MAX: Duration = Duration::from_secs(3600);
 
 /// What a fellow says.
 pub(super) struct Heard {
@@ -89,7 +92,7 @@ pub struct Watcher {
     tags: BTreeMap<Peer, Tags>,
     /// Providers that ever answered in this run.
     pub(super) met: BTreeSet<Peer>,
-    refused: BTreeMap<Peer, Instant>,
+    refused: BTreeMap<Peer, Refusal>,
     pub(super) carried: BTreeSet<Peer>,
     /// Why the owner's permits count no more.
     pub(super) ended: Option<String>,
@@ -318,12 +321,13 @@ impl Watcher {
             };
             match placed {
                 Ok(facts) => {
+                    self.refused.remove(peer);
                     self.placed(facts, &peers).await?;
                     report.repaired.push(RepairedReport::new(wanted, peer));
                 }
                 Err(error) => {
                     tracing::warn!(peer = %peer_short(peer), error = %format!("{error:#}"), "a slot was not placed");
-                    self.refused.insert(peer.clone(), Instant::now() + REFUSED);
+                    self.refused.entry(peer.clone()).or_default().again();
                     report.waiting.push(WantedReport::new(wanted, &format!("{error:#}")));
                 }
             }
@@ -346,13 +350,13 @@ impl Watcher {
         seen: &Seen,
         report: &mut LookReport,
     ) -> Vec<(Wanted, Peer)> {
-        self.refused.retain(|_, until| *until > Instant::now());
+        self.refused.retain(|_, refusal| !refusal.is_forgotten());
         let kept: u64 = self.log.entries().iter().map(|entry| entry.body().raw_len).sum();
         let mut room = bundle.head.daily.saturating_sub(self.state.moved_bytes());
         room = room.min(bundle.head.bytes.saturating_sub(kept));
         let faulty: BTreeSet<&[u8]> = self.state.faults.iter().map(|fault| fault.peer.as_slice()).collect();
         let fit = |peer: &&Peer| {
-            !self.refused.contains_key(*peer)
+            !self.refused.get(*peer).is_some_and(Refusal::stands)
                 && !faulty.contains(peer.as_slice())
                 && self.reach.place_permit(peer).is_some()
         };
@@ -406,6 +410,33 @@ pub fn name(slot: &SlotName) -> String {
     format!("{}-{}", short_id(&slot.piece), slot.slot)
 }
 
+/// What a provider did not take, or take well.
+#[derive(Debug, Default)]
+struct Refusal {
+    times: u32,
+    since: Option<Instant>,
+}
+
+impl Refusal {
+    fn again(&mut self) {
+        self.times = self.times.saturating_add(1);
+        self.since = Some(Instant::now());
+    }
+
+    fn lasts(&self) -> Duration {
+        let doubled = 1u32.checked_shl(self.times.saturating_sub(1)).filter(|factor| *factor > 0);
+        REFUSED.saturating_mul(doubled.unwrap_or(u32::MAX)).min(REFUSED_MAX)
+    }
+
+    fn stands(&self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() < self.lasts())
+    }
+
+    fn is_forgotten(&self) -> bool {
+        self.since.is_none_or(|since| since.elapsed() >= self.lasts() + REFUSED_MAX)
+    }
+}
+
 impl LookReport {
     fn count(&mut self, health: &Health) {
         match health {
@@ -413,5 +444,26 @@ impl LookReport {
             Health::Doubt => self.doubtful += 1,
             Health::Lost(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_refuses_time_and_again_lets_others_have_their_turn() {
+        let mut refusal = Refusal::default();
+        assert!(!refusal.stands() && refusal.is_forgotten());
+        let lasts: Vec<u64> = (0..8)
+            .map(|_| {
+                refusal.again();
+                refusal.lasts().as_secs()
+            })
+            .collect();
+        assert_eq!(lasts, [60, 120, 240, 480, 960, 1920, 3600, 3600]);
+        assert!(refusal.stands() && !refusal.is_forgotten());
+        (0..40).for_each(|_| refusal.again());
+        assert_eq!(refusal.lasts(), REFUSED_MAX);
     }
 }

@@ -149,7 +149,7 @@ impl Drive {
             if self.inner.ambient.clock.now() > until {
                 return Err(FetchError::Timeout.into());
             }
-            sink.write_as(&self.read_block(&row.at(digest))?, class)?;
+            sink.write_as(&self.read_block(&row.at(digest))?, class, 0)?;
             moved += u64::from(row.len);
         }
         Ok(moved)
