@@ -49,6 +49,9 @@ const REFUSED: Duration = Duration::from_secs(60);
 /// Not longer; after as long without another time it is forgotten.
 const REFUSED_MAX: Duration = Duration::from_secs(3600);
 
+/// Why a watcher waits.
+const OWNER_IS_HERE: &str = "the owner's machine was heard lately, and repairs it itself";
+
 /// What a fellow says.
 pub(super) struct Heard {
     pub(super) number: u64,
@@ -307,7 +310,13 @@ impl Watcher {
             self.ended.get_or_insert_with(|| "the capability has ended".to_owned());
             return Ok(report);
         }
-        let chosen = self.choose(&bundle, &wanted, &seen, &mut report);
+        // Two that repair the same slots end each other's copies: what is lost while the owner speaks is the owner's.
+        let chosen = if seen.now.abs_diff(bundle.head.time) < bundle.head.silent_seconds {
+            report.waiting.extend(wanted.iter().map(|wanted| WantedReport::new(wanted, OWNER_IS_HERE)));
+            Vec::new()
+        } else {
+            self.choose(&bundle, &wanted, &seen, &mut report)
+        };
         let mine = self.claim(&chosen, &judged, answers).await?;
         let peers: Vec<Peer> = answers.keys().cloned().collect();
         for (wanted, peer) in chosen.iter().filter(|(wanted, _)| mine.contains(&wanted.slot)).take(PLACED_MAX)

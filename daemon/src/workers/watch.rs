@@ -57,6 +57,8 @@ const TRIES_MAX: u32 = 30;
 /// An entry of a watcher's that is neither adopted nor dismissed.
 struct Open {
     entry: PlacementEntry,
+    /// Unix seconds of this machine's, when it was read first.
+    since: u64,
     tries: u32,
     done: bool,
 }
@@ -260,7 +262,7 @@ impl WatchWorker {
                     known.retain(|number, _| *number >= from);
                     for entry in log.entries().iter().filter(|entry| entry.body().number >= from) {
                         let number = entry.body().number;
-                        let open = Open { entry: entry.clone(), tries: 0, done: false };
+                        let open = Open { entry: entry.clone(), since: engine.now(), tries: 0, done: false };
                         known.entry(number).or_insert(open);
                     }
                 }
@@ -302,8 +304,8 @@ impl WatchWorker {
             else {
                 continue;
             };
-            let (entry, tries) = (open.entry.clone(), open.tries);
-            let fate = self.fate(&entry, note);
+            let (entry, since, tries) = (open.entry.clone(), open.since, open.tries);
+            let fate = self.fate(&entry, note, since);
             let tried = u32::from(matches!(fate, Fate::Adopt | Fate::Dismiss(_)));
             let done = match fate {
                 Fate::Done => true,
@@ -349,7 +351,7 @@ impl WatchWorker {
         Ok(())
     }
 
-    fn fate(&self, entry: &PlacementEntry, note: &GrantNote) -> Fate {
+    fn fate(&self, entry: &PlacementEntry, note: &GrantNote, since: u64) -> Fate {
         let (engine, said) = (&self.engine, entry.body());
         let holder = said.holder.to_vec();
         let Some(row) = engine.ledger.piece(&said.piece) else { return Fate::Dismiss("the piece is gone") };
@@ -391,14 +393,27 @@ impl WatchWorker {
                     engine.ledger.providers().iter().any(|(_, row)| row.answers() && row.last_ok > 0);
                 let silent = engine.silent_seconds(&held.provider);
                 match answers {
-                    true if held.proven_at >= engine.started_at => {
+                    true if self.is_well(held, since.max(engine.started_at)) => {
                         Fate::Dismiss("the slot is well where it is")
+                    }
+                    // A watcher may know better: whom it says to have lost the slot is read and challenged before its word is dismissed, or both would
+                    // go on for ever, the one placing what the other ends.
+                    true => {
+                        let at = (said.piece, said.slot);
+                        engine.retriever.suspicions.lock().insert(at);
+                        engine.retriever.to_read.lock().insert(at);
+                        Fate::Wait
                     }
                     false if anyone && silent >= engine.policy.urgent_after_seconds => Fate::Adopt,
                     _ => Fate::Wait,
                 }
             }
         }
+    }
+
+    /// Whether a holder has shown since then that it has the slot, and gives what it has.
+    fn is_well(&self, held: &Holder, since: u64) -> bool {
+        held.proven_at > since && !self.engine.retriever.readings.is_doubtful(&held.deal)
     }
 
     /// Those with whom watchers placed something that waits, where the owner allows newcomers.
