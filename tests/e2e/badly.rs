@@ -94,9 +94,8 @@ impl Harm {
             Harm::Flip(_, at) => {
                 let (file, mut byte) = (open()?, [0]);
                 file.read_exact_at(&mut byte, *at)?;
-                // Of a version: the next one; of anything else: another byte.
-                let changed = if byte == [1] { [2] } else { [byte[0] ^ 0x55] };
-                file.write_all_at(&changed, *at)?;
+                // Of a version: one that nobody knows yet.
+                file.write_all_at(&[byte[0] ^ 0x55], *at)?;
             }
             Harm::Cut(_, len) => open()?.set_len(*len)?,
             Harm::Remove(_) => remove(&path)?,
