@@ -20,8 +20,9 @@ const ROUND_TRIP: Duration = Duration::from_millis(40);
 const FAR_READS: u64 = 150;
 const CHUNK_BYTES: u64 = 256 << 10;
 const READ_BYTES: usize = 64 << 10;
-/// A group of pieces and some more.
+/// A group of pieces and some more, which stays in copies until there is enough of it for a stripe.
 const STRIPED_BYTES: u64 = 272 << 20;
+const GROUP_BYTES: u64 = 240 << 20;
 
 fn mb_per_s(bytes: u64, seconds: f64) -> f64 {
     bytes as f64 / 1e6 / seconds
@@ -96,7 +97,7 @@ fn striped(ctx: &Context, world: &World) -> Result<f64> {
     let config = json!({
         "policy": {"stripe_data_max": 4},
         "limits": {
-            "audit_interval_seconds": 3,
+            "audit_interval_seconds": 15,
             "seal_after_idle_seconds": 1,
             "stripe_after_seconds": 3,
             "surplus_grace_seconds": 3
@@ -113,10 +114,12 @@ fn striped(ctx: &Context, world: &World) -> Result<f64> {
     let before = kept();
     wait_until("stripes in the place of copies", LONG, || {
         let redundancy = &drive.status()?["redundancy"];
-        let whole = redundancy["striped_bytes"].as_u64() >= Some(STRIPED_BYTES);
+        let whole = redundancy["striped_bytes"].as_u64() >= Some(GROUP_BYTES);
         // A quarter more than the data, where copies are twice as much.
-        Ok(whole && before - kept() > STRIPED_BYTES / 2)
+        Ok(whole && before.saturating_sub(kept()) > GROUP_BYTES / 2)
     })?;
+    // What was not audited lately stays here.
+    wait_until("audits of all slots", LONG, || Ok(drive.command_with(&["evict"])?.status.success()))?;
     make_cold(&drive)?;
     let took = read_through(&file)?;
     drive.unmount()?;
