@@ -54,16 +54,20 @@ fn gives(provider: &Provider) -> bool {
     !provider.destroyed && !provider.lie.is_some_and(Lie::gives_nothing)
 }
 
-/// What one who answers from the disk that he shares with others, or has alone, says of a piece.
-pub fn answers_with<'a>(providers: &'a [Provider], who: &Provider, of: &[u8; 16]) -> Option<&'a Vec<u8>> {
-    if who.lie != Some(Lie::AnswersFromNeighbour) {
-        return None;
-    }
+/// What one who answers from the disk that he shares with others, or has alone, says of each piece.
+pub fn answers_with<'a>(providers: &'a [Provider], who: &Provider) -> BTreeMap<[u8; 16], &'a Vec<u8>> {
+    let mut all = BTreeMap::new();
     // Honest ones give a slot to nobody but its owner.
+    if who.lie != Some(Lie::AnswersFromNeighbour) {
+        return all;
+    }
     let same = |p: &&Provider| p.peer == who.peer || (p.group.is_some() && p.group == who.group);
-    let deals = providers.iter().filter(same).flat_map(|p| p.deals.values());
-    let bytes = deals.filter(|deal| deal.of == *of).filter_map(|deal| deal.stored.as_ref());
-    bytes.map(|stored| &stored.bytes).find(|bytes| !bytes.is_empty())
+    for deal in providers.iter().filter(same).flat_map(|p| p.deals.values()) {
+        if let Some(stored) = deal.stored.as_ref().filter(|stored| !stored.bytes.is_empty()) {
+            all.entry(deal.of).or_insert(&stored.bytes);
+        }
+    }
+    all
 }
 
 /// Slots of a row that are really where it says: where, and which.
@@ -73,7 +77,7 @@ pub fn recorded(row: &PieceRow, providers: &[Provider]) -> Vec<(Domain, u16)> {
         let deal = provider.deals.get(&deal_of(deal)?)?;
         let stored = deal.stored.as_ref()?;
         // Whoever answers from his neighbours' disks, and has the bytes of just this slot there, gives them.
-        let own = || answers_with(providers, provider, &deal.of).is_some_and(|bytes| *bytes == stored.bytes);
+        let own = || answers_with(providers, provider).get(&deal.of) == Some(&&stored.bytes);
         let gives = gives(provider) || (!provider.destroyed && own());
         (gives && stored.intact).then(|| domain(n, provider))
     };

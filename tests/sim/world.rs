@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use crate::machine::{self, Dice};
 use crate::permitted::Shown;
 use crate::planted::Bug;
-use crate::provider::{Lie, Provider, refuse};
+use crate::provider::{Provider, refuse};
+use crate::truth::answers_with;
 
 /// A message's way, milliseconds, besides the disk's time.
 const WAY_MS: u64 = 15;
@@ -151,18 +152,8 @@ impl World {
 
     /// What the identities behind one disk have of each piece between them.
     fn siblings(state: &State, to: usize) -> BTreeMap<[u8; 16], Vec<u8>> {
-        let Some(of) = state.providers.get(to).filter(|p| p.lie == Some(Lie::AnswersFromNeighbour)) else {
-            return BTreeMap::new();
-        };
-        // Honest ones give a slot to nobody but its owner.
-        let same = |p: &&Provider| p.peer == of.peer || (p.group.is_some() && p.group == of.group);
-        let mut all = BTreeMap::new();
-        for deal in state.providers.iter().filter(same).flat_map(|p| p.deals.values()) {
-            if let Some(stored) = deal.stored.as_ref().filter(|stored| !stored.bytes.is_empty()) {
-                all.entry(deal.of).or_insert_with(|| stored.bytes.clone());
-            }
-        }
-        all
+        let Some(who) = state.providers.get(to) else { return BTreeMap::new() };
+        answers_with(&state.providers, who).into_iter().map(|(of, bytes)| (of, bytes.clone())).collect()
     }
 
     /// A request arrives, and is answered.

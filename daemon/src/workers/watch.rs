@@ -37,12 +37,12 @@ use crate::watch::log::SlotName;
 use crate::watch::logs::{Logs, hearsay};
 use crate::watch::owner::{compose, lasting, taken_back};
 use crate::worker::{Context, Detail, Next, Worker};
-use given::Offer;
 
 mod asking;
 mod given;
 
 use asking::{AT_ONCE, CHALLENGE, PATIENCE, check, deal_of, give, receipt_fits};
+use given::Offer;
 
 /// How often logs are read.
 const LOOK: Duration = Duration::from_secs(60);

@@ -177,9 +177,10 @@ impl Server {
             };
             let mut message = Message::default();
             let mut bytes = 0;
+            let mut settled = false;
             let mut next = Some(first);
             while let Some(want) = next {
-                bytes += self.add(&mut message, want).await;
+                bytes += self.add(&mut message, want, &mut settled).await;
                 if bytes >= MESSAGE_BLOCKS_BYTES || message.presences.len() >= message::ENTRIES_MAX {
                     break;
                 }
@@ -210,10 +211,11 @@ impl Server {
         found.await.ok().flatten()
     }
 
-    /// Adds the answer to one want; returns the bytes of its block.
-    async fn add(&self, message: &mut Message, want: Entry) -> usize {
+    /// Adds the answer to one want; returns the bytes of its block. What is missed is waited for once a message (`settled`): however much
+    /// a peer asks for in vain, it keeps its share of the memory from the others for one such wait.
+    async fn add(&self, message: &mut Message, want: Entry, settled: &mut bool) -> usize {
         let mut found = self.find(want).await;
-        if found.is_none() {
+        if found.is_none() && !std::mem::replace(settled, true) {
             self.blocks.settled().await;
             found = self.find(want).await;
         }
