@@ -14,7 +14,7 @@ const MONDAY: u64 = 4 * DAY;
 /// How many of each kind stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetentionRule {
-    /// Every commit of so many hours.
+    /// Every commit younger than so many hours; with 0 none, not even one of this second.
     pub all_hours: u64,
     /// The newest commit of each of the last so many hours that have one.
     pub hourly: u64,
@@ -27,10 +27,11 @@ pub struct RetentionRule {
 impl RetentionRule {
     /// The sequences that stay, of `commits` (sequence, unix seconds), oldest first. The newest one and those in `always` do in any case.
     pub fn kept(&self, commits: &[(u64, u64)], now: u64, always: &BTreeSet<u64>) -> BTreeSet<u64> {
-        let since = now.saturating_sub(self.all_hours.saturating_mul(HOUR));
+        let all = self.all_hours.saturating_mul(HOUR);
+        let young = |time: u64| time > now || now - time < all;
         let mut kept: BTreeSet<u64> = commits
             .iter()
-            .filter(|(sequence, time)| *time >= since || always.contains(sequence))
+            .filter(|(sequence, time)| young(*time) || always.contains(sequence))
             .map(|(sequence, _)| *sequence)
             .collect();
         kept.extend(commits.last().map(|(sequence, _)| *sequence));
@@ -79,8 +80,14 @@ mod tests {
     #[test]
     fn all_of_the_last_hours_and_the_future() {
         let rule = RetentionRule { all_hours: 2, ..NONE };
-        let times = [MIDNIGHT - 7201, MIDNIGHT - 7200, MIDNIGHT, MIDNIGHT + 99_999];
+        let times = [MIDNIGHT - 7200, MIDNIGHT - 7199, MIDNIGHT, MIDNIGHT + 99_999];
         assert_eq!(kept(&rule, &times, MIDNIGHT), [2, 3, 4]);
+        assert_eq!(
+            kept(&NONE, &[MIDNIGHT, MIDNIGHT], MIDNIGHT),
+            [2],
+            "who keeps none means those of this second too"
+        );
+        assert_eq!(kept(&NONE, &[MIDNIGHT + 1, MIDNIGHT], MIDNIGHT), [1, 2], "the future stays");
     }
 
     #[test]
