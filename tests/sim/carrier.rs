@@ -201,7 +201,8 @@ impl Wire for SimWire {
         Ok(())
     }
 
-    async fn read(&self, _: Lane, request: &DataRequest, want: usize) -> Result<Bytes, NetError> {
+    async fn read(&self, _: Lane, request: &DataRequest, wants: &[usize]) -> Result<Vec<Bytes>, NetError> {
+        let want: usize = wants.iter().sum();
         let DataRequest::Read { deal, ranges } = request else {
             return Err(NetError::Invalid("no read".into()));
         };
@@ -214,7 +215,8 @@ impl Wire for SimWire {
         if bytes.len() != want {
             return Err(NetError::Protocol("more or less than was asked for".into()));
         }
-        Ok(Bytes::from(bytes))
+        let mut rest = Bytes::from(bytes);
+        Ok(wants.iter().map(|want| rest.split_to(*want)).collect())
     }
 
     async fn push(

@@ -79,8 +79,8 @@ pub trait Wire: Send + Sync {
     async fn call(&self, request: &Request) -> Result<Reply, NetError>;
     /// Proves a key, unless it was proven here.
     async fn authenticate(&self, key: &SigningKey) -> Result<(), NetError>;
-    /// A read of `want` bytes in all.
-    async fn read(&self, lane: Lane, request: &DataRequest, want: usize) -> Result<Bytes, NetError>;
+    /// A read of ranges that are so long; each comes in memory of its own.
+    async fn read(&self, lane: Lane, request: &DataRequest, wants: &[usize]) -> Result<Vec<Bytes>, NetError>;
     /// One attempt to push the slot of a deal, from where the provider has it; the receipt's bytes, to be verified by the caller.
     async fn push(
         &self,

@@ -30,12 +30,57 @@ const PUSH_EVENTS_MAX: usize = 4;
 enum Waiting {
     /// One reply.
     Reply(oneshot::Sender<Result<Bytes, NetError>>),
-    /// Data, exactly so many bytes, then an end.
-    Data { buffer: Vec<u8>, want: usize, done: oneshot::Sender<Result<Bytes, NetError>> },
+    /// Data, exactly as much as there is place for, then an end.
+    Data { places: Places, done: oneshot::Sender<Result<Vec<Bytes>, NetError>> },
     /// A push: perhaps a go, then a reply.
     Push(mpsc::Sender<PushEvent>),
     /// Nobody any more.
     Cancelled,
+}
+
+/// Where the data of a read goes: memory of its own for each range, so that whoever unmasks and opens it can do so where it is.
+#[derive(Default)]
+struct Places {
+    /// The first of them are full.
+    buffers: Vec<Vec<u8>>,
+    wants: Vec<usize>,
+    full: usize,
+    missing: usize,
+}
+
+impl Places {
+    fn new(wants: &[usize]) -> Places {
+        Places {
+            buffers: wants.iter().map(|want| Vec::with_capacity(*want)).collect(),
+            wants: wants.to_vec(),
+            full: 0,
+            missing: wants.iter().sum(),
+        }
+    }
+
+    /// Reads so many bytes, which are not more than are missing.
+    async fn fill<R: AsyncRead + Unpin>(&mut self, reader: &mut R, bytes: usize) -> Result<(), FrameError> {
+        let mut left = bytes;
+        while left > 0
+            && let (Some(buffer), Some(want)) = (self.buffers.get_mut(self.full), self.wants.get(self.full))
+        {
+            let from = buffer.len();
+            let n = left.min(*want - from);
+            buffer.resize(from + n, 0);
+            io::read_exact(reader, buffer.split_at_mut(from).1).await?;
+            left -= n;
+            self.missing -= n;
+            self.full += usize::from(from + n == *want);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Vec<Bytes>, NetError> {
+        match self.missing {
+            0 => Ok(self.buffers.into_iter().map(Bytes::from).collect()),
+            missing => Err(NetError::Protocol(format!("{missing} bytes of a read were not sent"))),
+        }
+    }
 }
 
 /// What a provider says during a push.
@@ -125,10 +170,10 @@ impl Lane {
         result
     }
 
-    /// A read of exactly `want` bytes.
-    pub(super) async fn read(&self, request: Vec<u8>, want: usize) -> Result<Bytes, NetError> {
+    /// A read of ranges that are exactly so long.
+    pub(super) async fn read(&self, request: Vec<u8>, wants: &[usize]) -> Result<Vec<Bytes>, NetError> {
         let (done, answer) = oneshot::channel();
-        let waiting = Waiting::Data { buffer: Vec::with_capacity(want), want, done };
+        let waiting = Waiting::Data { places: Places::new(wants), done };
         let guard = self.submit(request, waiting).await?;
         let result = answer.await.unwrap_or_else(|_| Err(self.error()));
         guard.over();
@@ -314,14 +359,11 @@ fn finish(waiting: Waiting, kind: FrameKind, result: Result<Bytes, NetError>) ->
             }
             let _ = events.try_send(PushEvent::Over(result));
         }
-        Waiting::Data { buffer, want, done } => {
+        Waiting::Data { places, done } => {
             let result = match result {
                 Err(e) => Err(e),
                 Ok(_) if kind == FrameKind::Reply => return Err("a reply in place of data"),
-                Ok(_) if buffer.len() != want => {
-                    Err(NetError::Protocol(format!("{} of {want} bytes were sent", buffer.len())))
-                }
-                Ok(_) => Ok(Bytes::from(buffer)),
+                Ok(_) => places.finish(),
             };
             let _ = done.send(result);
         }
@@ -329,7 +371,7 @@ fn finish(waiting: Waiting, kind: FrameKind, result: Result<Bytes, NetError>) ->
     Ok(())
 }
 
-/// Reads a data frame straight into the buffer of whoever asked.
+/// Reads a data frame straight into the memory of whoever asked.
 async fn on_data<R: AsyncRead + Unpin>(
     reader: &mut R,
     table: &Mutex<Table>,
@@ -340,22 +382,20 @@ async fn on_data<R: AsyncRead + Unpin>(
         None => return Err(broken("data that nobody asked for")),
         Some(Waiting::Reply(_) | Waiting::Push(_)) => return Err(broken("data in place of a reply")),
         Some(Waiting::Cancelled) => None,
-        Some(Waiting::Data { buffer, want, .. }) => {
-            if header.payload > *want - buffer.len() {
+        Some(Waiting::Data { places, .. }) => {
+            if header.payload > places.missing {
                 return Err(broken("more data than was asked for"));
             }
-            Some(std::mem::take(buffer))
+            Some(std::mem::take(places))
         }
     };
     // A cancelled request's bytes are read and forgotten.
-    let mut buffer = taken.unwrap_or_default();
-    let from = buffer.len();
-    buffer.resize(from + header.payload, 0);
-    io::read_exact(reader, buffer.split_at_mut(from).1).await.map_err(stream_error)?;
-    if let Some(Waiting::Data { buffer: place, .. }) =
+    let mut filled = taken.unwrap_or_else(|| Places::new(&[header.payload]));
+    filled.fill(reader, header.payload).await.map_err(stream_error)?;
+    if let Some(Waiting::Data { places, .. }) =
         table.lock().entries.get_mut(&header.request).map(|e| &mut e.waiting)
     {
-        *place = buffer;
+        *places = filled;
     }
     Ok(())
 }
@@ -404,5 +444,31 @@ pub(super) async fn first_exchange<S: AsyncRead + AsyncWrite + Unpin>(
         (FrameKind::Reply, 0) => Ok(Bytes::from(payload)),
         (FrameKind::Error, 0) => Err(decode_error(&payload)?),
         _ => Err(NetError::Protocol("a stream that begins with something else than an answer".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn each_range_comes_in_memory_of_its_own_however_frames_lie() {
+        let bytes: Vec<u8> = (0..9).collect();
+        for frames in [[9, 0, 0], [1, 7, 1], [3, 5, 1], [4, 4, 1], [2, 2, 5]] {
+            let (mut places, mut reader) = (Places::new(&[3, 5, 1]), bytes.as_slice());
+            let mut rest = 9;
+            for frame in frames {
+                places.fill(&mut reader, frame).await.unwrap();
+                rest -= frame;
+                assert_eq!(places.missing, rest);
+            }
+            let parts = places.finish().unwrap();
+            assert_eq!(parts, [&bytes[..3], &bytes[3..8], &bytes[8..]]);
+            assert!(parts.iter().all(Bytes::is_unique), "or whoever unmasks a block copies it first");
+        }
+        let mut places = Places::new(&[3, 5]);
+        places.fill(&mut bytes.as_slice(), 7).await.unwrap();
+        assert!(matches!(places.finish(), Err(NetError::Protocol(_))), "one byte is missing");
     }
 }

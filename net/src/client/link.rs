@@ -200,9 +200,14 @@ impl Wire for Link {
         }
     }
 
-    async fn read(&self, kind: LaneKind, request: &DataRequest, want: usize) -> Result<Bytes, NetError> {
+    async fn read(
+        &self,
+        kind: LaneKind,
+        request: &DataRequest,
+        wants: &[usize],
+    ) -> Result<Vec<Bytes>, NetError> {
         let lane = self.read_lane(kind).await?;
-        let result = lane.read(codec::encode(request), want).await;
+        let result = lane.read(codec::encode(request), wants).await;
         if let Err(NetError::Protocol(_)) = result {
             lane.close();
         }

@@ -493,10 +493,8 @@ async fn read_over(
 ) -> Result<Vec<Bytes>, NetError> {
     let batches = super::fetch::batches(ranges, link.limits().ranges, link.limits().read_bytes);
     let reads = batches.into_iter().map(|batch| async move {
-        let want = batch.iter().map(|r| r.len as usize).sum();
-        let request = DataRequest::Read { deal, ranges: batch.clone() };
-        let mut bytes = link.read(lane, &request, want).await?;
-        Ok::<_, NetError>(batch.iter().map(|r| bytes.split_to(r.len as usize)).collect::<Vec<_>>())
+        let wants: Vec<usize> = batch.iter().map(|r| r.len as usize).collect();
+        link.read(lane, &DataRequest::Read { deal, ranges: batch }, &wants).await
     });
     let parts: Vec<Bytes> = futures::future::try_join_all(reads).await?.into_iter().flatten().collect();
     Ok(super::fetch::rejoin(ranges, parts))

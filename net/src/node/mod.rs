@@ -10,6 +10,7 @@
 //! One task owns the swarm; everything else talks to it through bounded channels. A connection whose peer stops
 //! answering pings is closed, so no stream outlives a dead peer by more than about a minute.
 
+mod buffered;
 mod dht;
 mod dialing;
 mod gate;

@@ -19,6 +19,7 @@ use libp2p::{
     PeerId, Swarm, Transport, autonat, dcutr, dns, identify, mdns, noise, ping, quic, relay, tcp, yamux,
 };
 
+use super::buffered::Buffered;
 use super::dht::{self, Kademlia};
 use super::gate::Gate;
 use super::nat;
@@ -121,6 +122,7 @@ fn direct_transport(
     limits: &NodeLimits,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .map(|stream, _| Buffered::new(stream))
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(key)?)
         .multiplex(yamux_config(limits))

@@ -30,6 +30,8 @@ use crate::wire::limits::{
 };
 use crate::wire::message::{self, DataRequest, Reply, WireError};
 
+/// Of a read so much is taken from disk at once, by one thread, into several frames: going there and back costs as much as reading some 100 KiB.
+const TAKEN_BYTES: usize = 1 << 20;
 /// Frames read from disk ahead of the stream.
 const OUTGOING_FRAMES_MAX: usize = 4;
 /// Frames of a push ahead of the disk.
@@ -223,22 +225,31 @@ async fn read(
 ) -> Result<Frame, WireError> {
     let entry = inner.readable(session, &deal, &ranges)?;
     check_ranges(&entry, &ranges)?;
-    let worker = inner.clone();
-    let file = Arc::new(blocking(move || worker.store.open_slot(&deal)).await?);
+    let room_max = inner.config.limits.serving_bytes_max;
+    let mut file = None;
     let mut rest = Rest { ranges: ranges.into(), first: 0, skip: 0 };
     loop {
-        let parts = rest.take(DATA_FRAME_BYTES);
-        let bytes: usize = parts.iter().map(|part| part.len as usize).sum();
+        let frames = rest.frames(frames_at_once(inner.serving.available_permits(), room_max));
+        let bytes = frames.iter().map(|parts| bytes_of(parts)).sum::<usize>();
         if bytes == 0 {
             break;
         }
         let held = inner.serving.clone().acquire_many_owned(bytes as u32).await;
-        let held = held.map_err(|_| WireError::new(ErrorCode::ShuttingDown, "going down"))?;
-        let source = file.clone();
-        let frame = blocking(move || read_parts(&source, id, &parts, bytes)).await?;
+        let mut held = held.map_err(|_| WireError::new(ErrorCode::ShuttingDown, "going down"))?;
+        let (worker, opened) = (inner.clone(), file.take());
+        let taken = blocking(move || {
+            let source = opened.map_or_else(|| worker.store.open_slot(&deal), Ok)?;
+            let frames = frames.iter().map(|parts| read_parts(&source, id, parts));
+            Ok((frames.collect::<Result<Vec<Frame>, _>>()?, source))
+        });
+        let (frames, source) = taken.await?;
+        file = Some(source);
         inner.tallies.served.fetch_add(bytes as u64, Ordering::Relaxed);
-        let closed = |_| WireError::new(ErrorCode::Cancelled, "the stream ended");
-        replies.send(Outgoing { frame, _held: Some(held) }).await.map_err(closed)?;
+        for frame in frames {
+            let own = held.split(frame.encoded().len() - HEADER_BYTES);
+            let closed = |_| WireError::new(ErrorCode::Cancelled, "the stream ended");
+            replies.send(Outgoing { frame, _held: own }).await.map_err(closed)?;
+        }
     }
     Frame::new(FrameKind::End, id, &[]).ok_or_else(|| WireError::new(ErrorCode::Storage, "no end"))
 }
@@ -264,7 +275,18 @@ struct Rest {
     skip: u32,
 }
 
+/// Frames that a read takes from disk at once: where much of the room for what is on its way is taken, no more than it needs to go on.
+fn frames_at_once(free: usize, room: usize) -> usize {
+    if free > room / 2 { (TAKEN_BYTES.min(room / 2) / DATA_FRAME_BYTES).max(1) } else { 1 }
+}
+
 impl Rest {
+    /// The next frames' parts, so many frames at most.
+    fn frames(&mut self, most: usize) -> Vec<Vec<ByteRange>> {
+        let next = std::iter::repeat_with(|| self.take(DATA_FRAME_BYTES));
+        next.take(most).take_while(|parts| !parts.is_empty()).collect()
+    }
+
     /// The next parts, at most `max` bytes.
     fn take(&mut self, max: usize) -> Vec<ByteRange> {
         let mut out = Vec::new();
@@ -285,8 +307,13 @@ impl Rest {
     }
 }
 
+fn bytes_of(parts: &[ByteRange]) -> usize {
+    parts.iter().map(|part| part.len as usize).sum()
+}
+
 /// Reads parts of a slot straight into a frame.
-fn read_parts(file: &File, id: u32, parts: &[ByteRange], bytes: usize) -> Result<Frame, WireError> {
+fn read_parts(file: &File, id: u32, parts: &[ByteRange]) -> Result<Frame, WireError> {
+    let bytes = bytes_of(parts);
     let mut buffer = Frame::buffer(bytes);
     buffer.resize(HEADER_BYTES + bytes, 0);
     let mut rest = buffer.split_at_mut(HEADER_BYTES).1;
@@ -455,6 +482,25 @@ async fn receive(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_takes_several_frames_at_once_unless_much_is_on_its_way() {
+        const ROOM: usize = 64 << 20;
+        assert_eq!(frames_at_once(ROOM, ROOM), 4);
+        assert_eq!(frames_at_once(ROOM / 2, ROOM), 1, "others wait for room");
+        // However little room there is, what is taken fits into it.
+        for room in [DATA_FRAME_BYTES, 3 * DATA_FRAME_BYTES, 5 * DATA_FRAME_BYTES] {
+            assert!(frames_at_once(room, room) * DATA_FRAME_BYTES <= room);
+        }
+        let ranges = Box::new([ByteRange::new(9, 300 << 10), ByteRange::new(1 << 30, 900 << 10)]);
+        let mut rest = Rest { ranges, first: 0, skip: 0 };
+        let lens = |frames: Vec<Vec<ByteRange>>| -> Vec<usize> {
+            frames.iter().map(|f| bytes_of(f) >> 10).collect()
+        };
+        assert_eq!(lens(rest.frames(4)), [256; 4]);
+        assert_eq!(lens(rest.frames(4)), [176]);
+        assert!(rest.frames(4).is_empty());
+    }
 
     #[test]
     fn a_push_must_come_at_a_pace() {
