@@ -16,6 +16,7 @@ pub mod link;
 pub mod object;
 pub mod owner;
 pub mod permits;
+pub mod places;
 pub mod reader;
 pub mod write;
 

@@ -1,9 +1,7 @@
 //! The owner's side of private links: making them, taking them back, and what each leads to.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use holdfast_content::placement::PlacementAction;
 use holdfast_content::share::{LANES, LinkKeys, ShareId, ShareNote};
 use holdfast_fs::drive::DriveError;
@@ -16,12 +14,11 @@ use super::Loaded;
 use super::link::PrivateLink;
 use super::object::{IndexAt, Object, Reached};
 use super::permits::{Terms, permits};
+use super::places::{self, Moved, Places};
 use crate::control::{ControlError, ErrorKind, ShareReport, ShareRequest, SharesReport};
 use crate::drive::Engine;
-use crate::drive::ledger::{Peer, PieceId, PieceRow, ProviderRow, ProviderState};
-use crate::drive::slots;
+use crate::drive::ledger::{Peer, ProviderRow, ProviderState};
 use crate::home::ProviderAddr;
-use crate::watch::bundle::{Held, Piece, Shard, Slot};
 use crate::watch::capability::Known;
 use crate::watch::owner::GRANTS_MAX;
 
@@ -71,11 +68,9 @@ fn make(engine: &Engine, ino: u64, path: &str, seconds: u64) -> anyhow::Result<S
     let known = engine.ledger.shares();
     let used: Vec<u16> =
         known.iter().filter(|(_, note)| note.lasts(now)).map(|(_, note)| note.lane).collect();
-    // Every link may be taken back, and a provider's list of those that were has an end.
-    let about = taken_back(engine).0.len() + crate::watch::owner::taken_back(engine).len();
-    if about + used.len() + GRANTS_MAX >= REVOKED_MAX {
-        let why = "too many links were taken back whose time is not over: their permits have to be known until then";
-        return refuse(ErrorKind::Invalid, why);
+    // So many capabilities can be made still.
+    if !has_room(now, outstanding(engine), GRANTS_MAX) {
+        return refuse(ErrorKind::Invalid, NO_ROOM);
     }
     let Some(lane) = (0..LANES).find(|lane| !used.contains(lane)) else {
         return refuse(ErrorKind::Invalid, format!("{LANES} links are in force: end one first"));
@@ -233,48 +228,44 @@ pub fn taken_back(engine: &Engine) -> (Vec<[u8; 32]>, u64) {
     let holder = |id: &ShareId| {
         LinkKeys::from_secret(&engine.keys.share().secret(id)).holder.verifying_key().to_bytes()
     };
-    // A provider's clock may be behind.
-    let about = revoked.iter().filter(|(_, note)| note.until.saturating_add(CLOCK_SECONDS) > now);
+    let about = revoked.iter().filter(|(_, note)| is_about(note.until, now));
     (about.map(|(id, _)| holder(id)).collect(), count)
 }
 
 /// A provider's clock may be behind by so much.
-pub const CLOCK_SECONDS: u64 = 24 * 3600;
+const CLOCK_SECONDS: u64 = 24 * 3600;
+
+/// Whether some provider may still take a permit that ends then.
+pub fn is_about(until: u64, now: u64) -> bool {
+    until.saturating_add(CLOCK_SECONDS) > now
+}
+
+/// Why there is no room.
+pub const NO_ROOM: &str = "too many links and capabilities were made whose time is not over, or ended within a day: each may be taken back, \
+                           and what was taken back has to be known to providers until then";
+
+/// Whether one more link or capability may be made, with room for so many others. Each may be taken back, those that have just ended included, and all that were
+/// have to fit into a provider's list. `untils`: when those end that there are, whether they were taken back or not.
+pub fn has_room(now: u64, untils: impl IntoIterator<Item = u64>, others: usize) -> bool {
+    untils.into_iter().filter(|until| is_about(*until, now)).count() + others < REVOKED_MAX
+}
+
+/// When each link and each capability ends.
+pub fn outstanding(engine: &Engine) -> Vec<u64> {
+    let links = engine.ledger.shares().into_iter().map(|(_, note)| note.until);
+    let grants = engine.ledger.grants().into_iter().filter_map(|(_, row)| Some(row.said()?.until));
+    links.chain(grants).collect()
+}
 
 /// Blocks that links in force show; nothing where an index is not here yet.
 pub fn blocks(engine: &Engine) -> Option<Vec<[u8; 32]>> {
-    let mut all = Vec::new();
-    for (id, _) in lasting(engine) {
-        let loaded = engine.shared.index(engine.keys.share(), &id)?;
-        all.extend(loaded.index.chunks().map(|chunk| *chunk.digest()));
-    }
-    Some(all)
-}
-
-/// Where the blocks of a link lie.
-pub enum Moved {
-    /// Where its index says.
-    No,
-    /// Elsewhere, and somebody keeps every piece that they moved to: the index as it is now.
-    To(Loaded),
-    /// Elsewhere, where nobody keeps them yet: to be looked at again.
-    NotYet,
+    let keys = engine.keys.share();
+    places::blocks(lasting(engine).iter().map(|(id, _)| engine.shared.index(keys, id)))
 }
 
 /// The index with its blocks where they lie now, if they moved.
 pub fn moved(engine: &Engine, loaded: &Loaded) -> anyhow::Result<Moved> {
-    let found = loaded.index.moved(|digest| engine.drive.locate_chunk(digest))?;
-    let Some(index) = found.filter(|index| *index != *loaded.index) else { return Ok(Moved::No) };
-    let kept = |id: PieceId| {
-        let copies =
-            engine.ledger.piece(&id).is_some_and(|row| row.holders().any(|(_, h)| h.failed.is_none()));
-        copies || engine.ledger.stripe_of(&id).is_some()
-    };
-    if !index.pieces().all(kept) {
-        return Ok(Moved::NotYet);
-    }
-    let bytes = index.encode()?;
-    Ok(Moved::To(Loaded { index: Arc::new(index), bytes: Arc::new(bytes) }))
+    Moved::look(&engine.ledger, loaded, |digest| engine.drive.locate_chunk(digest))
 }
 
 /// What a link leads to now.
@@ -285,23 +276,12 @@ pub fn compose(
     loaded: &Loaded,
     index_number: u64,
 ) -> anyhow::Result<Object> {
-    let mut given = Given { engine, providers: Vec::new(), index: HashMap::new() };
-    let mut pieces: Vec<Piece> = Vec::new();
-    for piece in loaded.index.pieces() {
-        if let Some(row) = engine.ledger.piece(&piece) {
-            pieces.extend(given.piece(piece, &row)?);
-        }
-        if let Some((stripe, row, _)) = engine.ledger.stripe_of(&piece)
-            && !pieces.iter().any(|known| known.id == stripe)
-        {
-            pieces.extend(given.piece(stripe, &row)?);
-        }
-    }
+    let Places { providers, pieces } =
+        Places::of(&engine.ledger, engine.keys.mask.as_bytes(), &loaded.index)?;
     let holder = LinkKeys::from_secret(&engine.keys.share().secret(id)).holder.verifying_key().to_bytes();
     let terms = Terms { holder, until: note.until };
     // What watchers placed belongs to a key of theirs.
     let watched = (!engine.ledger.grants().is_empty()).then(|| engine.keys.watch().client());
-    let providers = given.providers;
     let keys = |number: u16| {
         let (peer, _) = providers.get(usize::from(number))?;
         let own = engine.peers.key_for(peer);
@@ -319,46 +299,37 @@ pub fn compose(
     Ok(Object::new((note.at, note.until), reached.collect(), pieces, index))
 }
 
-/// Providers that an object names, as they come up.
-struct Given<'a> {
-    engine: &'a Engine,
-    providers: Vec<(Peer, ProviderRow)>,
-    index: HashMap<Peer, u16>,
-}
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use holdfast_net::SigningKey;
+    use holdfast_net::permit::Revocations;
 
-impl Given<'_> {
-    fn number(&mut self, peer: &Peer) -> anyhow::Result<Option<u16>> {
-        if let Some(number) = self.index.get(peer) {
-            return Ok(Some(*number));
-        }
-        let row = self.engine.ledger.provider(peer);
-        let Some(row) = row.filter(|row| !matches!(row.state, ProviderState::Removed)) else {
-            return Ok(None);
-        };
-        let number = u16::try_from(self.providers.len()).context("too many providers")?;
-        self.providers.push((peer.clone(), row));
-        self.index.insert(peer.clone(), number);
-        Ok(Some(number))
-    }
-
-    /// A piece or a stripe of which somebody keeps a slot: seeds of those slots, and no others.
-    fn piece(&mut self, id: PieceId, row: &PieceRow) -> anyhow::Result<Option<Piece>> {
-        let mut slots = Vec::new();
-        for (slot, n) in row.slots.iter().zip(0u16..) {
-            let mut held = None;
-            if let Some(holder) = slot.holder.as_ref().filter(|holder| holder.failed.is_none())
-                && let Ok(deal) = <[u8; 32]>::try_from(holder.deal.as_slice())
-                && let Some(provider) = self.number(&holder.provider)?
-            {
-                held = Some(Held { provider, deal, ends: holder.ends_at });
+    #[test]
+    fn all_that_may_be_taken_back_fits_into_a_list() {
+        const NOW: u64 = 1_000_000;
+        assert!(
+            is_about(NOW - 3600, NOW),
+            "a provider's clock may be behind: that one may be taken back still"
+        );
+        assert!(!is_about(NOW - CLOCK_SECONDS, NOW));
+        // In turn: ended an hour ago, in force, ended long ago.
+        let ends = |n: usize| [NOW - 3600, NOW + 9, NOW - CLOCK_SECONDS][n % 3];
+        let mut untils: Vec<u64> = Vec::new();
+        for others in [GRANTS_MAX, 0] {
+            while has_room(NOW, untils.iter().copied(), others) {
+                untils.push(ends(untils.len()));
             }
-            let seed = held.as_ref().map(|_| slots::seed(self.engine.keys.mask.as_bytes(), id, n));
-            let seed = seed.map(|seed| holdfast_content::keys::SecretKey32::from_bytes(*seed.as_bytes()));
-            slots.push(Slot { cid: ByteBuf::new(), seed, held });
+            let about = untils.iter().filter(|until| is_about(**until, NOW)).count();
+            assert_eq!(about + others, REVOKED_MAX);
         }
-        let shards = row.stripe.iter().flat_map(|stripe| &stripe.pieces);
-        let shards = shards.map(|piece| Shard { id: piece.id, len: piece.len }).collect();
-        let any = slots.iter().any(|slot| slot.held.is_some());
-        Ok(any.then_some(Piece { id, len: row.raw_len, shards, slots }))
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let list = |count: u16| {
+            let holder = |n: u16| std::array::from_fn(|at| n.to_be_bytes()[at % 2]);
+            Revocations::new(key.verifying_key().to_bytes(), (0..count).map(holder), 1).sign(&key)
+        };
+        assert!(list(REVOKED_MAX as u16).is_ok());
+        assert!(list(REVOKED_MAX as u16 + 1).is_err(), "nobody would be told of any");
     }
 }

@@ -24,6 +24,7 @@ use crate::drive::Engine;
 use crate::drive::ledger::{Form, GrantRow, Peer, PieceId, PieceRow, ProviderState};
 use crate::drive::peers::peer_text;
 use crate::drive::slots;
+use crate::share::owner::{NO_ROOM, has_room, is_about, outstanding};
 use crate::workers::place::open_slots;
 
 /// Capabilities in force at once: each costs every provider its bundle.
@@ -143,6 +144,9 @@ fn grant(engine: &Engine, asked: GrantRequest) -> anyhow::Result<WatchGrantedRep
     if lasting.filter(|note| note.lasts(now)).count() >= GRANTS_MAX {
         return refuse(format!("{GRANTS_MAX} capabilities are in force: take one back first"));
     }
+    if !has_room(engine.deal_now(), outstanding(engine), 0) {
+        return refuse(NO_ROOM);
+    }
     let peer = |text: &String| match text.parse::<PeerId>() {
         Ok(peer) => Ok(peer.to_bytes()),
         Err(_) => refuse(format!("`{text}` is no peer id")),
@@ -193,9 +197,7 @@ fn grant(engine: &Engine, asked: GrantRequest) -> anyhow::Result<WatchGrantedRep
 /// Keys of capabilities that were taken back, as far as permits for them may still be about.
 pub fn taken_back(engine: &Engine) -> Vec<[u8; 32]> {
     let (now, watch) = (engine.deal_now(), engine.keys.watch());
-    let about = |note: &GrantNote| {
-        note.revoked.is_some() && note.until.saturating_add(crate::share::owner::CLOCK_SECONDS) > now
-    };
+    let about = |note: &GrantNote| note.revoked.is_some() && is_about(note.until, now);
     let revoked = engine.ledger.grants().into_iter().filter(|(_, row)| row.said().is_some_and(|n| about(&n)));
     let holder = |id| WatcherKeys::from_secret(&watch.secret(&id)).holder.verifying_key().to_bytes();
     revoked.map(|(id, _)| holder(id)).collect()

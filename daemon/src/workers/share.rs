@@ -25,7 +25,8 @@ use crate::drive::Engine;
 use crate::drive::ledger::Peer;
 use crate::drive::peers::peer_short;
 use crate::share::object::{self, INDEX_FIRST, IndexAt, Object};
-use crate::share::owner::{Moved, compose, keepers, lasting, moved, sweep};
+use crate::share::owner::{compose, keepers, lasting, moved, sweep};
+use crate::share::places::{Moved, is_to_be_looked_at};
 use crate::share::{Loaded, ShareSeen};
 use crate::worker::{Context, Detail, Next, Worker};
 
@@ -218,7 +219,7 @@ impl ShareWorker {
         // The commit whose places it has, as far as it has them.
         let mut looked_at = published;
         let number = known.map_or(0, |offer| offer.number + 1).max(engine.now());
-        if known.is_none_or(|offer| offer.published.is_none() || offer.published != published) {
+        if is_to_be_looked_at(known.map(|offer| offer.published), published) {
             let (before, share) = (loaded.clone(), id);
             let found = engine
                 .blocking(move |e| {
@@ -229,10 +230,9 @@ impl ShareWorker {
                     anyhow::Ok(found)
                 })
                 .await??;
-            match found {
-                Moved::No => {}
-                Moved::To(found) => loaded = found,
-                Moved::NotYet => looked_at = None,
+            looked_at = found.looked_at(published);
+            if let Moved::To(found) = found {
+                loaded = found;
             }
         }
         // The parts of an index keep their number as long as it stays.

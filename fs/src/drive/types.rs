@@ -242,9 +242,7 @@ pub trait DurabilitySource: Send + Sync {
     fn published_sequence(&self) -> Option<u64>;
     /// Blocks that must stay though no kept commit may reach them: all of them, or nothing where they are not known, so that nothing
     /// may be judged.
-    fn shared_blocks(&self) -> Option<Vec<[u8; 32]>> {
-        Some(Vec::new())
-    }
+    fn shared_blocks(&self) -> Option<Vec<[u8; 32]>>;
     /// Counts bytes that providers took: while it grows, room is being made.
     fn sent_bytes(&self) -> u64 {
         0

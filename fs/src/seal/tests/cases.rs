@@ -239,11 +239,22 @@ fn a_commit_is_one_moment_of_a_busy_drive() {
     seal_and_prove(&drive);
 }
 
-#[derive(Default)]
 pub(super) struct Network {
     pub(super) published: std::sync::Mutex<Option<u64>>,
     pub(super) holders: std::sync::Mutex<BTreeSet<PieceId>>,
     pub(super) sent: std::sync::atomic::AtomicU64,
+    pub(super) shared: std::sync::Mutex<Option<Vec<[u8; 32]>>>,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            published: Default::default(),
+            holders: Default::default(),
+            sent: Default::default(),
+            shared: std::sync::Mutex::new(Some(Vec::new())),
+        }
+    }
 }
 
 impl DurabilitySource for Network {
@@ -257,6 +268,10 @@ impl DurabilitySource for Network {
 
     fn published_sequence(&self) -> Option<u64> {
         *self.published.lock().unwrap()
+    }
+
+    fn shared_blocks(&self) -> Option<Vec<[u8; 32]>> {
+        self.shared.lock().unwrap().clone()
     }
 
     fn sent_bytes(&self) -> u64 {

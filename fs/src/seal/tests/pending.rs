@@ -177,6 +177,10 @@ impl crate::drive::DurabilitySource for Published {
     fn published_sequence(&self) -> Option<u64> {
         Some(self.0)
     }
+
+    fn shared_blocks(&self) -> Option<Vec<[u8; 32]>> {
+        Some(Vec::new())
+    }
 }
 
 /// Out of reach for a while: a later commit has it whole, without anybody's help.

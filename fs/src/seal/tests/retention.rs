@@ -72,6 +72,40 @@ fn what_only_dropped_commits_reached_is_condemned_and_forgotten() {
     check(&drive);
 }
 
+/// A link shows what no kept commit reaches any more.
+#[test]
+fn what_links_show_stays_as_long_as_they_do() {
+    let (drive, network) = with_network(&Media::default());
+    let shown = big(&drive, "shown", 1);
+    big(&drive, "other", 2);
+    drive.seal().unwrap();
+    let blocks = |ino| {
+        let rows = drive.vfs().rows().live();
+        (0..).map_while(|n| Some(rows.chunk(ino, n).unwrap()?.digest)).collect::<Vec<[u8; 32]>>()
+    };
+    let of_shown = blocks(shown);
+    assert!(of_shown.len() > 20);
+    *network.shared.lock().unwrap() = None;
+    for name in ["shown", "other"] {
+        drive.vfs().unlink(ROOT_INO, name.as_bytes()).unwrap();
+    }
+    drive.seal().unwrap();
+    published(&drive, &network);
+    let pruned = drive.prune(&NOTHING, 1 << 40).unwrap();
+    assert_eq!((pruned.commits, pruned.pieces), (1, 0), "what links show is not known");
+    *network.shared.lock().unwrap() = Some(of_shown.clone());
+    let pruned = drive.prune(&NOTHING, 1 << 40).unwrap();
+    assert!(pruned.bytes > 400_000 && pruned.bytes < 900_000, "{pruned:?}");
+    let there = |digests: &[[u8; 32]]| {
+        digests.iter().filter(|digest| drive.locate_chunk(digest).unwrap().is_some()).count()
+    };
+    assert_eq!(there(&of_shown), of_shown.len());
+    *network.shared.lock().unwrap() = Some(Vec::new());
+    let pruned = drive.prune(&NOTHING, 1 << 40).unwrap();
+    assert!(pruned.bytes > 400_000, "{pruned:?}");
+    check(&drive);
+}
+
 #[test]
 fn names_and_the_published_head_keep_their_commits() {
     let (drive, network) = with_network(&Media::default());
