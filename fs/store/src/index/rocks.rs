@@ -39,10 +39,6 @@ const CACHE_SHARD_BITS: i32 = 2;
 /// Ten bits a key: one absent key in a hundred costs a block read.
 const BLOOM_BITS: f64 = 10.0;
 
-/// A table in which so many of so many rows in a row are deletions is rewritten without waiting for its turn, so that scans do not pass them for long.
-const DELETIONS_WINDOW: usize = 4096;
-const DELETIONS_MAX: usize = 2048;
-
 impl RocksIndex {
     pub(crate) fn open(path: &Path, options: &StoreOptions, purpose: Purpose) -> Result<Self> {
         if !path.is_dir() && purpose == Purpose::Normal {
@@ -81,7 +77,6 @@ impl RocksIndex {
         settings.set_stats_dump_period_sec(0);
         settings.set_stats_persist_period_sec(0);
         settings.set_bytes_per_sync(1 << 20);
-        settings.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_MAX, 0.0);
         if let Ok(mut env) = Env::new() {
             // Compaction alone. A flush is waited for: by writers whose rows the index does not have yet, and by whoever needs the log's dead segments. On a
             // busy machine the lowest priority would get a hundredth of its time, and they with it.
