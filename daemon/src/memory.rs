@@ -1,7 +1,7 @@
 //! Keys and swap; how much memory there is; the allocator, and what it keeps.
 
 use std::ffi::c_void;
-use std::ptr::NonNull;
+use std::ptr::{NonNull, null_mut};
 
 /// Locks the pages that hold `value`, for as long as the process lives; they are shared with what lies beside it. A limit
 /// (RLIMIT_MEMLOCK) that is too small is tolerated: SECURITY.md says what that means.
@@ -29,9 +29,9 @@ const PURGE_ALL: &std::ffi::CStr = c"arena.4096.purge";
 
 /// Returns free pages to the system: after work that came with much memory of its own.
 pub fn give_back() {
-    let null = std::ptr::null_mut;
     // SAFETY: a name that takes and gives nothing, as the missing buffers say.
-    let failed = unsafe { tikv_jemalloc_sys::mallctl(PURGE_ALL.as_ptr(), null(), null(), null(), 0) };
+    let failed =
+        unsafe { tikv_jemalloc_sys::mallctl(PURGE_ALL.as_ptr(), null_mut(), null_mut(), null_mut(), 0) };
     if failed != 0 {
         tracing::debug!(failed, "the allocator keeps its free pages");
     }
@@ -66,12 +66,11 @@ mod tests {
     /// The allocator is the one of this file, by its settings, and gives back what is free.
     #[test]
     fn the_allocator_is_set_and_gives_back() {
-        let null = std::ptr::null_mut::<std::ffi::c_void>;
         let (mut arenas, mut len) = (0u32, size_of::<u32>());
         let to = std::ptr::from_mut(&mut arenas).cast();
         // SAFETY: the buffer is as long as it says, and what is asked for has that type.
         let failed =
-            unsafe { tikv_jemalloc_sys::mallctl(c"opt.narenas".as_ptr(), to, &mut len, null(), 0) };
+            unsafe { tikv_jemalloc_sys::mallctl(c"opt.narenas".as_ptr(), to, &mut len, null_mut(), 0) };
         assert_eq!((failed, arenas), (0, 4));
         let pieces: Vec<Vec<u8>> = (0..100_000).map(|n| vec![n as u8; 1000]).collect();
         let most = resident_mib();

@@ -75,6 +75,15 @@ fn timed(what: &str, times: u64, work: impl FnOnce() -> Outcome<()>) -> Outcome<
     Ok((wall * 1e6 / times as f64, (cpu - before) * 1e6 / times as f64))
 }
 
+/// Says how long the calls took of which these are the microseconds.
+fn tell(what: &str, mut each: Vec<u32>) {
+    each.sort_unstable();
+    let at =
+        |share: f64| each.get((each.len() as f64 * share) as usize).or(each.last()).copied().unwrap_or(0);
+    let (half, most, nearly, max) = (at(0.5), at(0.99), at(0.999), at(1.0));
+    eprintln!("{what}, µs a call: p50 {half}, p99 {most}, p99.9 {nearly}, at most {max}");
+}
+
 fn file(vfs: &Vfs, parent: Ino, name: &str, data: &[u8]) -> Outcome<Ino> {
     let ino = vfs.create(&Caller::root(), parent, name.as_bytes(), &NewNode::file(0o644, 0))?.ino;
     if !data.is_empty() {
@@ -109,6 +118,8 @@ fn many_files(home: &Path, files: u64) -> Outcome<()> {
     let mut row = format!("| {files} |");
     let mut put = |(wall, cpu): (f64, f64)| row.push_str(&format!(" {wall:.1} ({cpu:.1}) |"));
     let drive = open(home)?;
+    let clock = SystemClock::new();
+    let mut each = Vec::with_capacity(files as usize);
     put(timed("create", files, || {
         let mut parent = ROOT_INO;
         for n in 0..files {
@@ -117,10 +128,13 @@ fn many_files(home: &Path, files: u64) -> Outcome<()> {
                 let new = NewNode::dir(0o755, 0);
                 parent = drive.vfs().create(&Caller::root(), ROOT_INO, folder.as_bytes(), &new)?.ino;
             }
+            let start = clock.now();
             file(drive.vfs(), parent, &name(n), &[n as u8; BYTES])?;
+            each.push((clock.now() - start).as_micros() as u32);
         }
         Ok(drive.sync_all()?)
     })?);
+    tell("create", each);
     put(timed("first commit", files, || {
         drive.hurry();
         drive.seal()?.ok_or("no commit")?;

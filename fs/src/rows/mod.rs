@@ -147,6 +147,15 @@ impl<S: Reads> View<'_, S> {
         base::get(self.source, base.as_deref(), table, key)
     }
 
+    /// Whether there is such a row. Without a base there are no tombstones, and nobody has to look at what the row holds.
+    pub(crate) fn contains(&self, table: Table, key: &[u8]) -> Result<bool, RowError> {
+        if self.rows.has_base() {
+            Ok(self.get(table, key)?.is_some())
+        } else {
+            Ok(self.source.contains(table, key)?)
+        }
+    }
+
     /// Rows with `start <= key < end`, at most `limit`; fewer mean that the range is exhausted.
     pub fn range(&self, table: Table, start: &[u8], end: &[u8], limit: usize) -> Result<RowList, RowError> {
         let base = self.rows.base.load();

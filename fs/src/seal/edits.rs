@@ -65,7 +65,7 @@ fn is_named(cut: &Cut<'_>, ino: Ino) -> Result<bool, DriveError> {
     {
         return Ok(false);
     }
-    Ok(cut.view.get(Table::Inode, &key)?.is_some())
+    Ok(cut.view.contains(Table::Inode, &key)?)
 }
 
 /// The edits of one commit.

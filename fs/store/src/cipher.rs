@@ -17,7 +17,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::ambient::NoncePool;
 use crate::error::Result;
-use crate::{StoreError, limits};
+use crate::{StoreError, Table, limits};
 
 /// Bytes of an authentication tag, in every suite.
 pub(crate) const TAG_BYTES: usize = 16;
@@ -174,7 +174,8 @@ impl LongCipher {
     }
 }
 
-/// Seals the values of the index: `version (1), nonce (24), ciphertext, tag (16)`, the full key as associated data.
+/// Seals the values of the index: `version (1), nonce (24), ciphertext, tag (16)`, the full key as associated data. Of tables whose keys say everything:
+/// `version (1), value`.
 pub(crate) struct ValueCipher {
     cipher: LongCipher,
     nonces: Arc<NoncePool>,
@@ -182,6 +183,13 @@ pub(crate) struct ValueCipher {
 
 /// Version and suite: XChaCha20-Poly1305.
 const VALUE_VERSION: u8 = 1;
+/// As it is. Refused for rows of other tables: whoever writes to the disk must not choose how a row is read.
+const VALUE_BARE: u8 = 2;
+
+/// Whether the keys of this row's table, which the index has in the open anyway, say all that its rows do.
+fn is_bare(key: &[u8]) -> bool {
+    key.first().and_then(|tag| Table::from_tag(*tag)).is_some_and(Table::is_said_by_keys)
+}
 
 impl ValueCipher {
     pub(crate) fn new(key: &[u8; 32], nonces: Arc<NoncePool>) -> Self {
@@ -189,6 +197,9 @@ impl ValueCipher {
     }
 
     pub(crate) fn seal(&self, key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
+        if is_bare(key) {
+            return Ok([&[VALUE_BARE], value].concat());
+        }
         let mut out = Vec::with_capacity(1 + value.len() + LONG_OVERHEAD);
         out.push(VALUE_VERSION);
         self.cipher.seal(self.nonces.take(), key, value, &mut out)?;
@@ -201,8 +212,10 @@ impl ValueCipher {
                 Some(value) => Ok(value.into()),
                 None => Err(StoreError::corrupt(format!("index row {key:02x?} does not open"))),
             },
+            Some((&VALUE_BARE, value)) if is_bare(key) => Ok(Bytes::copy_from_slice(value)),
+            Some((&VALUE_BARE, _)) => Err(StoreError::corrupt(format!("index row {key:02x?} is not sealed"))),
             Some((&found, _)) => {
-                Err(StoreError::NewerFormat { what: "an index row".to_owned(), found, known: VALUE_VERSION })
+                Err(StoreError::NewerFormat { what: "an index row".to_owned(), found, known: VALUE_BARE })
             }
             None => Err(StoreError::corrupt(format!("index row {key:02x?} is empty"))),
         }
@@ -215,6 +228,26 @@ mod tests {
     use super::*;
     use chacha20poly1305::aead::{Aead, KeyInit, Payload};
     use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+
+    #[test]
+    fn only_what_keys_say_is_bare_and_older_values_open() {
+        let values = ValueCipher::new(&[7; 32], Arc::new(NoncePool::new(Arc::new(crate::SystemRng))));
+        let (mark, inode) = ([Table::Changed.tag(), 1, 2], [Table::Inode.tag(), 1, 2]);
+        assert_eq!(values.seal(&mark, b"m").unwrap(), [VALUE_BARE, b'm']);
+        assert_eq!(values.open(&mark, &[VALUE_BARE, b'm']).unwrap(), b"m"[..]);
+        let sealed = values.seal(&inode, b"row").unwrap();
+        assert_eq!((sealed[0], sealed.len()), (VALUE_VERSION, 1 + 3 + LONG_OVERHEAD));
+        assert_eq!(values.open(&inode, &sealed).unwrap(), b"row"[..]);
+        // As the version before wrote marks.
+        let mut old = vec![VALUE_VERSION];
+        LongCipher::new(&[7; 32]).seal([3; 24], &mark, b"m", &mut old).unwrap();
+        assert_eq!(values.open(&mark, &old).unwrap(), b"m"[..]);
+        // Nobody who writes to the disk puts a row there by leaving the seal out.
+        assert!(matches!(values.open(&inode, &[VALUE_BARE, b'm']), Err(StoreError::Corrupt { .. })));
+        assert!(matches!(values.open(&mark, &[3, b'm']), Err(StoreError::NewerFormat { .. })));
+        let state = values.seal(&crate::index::STATE_KEY, b"state").unwrap();
+        assert_eq!(state[0], VALUE_VERSION);
+    }
 
     /// What other programs, and earlier versions of this one, know by that name.
     #[test]

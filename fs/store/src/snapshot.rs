@@ -82,6 +82,14 @@ impl Reads for Snapshot {
         self.0.index.get(key.as_slice(), &|sealed| self.0.inner.values.open(key.as_slice(), sealed))
     }
 
+    fn contains(&self, table: Table, key: &[u8]) -> Result<bool> {
+        let key = Key::new(table, key);
+        match find(&self.0.layers, key.as_slice()) {
+            Some(found) => Ok(found.is_some()),
+            None => Ok(self.0.index.get(key.as_slice(), &|_| Ok(Bytes::new()))?.is_some()),
+        }
+    }
+
     fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
         keys.iter().map(|key| self.get(table, key)).collect()
     }

@@ -33,6 +33,10 @@ const NO_ROOM: &str = "the disk has no room left, and had none when the drive wa
 /// Reads, of the store as it is (`Store`) or as it was at one record (`Snapshot`).
 pub trait Reads: Send + Sync {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+    /// Whether there is such a row. On a `Snapshot` its value is not opened, as with [`Reads::scan_keys`].
+    fn contains(&self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.get(table, key)?.is_some())
+    }
     /// Values in the order of `keys`.
     fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StoreError>;
     /// At most `limit` rows of `range`, in byte order or its reverse. On a `Store`, changes made meanwhile may or may not

@@ -58,6 +58,12 @@ impl Table {
         matches!(self, Table::Changed)
     }
 
+    /// Whether its rows' keys say all that the rows do, so that their values, the same in all of them, need no seal in the index: that and the room for it
+    /// cost more than all else about such a row.
+    pub const fn is_said_by_keys(self) -> bool {
+        matches!(self, Table::Changed)
+    }
+
     /// The table of a number read from disk.
     pub fn from_tag(tag: u8) -> Option<Table> {
         Table::ALL.iter().copied().find(|table| table.tag() == tag)

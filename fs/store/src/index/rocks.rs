@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, Env, LogLevel,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, LogLevel,
     LruCacheOptions, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 
@@ -38,6 +38,13 @@ const OPEN_FILES_MAX: i32 = 256;
 const CACHE_SHARD_BITS: i32 = 2;
 /// Ten bits a key: one absent key in a hundred costs a block read.
 const BLOOM_BITS: f64 = 10.0;
+
+/// Files that flushes have made, and that are merged into the others once there are so many: each has rows of all tables, so that a merge rewrites much of
+/// what is there whatever their number. Whoever looks for a row asks all of them, or their filters.
+const FRESH_FILES: i32 = 8;
+/// From so many on who brings rows is slowed down, and stopped: the distances are RocksDB's own.
+const FRESH_FILES_SLOW: i32 = FRESH_FILES + 16;
+const FRESH_FILES_MAX: i32 = FRESH_FILES + 32;
 
 impl RocksIndex {
     pub(crate) fn open(path: &Path, options: &StoreOptions, purpose: Purpose) -> Result<Self> {
@@ -77,12 +84,11 @@ impl RocksIndex {
         settings.set_stats_dump_period_sec(0);
         settings.set_stats_persist_period_sec(0);
         settings.set_bytes_per_sync(1 << 20);
-        if let Ok(mut env) = Env::new() {
-            // Compaction alone. A flush is waited for: by writers whose rows the index does not have yet, and by whoever needs the log's dead segments. On a
-            // busy machine the lowest priority would get a hundredth of its time, and they with it.
-            env.lower_thread_pool_cpu_priority();
-            settings.set_env(&env);
-        }
+        settings.set_level_zero_file_num_compaction_trigger(FRESH_FILES);
+        settings.set_level_zero_slowdown_writes_trigger(FRESH_FILES_SLOW);
+        settings.set_level_zero_stop_writes_trigger(FRESH_FILES_MAX);
+        // Flushes and compaction have the priority of everybody. The lowest one gets a thousandth of the time on a machine that is never idle: fresh files
+        // grow until those who write are stopped, and a thread that was lowered cannot be raised again without privileges.
         let opened = match purpose {
             Purpose::Normal => DB::open(&settings, path),
             Purpose::Reading => DB::open_for_read_only(&settings, path, false),
