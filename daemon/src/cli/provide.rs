@@ -97,6 +97,7 @@ fn serve(json: bool, args: &ProvideArgs, ready: &ReadyPipe, program: Option<&Pat
         seal: seal_change(&args.seal)?,
         metrics: args.metrics.clone().unwrap_or_default(),
         tree_permille: args.tree_cache,
+        scrub_days: args.scrub_days,
         gateway: args.public.gateway.clone().unwrap_or_default(),
         public: args.public.public.map(|switch| switch == Switch::On),
     };

@@ -57,6 +57,9 @@ pub struct StoresReport {
     pub deals_stored: usize,
     /// Files of deals that cannot be read.
     pub deals_damaged: usize,
+    /// Slots that were read whole and are not what was stored.
+    #[serde(default)]
+    pub slots_damaged: usize,
     pub records: usize,
     pub records_bytes: u64,
 }
@@ -191,6 +194,16 @@ fn complaint(report: &ProviderStatusReport) -> Option<(HealthLevel, String, &'st
             Trouble,
             summary,
             "The slots are untouched. provider.log names the files; a copy of the folder deals/ brings them back.",
+        ));
+    }
+    let damaged = report.kept.slots_damaged;
+    if damaged > 0 {
+        let what = render::count(damaged as u64, "slot");
+        let summary = format!("{what} came from the disk with other bytes than were stored.");
+        return Some((
+            Trouble,
+            summary,
+            "Their drives are told, and put the copies elsewhere. A disk that damages some damages more: look at its health.",
         ));
     }
     if report.served.proofs_failed > 0 {

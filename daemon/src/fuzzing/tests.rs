@@ -94,7 +94,7 @@ fn valid_values_are_seeds() {
     seed("daemon-provider-config", br#"{"version":1,"capacity_bytes":9,"listen":["/ip4/0.0.0.0/tcp/4001"]}"#);
     seed(
         "daemon-provider-config",
-        br#"{"version":1,"capacity_bytes":9,"listen":["/ip4/0.0.0.0/tcp/1"],"metrics":"127.0.0.1:9464","tree_permille":3}"#,
+        br#"{"version":1,"capacity_bytes":9,"listen":["/ip4/0.0.0.0/tcp/1"],"metrics":"127.0.0.1:9464","tree_permille":3,"scrub_days":7}"#,
     );
     let known = vec![provider.parse::<ProviderAddr>().unwrap()];
     seed("daemon-known-peers", &serde_json::to_vec(&known).unwrap());

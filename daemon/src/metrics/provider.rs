@@ -27,6 +27,8 @@ pub fn page(report: &ProviderStatusReport) -> String {
         .labelled("state", "known", kept.deals)
         .labelled("state", "stored", kept.deals_stored)
         .labelled("state", "damaged", kept.deals_damaged);
+    out.gauge("holdfast_provider_slots_damaged", "Slots that were read whole and are not what was stored.")
+        .value(kept.slots_damaged);
     out.gauge("holdfast_provider_records", "Heads and keyrings that it keeps for drives.")
         .value(kept.records);
     out.gauge("holdfast_provider_records_bytes", "Bytes of these.").value(kept.records_bytes);

@@ -77,6 +77,7 @@ impl Desk {
                 deals: status.store.deals,
                 deals_stored: status.store.deals_stored,
                 deals_damaged: status.store.damaged_rows,
+                slots_damaged: status.store.slots_damaged,
                 records: status.records,
                 records_bytes: status.store.records_bytes,
             },

@@ -35,6 +35,7 @@ const KEYFILE: &str = "keyfile";
 const CONFIG_VERSION: u64 = 1;
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 const CAPACITY_DEFAULT: u64 = 100 << 30;
+const DAY_SECONDS: u64 = 86_400;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,6 +72,9 @@ pub(crate) struct FolderConfig {
     /// Disk for the trees of slots, in thousandths of the slots; without it, as the net room has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tree_permille: Option<u16>,
+    /// All slots are read whole once in so many days, with 0 never; without it, as the net room has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scrub_days: Option<u16>,
     /// Where it gives public blocks by HTTP; without it, it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gateway: Option<SocketAddr>,
@@ -95,6 +99,7 @@ impl FolderConfig {
             seal: None,
             metrics: None,
             tree_permille: None,
+            scrub_days: None,
             gateway: None,
             private_only: false,
         }
@@ -118,6 +123,7 @@ impl FolderConfig {
         self.capacity_bytes = wishes.capacity.unwrap_or(self.capacity_bytes);
         self.client_bytes_max = wishes.client_quota.or(self.client_bytes_max);
         self.tree_permille = wishes.tree_permille.or(self.tree_permille);
+        self.scrub_days = wishes.scrub_days.or(self.scrub_days);
         wishes.seal.apply(&mut self.seal);
         wishes.metrics.apply(&mut self.metrics);
         wishes.gateway.apply(&mut self.gateway);
@@ -165,6 +171,7 @@ pub struct Wishes {
     pub seal: Change<SealConfig>,
     pub metrics: Change<SocketAddr>,
     pub tree_permille: Option<u16>,
+    pub scrub_days: Option<u16>,
     pub gateway: Change<SocketAddr>,
     /// Whether it takes public data.
     pub public: Option<bool>,
@@ -303,6 +310,9 @@ impl Folder {
         config.public = !self.config.private_only;
         config.limits.key_bytes_max = self.config.client_bytes_max.unwrap_or(config.limits.key_bytes_max);
         config.limits.tree_permille = self.config.tree_permille.unwrap_or(config.limits.tree_permille);
+        if let Some(days) = self.config.scrub_days {
+            config.limits.scrub_seconds = u64::from(days) * DAY_SECONDS;
+        }
         config
     }
 }
@@ -372,6 +382,7 @@ mod tests {
             seal: Change::On(seal()),
             metrics: Change::On("127.0.0.1:9".parse().unwrap()),
             tree_permille: Some(3),
+            scrub_days: Some(0),
             allow: Change::On("/nowhere/friends".into()),
             nat: Some(false),
             ..Wishes::default()
@@ -379,6 +390,7 @@ mod tests {
         // Opened, and never run: it could not be sealed, say.
         let folder = Folder::open(dir.path(), wishes.clone()).unwrap();
         assert!(folder.seal().is_some() && folder.provider_config().limits.tree_permille == 3);
+        assert_eq!(folder.provider_config().limits.scrub_seconds, 0);
         drop(folder);
         assert!(is_provider(dir.path()));
         let before = on_disk(dir.path());
@@ -401,6 +413,7 @@ mod tests {
         Folder::open(dir.path(), off).unwrap().remember().unwrap();
         let after = on_disk(dir.path());
         assert_eq!((after.seal, after.metrics, after.tree_permille), (None, None, Some(3)));
+        assert_eq!(after.scrub_days, Some(0));
         assert_eq!((after.allow, after.no_nat), (None, false));
     }
 

@@ -20,6 +20,10 @@ pub(super) async fn answer(
     request: AuditRequest,
 ) -> Result<Reply, WireError> {
     let entry = inner.stored(session, &request.deal)?;
+    if entry.damaged {
+        inner.tallies.audits_failed.fetch_add(1, Ordering::Relaxed);
+        return Err(WireError::new(ErrorCode::Corrupt, "the slot is damaged"));
+    }
     let (auditor, prover) = (session.peer.to_bytes(), inner.node.peer_id().to_bytes());
     let seed = Challenge::seed_from(&SeedInputs {
         nonce: request.nonce,

@@ -146,6 +146,10 @@ pub struct ProviderLimits {
     pub tree_permille: u16,
     /// Seconds between looks at ended deals.
     pub sweep_seconds: u64,
+    /// Every slot is read whole from the disk once in so many seconds; with 0 never.
+    pub scrub_seconds: u64,
+    /// At most so many bytes of them a second, whatever that makes of the above.
+    pub scrub_bytes_per_second_max: u64,
 }
 
 impl Default for ProviderLimits {
@@ -176,6 +180,8 @@ impl Default for ProviderLimits {
             pushes_max: 32,
             tree_permille: TREE_PERMILLE_DEFAULT,
             sweep_seconds: 60,
+            scrub_seconds: 30 * 86_400,
+            scrub_bytes_per_second_max: 32 << 20,
         }
     }
 }

@@ -5,6 +5,7 @@
 //!                                 -> data streams: reads, pushes
 //! store: slots/ deals/ records/    blocking, on tokio's blocking threads
 //! sweep: ended deals, once a minute
+//! scrub: every slot read whole, once a month
 //! announce: which drives' records are here, to the DHT
 //! ```
 //!
@@ -17,6 +18,7 @@ mod audit;
 mod config;
 mod control;
 mod data;
+mod scrub;
 mod session;
 pub(crate) mod store;
 
@@ -185,6 +187,7 @@ impl Provider {
         let mut sweep = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.inner.tasks.spawn(announce::run(self.inner.clone()));
+        self.inner.tasks.spawn(scrub::run(self.inner.clone()));
         let (arrived, mut controls) = mpsc::channel(ARRIVED_MAX);
         let control = tokio::spawn(hand_over(control, arrived, self.inner.stop.clone()));
         let (arrived, mut datas) = mpsc::channel(ARRIVED_MAX);

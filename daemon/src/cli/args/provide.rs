@@ -46,6 +46,10 @@ pub struct ProvideArgs {
     /// [default: what the folder was last given, else 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     pub tree_cache: Option<u16>,
+    /// Read everything that is stored once in so many days and hash it, so that what the disk has damaged is known before it is
+    /// needed; 0: never [default: what the folder was last given, else 30]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(0..=3650))]
+    pub scrub_days: Option<u16>,
     /// Offer metrics for Prometheus at http://ADDRESS/metrics: a port of this machine only (9464), an address that others
     /// reach as well (192.0.2.7:9464), or off [default: what the folder was last given, else off]
     #[arg(long, value_name = "ADDRESS", value_parser = parse_metrics)]

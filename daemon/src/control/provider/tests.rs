@@ -127,8 +127,9 @@ fn the_worst_is_said_first() {
     full.judge();
     assert_eq!(full.health.level, HealthLevel::Warned);
 
-    let troubles: [(fn(&mut ProviderStatusReport), &str); 5] = [
+    let troubles: [(fn(&mut ProviderStatusReport), &str); 6] = [
         ((|report| report.served.proofs_failed = 2), "2 proofs of possession"),
+        (|report| report.kept.slots_damaged = 1, "1 slot came from the disk"),
         (|report| report.kept.deals_damaged = 1, "The files of 1 deal"),
         (|report| sealed(report).sectors_faulty = 1, "1 sector could not be proven"),
         (

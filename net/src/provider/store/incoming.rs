@@ -184,7 +184,10 @@ impl Store {
         let index = self.index.lock();
         let mut of_client = index.by_client.get(&entry.client)?.iter();
         let same = |other: &Entry| {
-            other.state == DealState::Stored && other.piece == entry.piece && other.raw_len == entry.raw_len
+            other.state == DealState::Stored
+                && !other.damaged
+                && other.piece == entry.piece
+                && other.raw_len == entry.raw_len
         };
         of_client.find(|other| *other != id && index.deals.get(other).is_some_and(same)).copied()
     }

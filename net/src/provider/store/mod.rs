@@ -7,6 +7,7 @@
 //! **Refuses** deals beyond its capacity, quotas and disk, each with its own code, before anything was promised.
 
 mod ballast;
+mod damaged;
 mod disk;
 mod incoming;
 mod permitted;
@@ -34,6 +35,7 @@ use crate::permit::Place;
 use crate::wire::message::WireError;
 
 use ballast::Ballast;
+pub(super) use damaged::{Part, Progress};
 pub(super) use incoming::{Begin, Incoming};
 pub(super) use records::{RecordBounds, Records};
 pub(crate) use row::DealRow;
@@ -82,6 +84,8 @@ pub(super) struct Entry {
     reserving: bool,
     /// Its slot is being received.
     receiving: bool,
+    /// Its slot is not what it was: a scrub found that.
+    pub(super) damaged: bool,
 }
 
 #[derive(Default)]
@@ -91,6 +95,7 @@ struct Index {
     committed_bytes: u64,
     stored_bytes: u64,
     stored: usize,
+    damaged: usize,
     damaged_rows: usize,
     changes: u64,
 }
@@ -133,6 +138,9 @@ impl Index {
         if entry.state == DealState::Stored {
             apply(&mut self.stored_bytes);
             self.stored = if add { self.stored + 1 } else { self.stored.saturating_sub(1) };
+            if entry.damaged {
+                self.damaged = if add { self.damaged + 1 } else { self.damaged.saturating_sub(1) };
+            }
         }
     }
 }
@@ -150,6 +158,8 @@ pub struct StoreUsage {
     pub committed_bytes: u64,
     /// Bytes of records.
     pub records_bytes: u64,
+    /// Stored slots that a scrub found to be damaged.
+    pub slots_damaged: usize,
     /// Deal files that cannot be read.
     pub damaged_rows: usize,
 }
@@ -160,6 +170,7 @@ pub(super) struct Store {
     incoming: PathBuf,
     trees: PathBuf,
     deals: PathBuf,
+    damaged: PathBuf,
     root: PathBuf,
     index: Mutex<Index>,
     /// One row is rewritten at a time; two states of a deal never race to its file.
@@ -183,7 +194,7 @@ impl Store {
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
             .map_err(|_| NetError::Local(format!("{}: another provider runs here", root.display())))?;
         let dir = |name: &str| root.join(name);
-        for name in ["slots", "incoming", "trees", "deals", "records"] {
+        for name in ["slots", "incoming", "trees", "deals", "damaged", "records"] {
             disk::make_dir(&dir(name)).map_err(local)?;
         }
         let store = Store {
@@ -191,6 +202,7 @@ impl Store {
             incoming: dir("incoming"),
             trees: dir("trees"),
             deals: dir("deals"),
+            damaged: dir("damaged"),
             root: root.to_path_buf(),
             index: Mutex::default(),
             rows: Mutex::new(()),
@@ -248,6 +260,13 @@ impl Store {
                 disk::remove(&self.trees.join(&name))?;
             }
         }
+        for name in disk::names(&self.damaged)? {
+            let Ok(id) = name.parse::<DealId>() else { continue };
+            match index.deals.get(&id).is_some_and(|entry| entry.state == DealState::Stored) {
+                true => index.change(&id, |entry| entry.damaged = true),
+                false => disk::remove(&self.damaged.join(&name))?,
+            }
+        }
         *self.index.lock() = index;
         Ok(())
     }
@@ -299,6 +318,7 @@ impl Store {
             stored_bytes: index.stored_bytes,
             committed_bytes: index.committed_bytes,
             records_bytes: self.records.bytes(),
+            slots_damaged: index.damaged,
             damaged_rows: index.damaged_rows,
         }
     }
@@ -477,6 +497,7 @@ impl Store {
         let name = id.to_string();
         disk::remove(&self.incoming.join(&name))?;
         disk::remove(&self.trees.join(&name))?;
+        disk::remove(&self.damaged.join(&name))?;
         disk::remove(&self.slots.join(&name))
     }
 }
@@ -502,6 +523,7 @@ fn entry_of(row: &DealRow) -> Result<(DealId, Entry), codec::CodecError> {
         gone: row.gone,
         reserving: false,
         receiving: false,
+        damaged: false,
     };
     Ok((proposal.deal_id(), entry))
 }

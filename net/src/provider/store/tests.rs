@@ -166,3 +166,68 @@ fn a_put_under_way_holds_up_nobody_who_looks() {
     assert_eq!(putting.join().unwrap(), None);
     assert_eq!(store.usage().records_bytes, 8);
 }
+
+#[test]
+fn what_is_damaged_stays_so_over_a_restart_and_goes_with_its_deal() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Arc::new(Store::open(dir.path(), Steps::default()).unwrap());
+    let store = open();
+    let mut ids: Vec<DealId> = (1..=3).map(|number| kept(&store, number)).collect();
+    ids.sort_unstable();
+    let [first, second, third] = ids[..] else { panic!("three") };
+    take(&store, 4).unwrap();
+    assert_eq!(store.to_scrub(None), ids, "what is only promised is not there to be read");
+    assert_eq!(store.to_scrub(Some(first)), [second, third]);
+    assert!(store.mark(&second, true).unwrap() && !store.mark(&second, true).unwrap());
+    assert!(store.mark(&third, true).unwrap() && store.mark(&third, false).unwrap());
+    let mut progress = Progress::begin(77);
+    progress.after = Some(first.0.into());
+    store.set_progress(&progress).unwrap();
+    drop(store);
+    let store = open();
+    assert_eq!(store.usage().slots_damaged, 1);
+    assert!(store.entry(&second).unwrap().damaged && !store.entry(&third).unwrap().damaged);
+    assert_eq!(store.progress(), Some(progress));
+    store.release(&second).unwrap();
+    assert_eq!(store.usage().slots_damaged, 0);
+    assert!(!store.mark(&second, true).unwrap(), "nothing is said of what is not kept");
+    assert_eq!(std::fs::read_dir(dir.path().join("damaged")).unwrap().count(), 0);
+    // A mark that a crash left behind its deal.
+    std::fs::write(dir.path().join("damaged").join(second.to_string()), b"").unwrap();
+    std::fs::write(dir.path().join("scrub"), b"odd").unwrap();
+    drop(store);
+    let store = open();
+    assert_eq!((store.usage().slots_damaged, store.progress()), (0, None));
+    assert_eq!(std::fs::read_dir(dir.path().join("damaged")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_slot_is_read_to_its_last_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(dir.path(), Steps::default()).unwrap());
+    let id = kept(&store, 1);
+    let path = dir.path().join("slots").join(id.to_string());
+    let read = || {
+        let (mut reading, mut parts) = (store.begin_reading(&id)?, 0);
+        loop {
+            parts += 1;
+            match reading.more(&mut [0; 128]) {
+                Part::More(rest, bytes) => {
+                    assert_eq!(bytes, 128);
+                    reading = rest;
+                }
+                Part::Whole(right, _) => return Some((right, parts)),
+                Part::Nothing => return None,
+            }
+        }
+    };
+    assert_eq!(read(), Some((true, 3)));
+    let mut other = bytes(1);
+    other[SLOT_BYTES - 1] ^= 1;
+    std::fs::write(&path, &other).unwrap();
+    assert_eq!(read(), Some((false, 3)));
+    std::fs::write(&path, &bytes(1)[1..]).unwrap();
+    assert_eq!(read(), Some((false, 3)), "a shorter one");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(read(), None, "one that is gone is refused as it is");
+}
