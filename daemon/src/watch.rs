@@ -22,6 +22,7 @@ pub mod log;
 pub mod logs;
 mod news;
 pub mod owner;
+mod pause;
 pub mod picture;
 mod place;
 pub mod reach;

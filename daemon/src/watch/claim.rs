@@ -11,7 +11,7 @@ use super::bundle::Bundle;
 use super::log::SlotName;
 use super::picture::{Seen, Wanted};
 use super::watcher::{Answers, INTENT, Watcher};
-use crate::drive::ledger::Peer;
+use crate::drive::ledger::{Peer, PieceId};
 use crate::drive::peers::peer_short;
 
 /// Providers that are told at once.
@@ -60,11 +60,11 @@ impl Watcher {
             // What it has placed meanwhile is judged at the next look.
             let known = judged.get(id).copied().unwrap_or(0);
             let since = heard.log.entries().iter().filter(|entry| entry.body().number >= known);
-            let placed: BTreeSet<SlotName> =
-                since.map(|entry| SlotName { piece: entry.body().piece, slot: entry.body().slot }).collect();
+            // Whole pieces: two slots that are placed side by side, each unseen by the other, could go to one provider.
+            let placed: BTreeSet<PieceId> = since.map(|entry| entry.body().piece).collect();
             let live = heard.since.elapsed() < INTENT;
-            let theirs =
-                |slot: &&SlotName| (live && heard.head.intents.contains(slot)) || placed.contains(slot);
+            let intends = |slot: &SlotName| heard.head.intents.iter().any(|other| other.piece == slot.piece);
+            let theirs = |slot: &&SlotName| (live && intends(slot)) || placed.contains(&slot.piece);
             for slot in intents.iter().filter(|slot| theirs(slot) && !weary.contains(slot)) {
                 mine.remove(slot);
                 self.left.entry(*slot).or_insert_with(Instant::now);

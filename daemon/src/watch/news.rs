@@ -4,17 +4,20 @@
 //! answer can withhold the newest.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use holdfast_content::keys::SecretKey32;
+use holdfast_content::placement::PlacementEntry;
 use holdfast_content::watch::part::{self, Part};
 use holdfast_net::{RecordKey, RecordKind};
 use serde_bytes::ByteBuf;
 
 use super::bundle::{Bundle, Fellow};
-use super::log::{Log, LogHead};
-use super::watcher::{Answers, Heard, Watcher};
+use super::log::{Log, LogHead, SlotName};
+use super::pause::Pause;
+use super::picture::Deal;
+use super::watcher::{Answers, DISMISSED_MAX, Heard, Watcher};
 use crate::drive::ledger::Peer;
 
 impl Watcher {
@@ -62,7 +65,10 @@ impl Watcher {
             self.log = Log::new(self.keys.log.verifying_key().to_bytes(), taken);
             self.state.first = taken;
         }
+        let before: Vec<(SlotName, Vec<u8>)> = self.log.entries().iter().map(placed_as).collect();
         if self.log.trim(&taken) {
+            let seen_to = before.len().saturating_sub(self.log.entries().len());
+            self.note_dismissed(&bundle, before.into_iter().take(seen_to));
             self.state.first = self.log.first();
             self.state.entries = self.log.entries().iter().map(|e| ByteBuf::from(e.bytes())).collect();
         }
@@ -70,6 +76,21 @@ impl Watcher {
         self.missed.clear();
         self.ended = None;
         self.bundle = Some(bundle);
+    }
+
+    /// Of what the owner has seen to, slots that it has with somebody else all the same.
+    fn note_dismissed(&mut self, bundle: &Bundle, seen_to: impl Iterator<Item = (SlotName, Vec<u8>)>) {
+        let pause = (Duration::from_secs(bundle.head.silent_seconds), DISMISSED_MAX);
+        for (name, deal) in seen_to {
+            match held(bundle, &name).filter(|held| held.as_slice() != deal) {
+                Some(held) => {
+                    let known = self.dismissed.entry(name).or_insert_with(|| (held, Pause::new(pause)));
+                    known.0 = held;
+                    known.1.again();
+                }
+                None => drop(self.dismissed.remove(&name)),
+            }
+        }
     }
 
     pub(super) fn log_name(&self, n: u16) -> RecordKey {
@@ -205,4 +226,15 @@ impl Watcher {
         self.fellows.insert(fellow.id, heard);
         Ok(())
     }
+}
+
+/// The deal by which the owner has a slot.
+pub(super) fn held(bundle: &Bundle, name: &SlotName) -> Option<Deal> {
+    let piece = bundle.pieces.iter().find(|piece| piece.id == name.piece)?;
+    Some(piece.slots.get(usize::from(name.slot))?.held.as_ref()?.deal)
+}
+
+fn placed_as(entry: &PlacementEntry) -> (SlotName, Vec<u8>) {
+    let body = entry.body();
+    (SlotName { piece: body.piece, slot: body.slot }, body.deal.to_vec())
 }

@@ -16,6 +16,8 @@ use crate::drive::ledger::{Peer, PieceId};
 
 /// Why a slot is lost that a fellow says it placed.
 const NEVER_SHOWN: &str = "another watcher says that it placed it, and nobody has shown that";
+/// Why a slot is to move that a watcher placed.
+const CROWDED: &str = "it fails together with another slot of the piece";
 
 /// A deal's id.
 pub type Deal = [u8; 32];
@@ -185,6 +187,7 @@ impl<'a> Picture<'a> {
         for piece in &self.bundle.pieces {
             let need = piece.shards.len().max(1);
             let mut left = 0usize;
+            let crowded = self.crowded(piece, seen);
             let mut gone = Vec::new();
             for n in 0..u16::try_from(piece.slots.len()).unwrap_or(u16::MAX) {
                 let slot = SlotName { piece: piece.id, slot: n };
@@ -204,7 +207,12 @@ impl<'a> Picture<'a> {
                         let why = reasons.last().copied().unwrap_or("it was never placed");
                         gone.push((slot, why.to_owned(), piece.slot_len(n)));
                     }
-                    None => left += usize::from(health.contains(&Health::Well)),
+                    None => {
+                        left += usize::from(health.contains(&Health::Well));
+                        if crowded.contains(&n) {
+                            gone.push((slot, CROWDED.to_owned(), piece.slot_len(n)));
+                        }
+                    }
                 }
             }
             let spare = left.saturating_sub(need);
@@ -212,6 +220,30 @@ impl<'a> Picture<'a> {
         }
         all.sort_by_key(|wanted| (wanted.spare, wanted.bytes, wanted.slot));
         all
+    }
+
+    /// Slots that only watchers placed, each with nobody but such as fail together with who keeps another slot.
+    fn crowded(&self, piece: &Piece, seen: &Seen) -> BTreeSet<u16> {
+        let (mut used, mut placed) = (Vec::new(), Vec::new());
+        for (slot, n) in piece.slots.iter().zip(0u16..) {
+            let all = self.keepers(&SlotName { piece: piece.id, slot: n });
+            let sound: Vec<&Keeper> =
+                all.iter().filter(|k| !matches!(self.health(k, seen), Health::Lost(_))).collect();
+            let owners = |k: &&&Keeper| slot.held.as_ref().is_some_and(|held| held.deal == k.deal);
+            match sound.iter().find(owners) {
+                Some(keeper) => used.push(&keeper.peer),
+                None if sound.iter().any(|k| self.health(k, seen) != Health::Well) => {}
+                None => placed.push((n, sound)),
+            }
+        }
+        let mut crowded = BTreeSet::new();
+        for (n, sound) in placed.into_iter().filter(|(_, sound)| !sound.is_empty()) {
+            match sound.into_iter().find(|keeper| !fails_with(&keeper.peer, &used, seen)) {
+                Some(keeper) => used.push(&keeper.peer),
+                None => drop(crowded.insert(n)),
+            }
+        }
+        crowded
     }
 
     /// A piece by its name.
@@ -367,6 +399,36 @@ pub(super) mod tests {
         assert_eq!(picture.keepers(&slot(&bundle, 0)).len(), 2);
         assert_eq!(picture.wanted(&all_well()).len(), 1);
         assert!(picture.keepers(&slot(&bundle, 3)).is_empty());
+    }
+
+    #[test]
+    fn what_watchers_placed_in_one_domain_moves_and_what_the_owner_did_stays() {
+        let bundle = bundle();
+        let wanted = |entries: &[PlacementEntry], seen: &Seen| -> Vec<(u16, String)> {
+            let picture = Picture::new(&bundle, [], entries);
+            picture.wanted(seen).into_iter().map(|w| (w.slot.slot, w.why)).collect()
+        };
+        let mut seen = all_well();
+        seen.proven.insert([1; 32]);
+        seen.proven.insert([20; 32]);
+        let entries = [fellow_says(&bundle, 3, 20, 3)];
+        assert_eq!(wanted(&entries, &seen), [], "by itself");
+        let tag = |name: &str| [Tags { operator: Some(name.into()), ..Tags::default() }, Tags::default()];
+        seen.tags.insert(peer(20), tag("acme"));
+        seen.tags.insert(peer(2), tag("acme"));
+        assert_eq!(wanted(&entries, &seen), [(3, CROWDED.to_owned())], "with one of the owner's");
+        let picture = Picture::new(&bundle, [], &entries);
+        let drawn = picture.draw(&slot(&bundle, 3), &[peer(20), peer(21)], &[], &seen);
+        assert_eq!(drawn, Some(peer(21)), "it goes to somebody else");
+        let moved = [entries[0].clone(), fellow_says(&bundle, 3, 21, 3)];
+        assert_eq!(wanted(&moved, &seen), [], "who is yet to be seen is waited for");
+        seen.proven.insert([21; 32]);
+        assert_eq!(wanted(&moved, &seen), [], "one of two is enough");
+        // Two of the owner's are the owner's business.
+        seen.tags.clear();
+        seen.tags.insert(peer(1), tag("acme"));
+        seen.tags.insert(peer(2), tag("acme"));
+        assert_eq!(wanted(&entries, &seen), []);
     }
 
     #[test]

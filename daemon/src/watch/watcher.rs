@@ -25,6 +25,8 @@ use serde_bytes::ByteBuf;
 use super::bundle::{Bundle, Fellow};
 use super::capability::{Capability, Known};
 use super::log::{INTENTS_MAX, Log, LogHead, SlotName};
+use super::news::held;
+use super::pause::Pause;
 use super::picture::{Deal, Health, Picture, Seen, Wanted};
 use super::reach::{PATIENCE, Reach};
 use super::report::{LookReport, RepairedReport, WantedReport};
@@ -43,14 +45,16 @@ pub(super) const CHALLENGED: Duration = Duration::from_secs(600);
 pub const INTENT: Duration = Duration::from_secs(900);
 /// Slots in one look: what was found out is said at least that often.
 const PLACED_MAX: usize = 16;
-/// A provider that refused a slot, or failed at one, is not asked again for so long; twice as long with each further time, so that those whom every
-/// draw puts first do not keep the others from their turn.
-const REFUSED: Duration = Duration::from_secs(60);
-/// Not longer; after as long without another time it is forgotten.
-const REFUSED_MAX: Duration = Duration::from_secs(3600);
+/// A provider that refused a slot, or failed at one, is not asked again for so long, and at most for so long: those whom every draw puts first shall not
+/// keep the others from their turn.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+/// A slot that was placed and that the owner has where it was is left to it for as long as its silence is borne with, at most for so long: perhaps its
+/// holder is silent to this watcher alone.
+pub(super) const DISMISSED_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Why a watcher waits.
 const OWNER_IS_HERE: &str = "the owner's machine was heard lately, and repairs it itself";
+const OWNER_KNOWS: &str = "the owner's machine has ended what was placed for it before: its holder may be silent to this watcher alone";
 
 /// What a fellow says.
 pub(super) struct Heard {
@@ -95,7 +99,9 @@ pub struct Watcher {
     tags: BTreeMap<Peer, Tags>,
     /// Providers that ever answered in this run.
     pub(super) met: BTreeSet<Peer>,
-    refused: BTreeMap<Peer, Refusal>,
+    refused: BTreeMap<Peer, Pause>,
+    /// Slots that were placed, and that the owner has by another deal all the same.
+    pub(super) dismissed: BTreeMap<SlotName, (Deal, Pause)>,
     pub(super) carried: BTreeSet<Peer>,
     /// Why the owner's permits count no more.
     pub(super) ended: Option<String>,
@@ -138,6 +144,7 @@ impl Watcher {
             tags: BTreeMap::new(),
             met: BTreeSet::new(),
             refused: BTreeMap::new(),
+            dismissed: BTreeMap::new(),
             carried: BTreeSet::new(),
             ended: None,
         };
@@ -336,7 +343,7 @@ impl Watcher {
                 }
                 Err(error) => {
                     tracing::warn!(peer = %peer_short(peer), error = %format!("{error:#}"), "a slot was not placed");
-                    self.refused.entry(peer.clone()).or_default().again();
+                    self.refused.entry(peer.clone()).or_insert_with(|| Pause::new(REFUSED)).again();
                     report.waiting.push(WantedReport::new(wanted, &format!("{error:#}")));
                 }
             }
@@ -360,20 +367,27 @@ impl Watcher {
         report: &mut LookReport,
     ) -> Vec<(Wanted, Peer)> {
         self.refused.retain(|_, refusal| !refusal.is_forgotten());
+        self.dismissed
+            .retain(|slot, (deal, pause)| !pause.is_forgotten() && held(bundle, slot) == Some(*deal));
         let kept: u64 = self.log.entries().iter().map(|entry| entry.body().raw_len).sum();
         let mut room = bundle.head.daily.saturating_sub(self.state.moved_bytes());
         room = room.min(bundle.head.bytes.saturating_sub(kept));
         let faulty: BTreeSet<&[u8]> = self.state.faults.iter().map(|fault| fault.peer.as_slice()).collect();
         let fit = |peer: &&Peer| {
-            !self.refused.get(*peer).is_some_and(Refusal::stands)
-                && !faulty.contains(peer.as_slice())
-                && self.reach.place_permit(peer).is_some()
+            !self.refused.get(*peer).is_some_and(Pause::stands) && self.reach.place_permit(peer).is_some()
         };
-        let candidates: Vec<Peer> = seen.answered.iter().filter(fit).cloned().collect();
+        // Who lost a slot once (a rotten sector, say) is better than nobody: it gets another one where nobody else is left.
+        let all: Vec<Peer> = seen.answered.iter().filter(fit).cloned().collect();
+        let candidates: Vec<Peer> =
+            all.iter().filter(|peer| !faulty.contains(peer.as_slice())).cloned().collect();
         let picture = self.picture(bundle);
         let mut taken: BTreeMap<[u8; 16], Vec<Peer>> = BTreeMap::new();
         let mut chosen = Vec::new();
         for wanted in wanted.iter().take(INTENTS_MAX) {
+            if self.dismissed.get(&wanted.slot).is_some_and(|(_, pause)| pause.stands()) {
+                report.waiting.push(WantedReport::new(wanted, OWNER_KNOWS));
+                continue;
+            }
             if wanted.bytes > room {
                 report.waiting.push(WantedReport::new(wanted, "the owner's limit is used up"));
                 continue;
@@ -381,7 +395,8 @@ impl Watcher {
             let others = taken.entry(wanted.slot.piece).or_default();
             let begun = self.state.proposed.iter().find(|p| p.slot == wanted.slot).map(|p| p.peer.to_vec());
             let begun = begun.filter(|peer| candidates.contains(peer));
-            match begun.or_else(|| picture.draw(&wanted.slot, &candidates, others, seen)) {
+            let drawn = |from: &[Peer]| picture.draw(&wanted.slot, from, others, seen);
+            match begun.or_else(|| drawn(&candidates)).or_else(|| drawn(&all)) {
                 Some(peer) => {
                     room -= wanted.bytes;
                     others.push(peer.clone());
@@ -419,33 +434,6 @@ pub fn name(slot: &SlotName) -> String {
     format!("{}-{}", short_id(&slot.piece), slot.slot)
 }
 
-/// What a provider did not take, or take well.
-#[derive(Debug, Default)]
-struct Refusal {
-    times: u32,
-    since: Option<Instant>,
-}
-
-impl Refusal {
-    fn again(&mut self) {
-        self.times = self.times.saturating_add(1);
-        self.since = Some(Instant::now());
-    }
-
-    fn lasts(&self) -> Duration {
-        let doubled = 1u32.checked_shl(self.times.saturating_sub(1)).filter(|factor| *factor > 0);
-        REFUSED.saturating_mul(doubled.unwrap_or(u32::MAX)).min(REFUSED_MAX)
-    }
-
-    fn stands(&self) -> bool {
-        self.since.is_some_and(|since| since.elapsed() < self.lasts())
-    }
-
-    fn is_forgotten(&self) -> bool {
-        self.since.is_none_or(|since| since.elapsed() >= self.lasts() + REFUSED_MAX)
-    }
-}
-
 impl LookReport {
     fn count(&mut self, health: &Health) {
         match health {
@@ -453,26 +441,5 @@ impl LookReport {
             Health::Doubt => self.doubtful += 1,
             Health::Lost(_) => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_refuses_time_and_again_lets_others_have_their_turn() {
-        let mut refusal = Refusal::default();
-        assert!(!refusal.stands() && refusal.is_forgotten());
-        let lasts: Vec<u64> = (0..8)
-            .map(|_| {
-                refusal.again();
-                refusal.lasts().as_secs()
-            })
-            .collect();
-        assert_eq!(lasts, [60, 120, 240, 480, 960, 1920, 3600, 3600]);
-        assert!(refusal.stands() && !refusal.is_forgotten());
-        (0..40).for_each(|_| refusal.again());
-        assert_eq!(refusal.lasts(), REFUSED_MAX);
     }
 }

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use super::place::short_id;
 use crate::drive::Engine;
+use crate::drive::clock::age;
 use crate::drive::events::Level;
 use crate::drive::ledger::{GrantRow, Holder, Peer, ProviderState};
 use crate::drive::peers::{peer_short, peer_text};
@@ -57,8 +58,8 @@ const TRIES_MAX: u32 = 30;
 /// An entry of a watcher's that is neither adopted nor dismissed.
 struct Open {
     entry: PlacementEntry,
-    /// Unix seconds of this machine's, when it was read first.
-    since: u64,
+    /// When it was read first.
+    since: Instant,
     tries: u32,
     done: bool,
 }
@@ -262,7 +263,8 @@ impl WatchWorker {
                     known.retain(|number, _| *number >= from);
                     for entry in log.entries().iter().filter(|entry| entry.body().number >= from) {
                         let number = entry.body().number;
-                        let open = Open { entry: entry.clone(), since: engine.now(), tries: 0, done: false };
+                        let open =
+                            Open { entry: entry.clone(), since: Instant::now(), tries: 0, done: false };
                         known.entry(number).or_insert(open);
                     }
                 }
@@ -351,7 +353,7 @@ impl WatchWorker {
         Ok(())
     }
 
-    fn fate(&self, entry: &PlacementEntry, note: &GrantNote, since: u64) -> Fate {
+    fn fate(&self, entry: &PlacementEntry, note: &GrantNote, since: Instant) -> Fate {
         let (engine, said) = (&self.engine, entry.body());
         let holder = said.holder.to_vec();
         let Some(row) = engine.ledger.piece(&said.piece) else { return Fate::Dismiss("the piece is gone") };
@@ -393,9 +395,7 @@ impl WatchWorker {
                     engine.ledger.providers().iter().any(|(_, row)| row.answers() && row.last_ok > 0);
                 let silent = engine.silent_seconds(&held.provider);
                 match answers {
-                    true if self.is_well(held, since.max(engine.started_at)) => {
-                        Fate::Dismiss("the slot is well where it is")
-                    }
+                    true if self.is_well(held, since) => Fate::Dismiss("the slot is well where it is"),
                     // A watcher may know better: whom it says to have lost the slot is read and challenged before its word is dismissed, or both would
                     // go on for ever, the one placing what the other ends.
                     true => {
@@ -412,8 +412,10 @@ impl WatchWorker {
     }
 
     /// Whether a holder has shown since then that it has the slot, and gives what it has.
-    fn is_well(&self, held: &Holder, since: u64) -> bool {
-        held.proven_at > since && !self.engine.retriever.readings.is_doubtful(&held.deal)
+    fn is_well(&self, held: &Holder, since: Instant) -> bool {
+        // By time that passed: a clock that was set meanwhile would have it wait for what it took for the present.
+        let proven = age(self.engine.now(), held.proven_at) < since.elapsed().as_secs();
+        proven && !self.engine.retriever.readings.is_doubtful(&held.deal)
     }
 
     /// Those with whom watchers placed something that waits, where the owner allows newcomers.
