@@ -13,16 +13,36 @@ pub fn lock<T>(value: &T) {
     }
 }
 
-/// Of everything in the process, RocksDB included. The rows of a million files are allocations by the ten million, made and freed in another order: looking
-/// for places among their gaps took the system's allocator a third of a large commit's time.
+/// Of all that is written in Rust. The rows of a million files are allocations by the ten million, made and freed in another order: looking
+/// for places among their gaps took the system's allocator a third of a large commit's time. RocksDB stays with the system's: an allocator in the place
+/// of `malloc` hangs at the start below tools that stand in for the clock by `LD_PRELOAD` (libfaketime), and we want to be tried with those.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// So that what is resident follows what is used: few arenas, since each keeps what was freed in it for its own threads (by default there are four for each
 /// core), and free pages go back to the system after half a second (by default ten).
 // SAFETY: the allocator reads this symbol as a pointer to a C string, and the first word of a reference to a slice is that; no other symbol has the name.
-#[unsafe(export_name = "malloc_conf")]
+#[unsafe(export_name = "_rjem_malloc_conf")]
 pub static SETTINGS: &[u8] = b"narenas:4,dirty_decay_ms:500,muzzy_decay_ms:0\0";
+
+/// Arenas of the system's allocator. Each keeps what was freed in it for its own threads; by default there are eight for each core.
+const ARENAS_MAX: libc::c_int = 4;
+/// Allocations from this size on are returned to the system when they are freed. Left alone, the threshold grows to 32 MiB with the first large one, and
+/// batches, buffers and snapshots of maps leave holes that nothing fills.
+const MAPPED_BYTES_MIN: libc::c_int = 1 << 20;
+/// What may lie free at the end of an arena before it is returned.
+const TOP_BYTES_MAX: libc::c_int = 4 << 20;
+
+/// Makes what is resident follow what is used, with the system's allocator as well. To be called before there are threads.
+pub fn tame_allocator() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: settings of the allocator; values out of its range are refused and change nothing.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, ARENAS_MAX);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, TOP_BYTES_MAX);
+    }
+}
 
 /// The number by which the allocator knows all arenas together (`MALLCTL_ARENAS_ALL`), in the name of what is asked of them.
 const PURGE_ALL: &std::ffi::CStr = c"arena.4096.purge";
@@ -34,6 +54,11 @@ pub fn give_back() {
         unsafe { tikv_jemalloc_sys::mallctl(PURGE_ALL.as_ptr(), null_mut(), null_mut(), null_mut(), 0) };
     if failed != 0 {
         tracing::debug!(failed, "the allocator keeps its free pages");
+    }
+    #[cfg(target_env = "gnu")]
+    // SAFETY: walks the system's allocator's own lists under its locks.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -22,7 +22,7 @@ use holdfast_store::{Clock, StoreKeys, SystemClock};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 // SAFETY: read as a pointer to a C string, which the first word of a reference to a slice is; no other symbol has the name.
-#[unsafe(export_name = "malloc_conf")]
+#[unsafe(export_name = "_rjem_malloc_conf")]
 pub static SETTINGS: &[u8] = b"narenas:4,dirty_decay_ms:500,muzzy_decay_ms:0\0";
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;

@@ -40,6 +40,7 @@ pub fn main() -> i32 {
     // Taken before anything is forbidden: the background process is this same program.
     let program = std::env::current_exe();
     hardening::harden();
+    crate::memory::tame_allocator();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return not_understood(&error),
