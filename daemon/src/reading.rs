@@ -61,6 +61,9 @@ struct Shown {
     /// When `withheld` began to count.
     withheld_since: Option<Instant>,
     right_at: Option<Instant>,
+    /// Right ones in a row, and whether one was bad before them.
+    rights: u32,
+    was_bad: bool,
     /// Others were asked for, to see whether they give what it does not.
     compared: bool,
 }
@@ -80,10 +83,12 @@ impl Shown {
 
     fn bad(&mut self, now: Instant) {
         self.bad_since.get_or_insert(now);
+        (self.rights, self.was_bad) = (0, true);
     }
 
     fn right(&mut self, now: Instant) {
         self.right_at = Some(now);
+        self.rights = self.rights.saturating_add(1);
         if !self.is_doubtful() {
             self.bad_since = None;
             self.compared = false;
@@ -151,6 +156,16 @@ impl Readings {
     /// Whether something was wrong since the last right read: it is read again at every challenge.
     pub fn is_doubtful(&self, deal: &[u8]) -> bool {
         self.of.lock().get(deal).is_some_and(Shown::is_doubtful)
+    }
+
+    /// Whether it was read since then, and the last read brought the right bytes; so did those before it, as many as make a fault, where one had
+    /// not: a read beside an audit compares some leaves only.
+    pub fn right_since(&self, deal: &[u8], since: Instant) -> bool {
+        let right = |shown: &Shown| {
+            let trusted = !shown.was_bad || shown.rights >= WRONG_READS_MAX;
+            shown.right_at.is_some_and(|at| at >= since) && !shown.is_doubtful() && trusted
+        };
+        self.of.lock().get(deal).is_some_and(right)
     }
 
     /// Whether a deal gave other bytes, or none, so often in a row that asking it for a whole slot is a waste.

@@ -52,7 +52,10 @@ impl History {
             quiet = if self.whole { quiet + STEP_SECONDS } else { 0 };
             let waited = machine::elapsed_ms() / 1000 - begun;
             if waited > REST_SECONDS_MAX {
-                bail!("watchers did not make everything whole within {waited} s after the last fault");
+                let lacking = &self.checker.lacking;
+                bail!(
+                    "watchers did not make everything whole within {waited} s after the last fault: {lacking}"
+                );
             }
         }
         self.come_back()
@@ -103,7 +106,12 @@ impl History {
     fn come_back(&mut self) -> Result<()> {
         self.world.note("the owner comes back");
         self.left = None;
-        if self.dice.once_in(2) {
+        // Where none of its providers is left, nobody but a watcher's owner can say where its data is.
+        let left = self.world.state.lock();
+        let mut known = left.providers.iter().enumerate().filter(|(n, _)| !self.hidden.contains(n));
+        let strangers_only = known.all(|(_, provider)| provider.destroyed || provider.deals.is_empty());
+        drop(left);
+        if self.dice.once_in(2) || strangers_only {
             self.hidden.clear();
         }
         // Others go on beside it.

@@ -3,6 +3,7 @@
 //! ```text
 //! always   what was acknowledged Placed can be read from what providers really keep, and a head that names it is with one of them
 //!          a copy that the ledger has was really there when it was counted
+//!          copies are given up only for a stripe of which every slot was read through its holder
 //! budget   bytes pushed are no more than what was placed, and twice what each fault touched
 //! at last  within a bound after the last fault: everything Placed to policy, in truth too; no two slots of a piece in one failure
 //!          domain; no deal kept that nobody knows of
@@ -18,7 +19,7 @@ use holdfast::records::{HeadValue, head_key};
 use holdfast_net::DealId;
 
 use crate::machine;
-use crate::provider::{Deal, Provider};
+use crate::provider::{Deal, Lie, Provider};
 use crate::truth::{Domain, Truth, data, deal_of, losses, losses_of, really, recorded};
 use crate::world::{State, World, short};
 
@@ -45,12 +46,17 @@ pub struct Checker {
     /// Bytes of every slot that was ever wanted.
     wanted: BTreeMap<PieceId, u64>,
     pub most_acknowledged: usize,
+    /// With the owner away: which piece was last seen to be less safe than it was to be.
+    pub lacking: String,
     /// Reasons to place a slot once more.
     may_move: BTreeMap<Slot, u64>,
     /// Deals of each with those that lie.
     with_liars: BTreeMap<Slot, BTreeSet<DealId>>,
     /// What honest watchers placed of each.
     placed: BTreeMap<Slot, BTreeSet<DealId>>,
+    /// Pieces that only a stripe keeps, and when they were looked at last.
+    striped_alone: BTreeSet<PieceId>,
+    looked_at: u64,
     /// Watchers that lie, by the keys of their permits.
     pub rogues: BTreeSet<[u8; 32]>,
     /// How many ask providers, beside the owner.
@@ -63,6 +69,8 @@ struct Kept {
     row: PieceRow,
     stripe: Option<(PieceId, PieceRow, u16)>,
     wanted: usize,
+    /// The same without copies that were surplus: watchers are given none of these.
+    watched: PieceRow,
 }
 
 /// What the owner left behind.
@@ -71,6 +79,21 @@ pub struct Left {
     /// The head's.
     name: [u8; 32],
     copies: usize,
+}
+
+impl Kept {
+    /// What is really there of a piece that is less safe than it was to be.
+    fn told(&self, real: usize, truth: &Truth<'_>) -> String {
+        let there = |id: &PieceId, row: &PieceRow| {
+            format!("{} of {} slots {:?}", hex(id), row.slots.len(), really(id, row, truth))
+        };
+        let copies = there(&self.id, &self.row);
+        let mut all = format!("piece {} survives {real} of {}: {copies}", hex(&self.id), self.wanted);
+        if let Some((id, row, own)) = &self.stripe {
+            all += &format!("; stripe {}, its own slot is {own}", there(id, row));
+        }
+        all
+    }
 }
 
 /// A slot of a piece or stripe, by its piece CID.
@@ -129,7 +152,9 @@ impl Checker {
             let before = self.wanted.entry(id).or_default();
             *before = (*before).max(bytes);
             self.never_was(&id, &row, providers)?;
+            self.read_before(engine, &id, &row, providers)?;
         }
+        self.looked_at = machine::true_seconds();
         // Of all that a head names, acknowledged or not: a daemon that has just begun acknowledges nothing yet.
         let named =
             pieces.iter().filter(|piece| piece.commit_sequence != 0 && piece.commit_sequence <= published);
@@ -174,8 +199,11 @@ impl Checker {
         let named = pieces.iter().filter(|p| p.commit_sequence != 0 && p.commit_sequence <= published);
         let kept = named.filter_map(|piece| {
             let row = engine.ledger.piece(&piece.id)?;
-            let stripe = engine.ledger.stripe_of(&piece.id);
-            Some(Kept { id: piece.id, row, stripe, wanted: engine.wanted(&piece.id) })
+            let (stripe, wanted) = (engine.ledger.stripe_of(&piece.id), engine.wanted(&piece.id));
+            let surplus = engine.ledger.counting_as(&piece.id, Form::Stripe) >= wanted;
+            let slots = if surplus { Vec::new() } else { row.slots.clone() };
+            let watched = PieceRow { slots, ..row.clone() };
+            Some(Kept { id: piece.id, row, stripe, wanted, watched })
         });
         let (name, copies) = (engine.head_name(), usize::from(engine.policy.copies()));
         Ok(Left { pieces: kept.collect(), name, copies })
@@ -194,7 +222,11 @@ impl Checker {
                     "piece {id} was Placed, and is lost with its owner away (hurt: {hurt:?})"
                 ));
             }
-            whole &= real >= piece.wanted;
+            let kept = losses_of(&piece.id, &piece.watched, piece.stripe.as_ref(), &truth);
+            if kept < piece.wanted {
+                whole = false;
+                self.lacking = piece.told(kept, &truth);
+            }
         }
         if whole {
             self.hurt.clear();
@@ -247,6 +279,41 @@ impl Checker {
                 return Err(format!(
                     "slot {slot} of {} counts with p{provider:?}, which never had it",
                     hex(id)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies that were just given up, for slots that nobody ever read. What was placed since the last look had no time for it.
+    fn read_before(
+        &mut self,
+        engine: &Engine,
+        id: &PieceId,
+        row: &PieceRow,
+        providers: &[Provider],
+    ) -> Check {
+        let alone = row.stripe.is_none() && row.slots.is_empty();
+        if !alone || !engine.ledger.is_striped(id) {
+            self.striped_alone.remove(id);
+            return Ok(());
+        }
+        if !self.striped_alone.insert(*id) {
+            return Ok(());
+        }
+        let Some((stripe, row, _)) = engine.ledger.stripe_of(id) else { return Ok(()) };
+        for (slot, holder) in row.holders().filter(|(_, h)| h.failed.is_none()) {
+            let provider = providers.iter().find(|p| p.peer == holder.provider);
+            let Some((provider, deal)) = provider.zip(deal_of(&holder.deal)) else { continue };
+            let at = provider.deals.get(&deal).and_then(|deal| deal.stored.as_ref()).map(|stored| stored.at);
+            let times = provider.gave.get(&deal).copied().unwrap_or(0);
+            // Once it was read when it was placed.
+            // Of one who turns single bytes a read of a few leaves may be right.
+            let turns = provider.lie == Some(Lie::GivesOtherBytes);
+            if times < 2 && !turns && at.is_none_or(|at| at < self.looked_at) {
+                let (id, stripe) = (hex(id), hex(&stripe));
+                return Err(format!(
+                    "the copies of {id} were given up, and nobody has read slot {slot} of stripe {stripe} since it was placed"
                 ));
             }
         }

@@ -191,6 +191,7 @@ impl History {
             }
             Fault::BitRot(n) => {
                 let at = self.dice.word();
+                self.spoiled.insert(n);
                 self.hurts(n);
                 self.change(n, |p| {
                     let stored: Vec<_> =
@@ -209,6 +210,7 @@ impl History {
             }
             Fault::Wiped(n) => {
                 self.hurts(n);
+                self.spoiled.insert(n);
                 self.change(n, |p| {
                     p.deals.clear();
                     p.incarnation += 1;

@@ -33,9 +33,12 @@ const REST_SECONDS_MAX: u64 = 4 * 3600;
 const OWNER_LOOKS_SECONDS: u64 = 1800;
 /// Files at once; older ones are written over or removed.
 const FILES_MAX: u64 = 12;
+/// The same of large ones, and how many are written at first.
+const LARGE_MAX: u64 = 8;
+const LARGE_AT_FIRST: u64 = 6;
 
 /// Before the names of files in the folder.
-const IN_FOLDER: &str = "safe/";
+pub const IN_FOLDER: &str = "safe/";
 
 /// The folder, made where there is none (or a crash took it): it has to survive so many losses.
 fn folder(drive: &Drive, losses: u8) -> Result<u64> {
@@ -98,6 +101,8 @@ pub struct History {
     pub known: Vec<Vec<u8>>,
     /// Those of them that the owner does not list.
     pub hidden: BTreeSet<usize>,
+    /// Providers whose disk lost something: watchers never give them the same slot again.
+    pub spoiled: BTreeSet<usize>,
     /// Who has a capability.
     pub seats: Vec<Seat>,
     pub folder_of_watchers: tempfile::TempDir,
@@ -145,10 +150,10 @@ impl History {
         let kind = world.bug.map_or_else(|| kind_of(seed), Bug::wants);
         // One of six has large files: stripes are made of nothing smaller than a MiB.
         let large = seed % 6 == 5;
-        let survive_losses = if large { 1 } else { 1 + u8::try_from(dice.below(2))? };
+        let survive_losses = 1 + u8::try_from(dice.below(2))?;
         let policy = Policy {
             survive_losses,
-            stripe_data_max: 3,
+            stripe_data_max: 2 + u16::try_from(dice.below(2))?,
             stripe_after_seconds: 120,
             surplus_grace_seconds: 300,
             audit_interval_seconds: 120 + 60 * dice.below(8),
@@ -182,6 +187,7 @@ impl History {
             until: Vec::new(),
             known: Vec::new(),
             hidden: BTreeSet::new(),
+            spoiled: BTreeSet::new(),
             seats: Vec::new(),
             folder_of_watchers: tempfile::tempdir()?,
             left: None,
@@ -196,6 +202,12 @@ impl History {
         };
         history.people()?;
         history.start()?;
+        // A stripe needs so many pieces at once that are large enough.
+        if large {
+            for _ in 0..LARGE_AT_FIRST {
+                history.write()?;
+            }
+        }
         Ok(history)
     }
 
@@ -292,7 +304,7 @@ impl History {
                 self.world.note(&format!("fault: {fault:?}"));
                 self.befall(fault).await?;
             }
-            if self.dice.once_in(if self.large { 60 } else { 24 }) {
+            if self.dice.once_in(if self.large { 40 } else { 24 }) {
                 self.write()?;
             }
             if self.kind == Some(Kind::Linked) {
@@ -345,7 +357,7 @@ impl History {
         let Some(daemon) = &self.daemon else { return Ok(()) };
         let vfs = daemon.engine.drive.vfs();
         self.written += 1;
-        let name = format!("file {}", self.dice.below(if self.large { 4 } else { FILES_MAX }));
+        let name = format!("file {}", self.dice.below(if self.large { LARGE_MAX } else { FILES_MAX }));
         let caller = Caller::root();
         let mut dir = ROOT_INO;
         let mut key = name.clone();
@@ -472,7 +484,10 @@ impl History {
     pub fn honest(&self) -> BTreeSet<Domain> {
         let state = self.world.state.lock();
         // Of those whom the owner does not know it has nothing once it is back.
-        let there = |n: &usize| self.left.is_some() || !self.hidden.contains(n);
+        let there = |n: &usize| match self.left.is_some() {
+            true => !self.spoiled.contains(n),
+            false => !self.hidden.contains(n),
+        };
         let all = state.providers.iter().enumerate();
         let fit = all.filter(|(n, p)| there(n) && !p.destroyed && p.lie.is_none());
         fit.map(|(n, p)| domain(n, p)).collect()

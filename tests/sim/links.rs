@@ -16,12 +16,13 @@ use holdfast::drive::threads::Threads;
 use holdfast::home::ProviderAddr;
 use holdfast::share::link::PrivateLink;
 use holdfast::share::reader::{self, Around, ShareError};
+use holdfast::workers::retain::prune_now;
 use holdfast_fs::rows::ROOT_INO;
 use holdfast_net::{Client, ClientConfig, Env, PeerId};
 
 use crate::beside::{self, Running, running};
 use crate::carrier::SimCarrier;
-use crate::history::{History, STEP_SECONDS};
+use crate::history::{History, IN_FOLDER, STEP_SECONDS};
 use crate::machine::{self, Dice, TrueClock};
 use crate::objects;
 use crate::owner::ADDRESS;
@@ -35,6 +36,8 @@ const READERS_FROM: Who = 1_000;
 const READ_SECONDS_MAX: u64 = 600;
 /// It says that it was taken back within so long.
 const ENDED_SECONDS_MAX: u64 = 600;
+/// After its grace what is given up is gone within so long.
+const RELEASED_SECONDS: u64 = 120;
 /// So long a link lasts: longer than any history.
 const LASTS_SECONDS: u64 = 60 * 24 * 3600;
 
@@ -211,8 +214,38 @@ impl History {
         Ok(())
     }
 
+    /// The owner removes what was shared, and everything that only the drive itself needed goes: links show it all the same.
+    async fn remove_what_was_shared(&mut self) -> Result<()> {
+        let engine = self.daemon.as_ref().context("no daemon that could remove anything")?.engine.clone();
+        let vfs = engine.drive.vfs();
+        for name in std::mem::take(&mut self.files).into_keys() {
+            let (dir, name) = match name.strip_prefix(IN_FOLDER) {
+                Some(name) => {
+                    (vfs.lookup(ROOT_INO, b"safe").map_err(|e| anyhow!("the folder: {e}"))?.ino, name)
+                }
+                None => (ROOT_INO, name.as_str()),
+            };
+            vfs.unlink(dir, name.as_bytes()).map_err(|e| anyhow!("unlink: {e}"))?;
+        }
+        engine.drive.sync_all().map_err(|e| anyhow!("sync: {e}"))?;
+        self.calm(false).await?;
+        // Twice: what is mostly dead is packed anew first.
+        for _ in 0..2 {
+            prune_now(&engine, engine.policy.retention.clone()).await?;
+            for _ in 0..(engine.policy.grace_seconds + RELEASED_SECONDS) / STEP_SECONDS {
+                self.step().await?;
+            }
+            self.calm(false).await?;
+        }
+        Ok(())
+    }
+
     /// With everything at rest every link shows what it showed; one that is taken back, nothing.
     pub async fn links_lead_there(&mut self) -> Result<()> {
+        // Who gives nothing to readers is found within hours: with such liars time may not go on for as long as this takes.
+        if !self.links.all.is_empty() {
+            self.remove_what_was_shared().await?;
+        }
         for link in 0..self.links.all.len() {
             let (begun, before) = (machine::elapsed_ms() / 1000, self.links.counted.0);
             while self.links.counted.0 == before {

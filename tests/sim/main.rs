@@ -81,6 +81,7 @@ fn main() -> ExitCode {
         done.push((name.to_owned(), result));
     };
     let full = std::env::var_os("HOLDFAST_FULL").is_some();
+    test("the_checker_counts_as_it_says", &|| truth::check_itself().map_err(anyhow::Error::msg));
     test("a_seed_replays_exactly", &replays);
     test("histories", &|| histories(1, if full { SEEDS_FULL } else { SEEDS }));
     for (bug, name, within) in planted::ALL {

@@ -34,6 +34,8 @@ const PUSH_SECONDS: u64 = 3600;
 pub const GRACE_SECONDS: u64 = 3600;
 /// The longest term.
 const TERM_SECONDS_MAX: u64 = 400 * 24 * 3600;
+/// A real one reads all that it keeps once a month, not once an hour.
+const SCRUB_SECONDS: u64 = 3600;
 
 /// How a provider is not what it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,9 +98,11 @@ pub struct Stored {
     pub bytes: Vec<u8>,
     tree: Vec<u8>,
     receipt: Vec<u8>,
-    at: u64,
+    pub at: u64,
     /// They are the deal's, to the last one.
     pub intact: bool,
+    /// Its provider has read all of it, and found that they are not.
+    damaged: bool,
 }
 
 /// See the module.
@@ -125,6 +129,8 @@ pub struct Provider {
     pub deals: BTreeMap<DealId, Deal>,
     /// Deals whose bytes it had, whole, at some time.
     pub had: BTreeSet<DealId>,
+    /// How often it gave something of a deal, as it was, to who read it.
+    pub gave: BTreeMap<DealId, u32>,
     pub records: BTreeMap<RecordKey, Vec<u8>>,
     uptime: u64,
     /// What is planted in it.
@@ -155,6 +161,7 @@ impl Provider {
             incarnation: 1,
             deals: BTreeMap::new(),
             had: BTreeSet::new(),
+            gave: BTreeMap::new(),
             records: BTreeMap::new(),
             uptime: 0,
             bug: None,
@@ -167,12 +174,19 @@ impl Provider {
         machine::true_seconds().saturating_add_signed(self.clock_offset)
     }
 
-    /// What a real one sweeps every minute: deals that ended, and pushes that did not come.
+    /// What a real one looks at by itself: damage, deals that ended, and pushes that did not come.
     pub fn sweep(&mut self, seconds: u64) {
         if !self.up {
             return;
         }
+        let scrubs = (self.uptime + seconds) / SCRUB_SECONDS > self.uptime / SCRUB_SECONDS;
         self.uptime += seconds;
+        if scrubs && self.lie.is_none() && self.bug.is_none() {
+            self.deals
+                .values_mut()
+                .filter_map(|deal| deal.stored.as_mut())
+                .for_each(|s| s.damaged = !s.intact);
+        }
         let (now, uptime) = (self.now(), self.uptime);
         self.deals.retain(|_, deal| {
             if deal.stored.is_none() && deal.push_until < now {
@@ -368,8 +382,14 @@ impl Provider {
         let fools = self.bug == Some(Bug::AuditsPass);
         let bytes = if keeps || fools { bytes } else { Vec::new() };
         let intact = keeps && honest;
-        deal.stored =
-            Some(Stored { bytes, tree, receipt: receipt.clone(), at: machine::true_seconds(), intact });
+        deal.stored = Some(Stored {
+            bytes,
+            tree,
+            receipt: receipt.clone(),
+            at: machine::true_seconds(),
+            intact,
+            damaged: false,
+        });
         Ok(receipt)
     }
 
@@ -415,6 +435,13 @@ impl Provider {
         }
         if self.lie == Some(Lie::GivesOtherBytes) {
             out.iter_mut().step_by(97).for_each(|byte| *byte ^= 1);
+        } else if self
+            .deals
+            .get(id)
+            .and_then(|deal| deal.stored.as_ref())
+            .is_some_and(|s| !bytes.is_empty() && s.bytes == bytes)
+        {
+            *self.gave.entry(*id).or_default() += 1;
         }
         Ok(out)
     }
@@ -438,6 +465,9 @@ impl Provider {
         let Some(stored) = &deal.stored else {
             return refuse(ErrorCode::NotStored, "the slot has not been stored");
         };
+        if stored.damaged {
+            return refuse(ErrorCode::Corrupt, "the slot is damaged");
+        }
         let replay = deal.first_proof.clone();
         let piece = PieceCid::from_bytes(&deal.proposal.proposal().piece_cid.to_bytes())
             .map_err(|e| NetError::Local(e.to_string()))?;

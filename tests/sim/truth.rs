@@ -110,14 +110,44 @@ pub fn losses_of(
 ) -> usize {
     // Each of these has the whole of it.
     let mut alone: BTreeSet<Domain> = really(id, row, truth).into_iter().map(|(domain, _)| domain).collect();
-    let mut more = 0;
-    if let Some((stripe_id, stripe, own)) = stripe {
-        let slots = really(stripe_id, stripe, truth);
-        let need = stripe.stripe.as_ref().map_or(usize::MAX, |s| s.data().into());
-        alone.extend(slots.iter().filter(|(_, slot)| slot == own).map(|(domain, _)| *domain));
-        // Of the others, as far as they do not fall with those, it takes so many.
-        let others: BTreeSet<Domain> = slots.iter().filter(|(_, n)| n != own).map(|(d, _)| *d).collect();
-        more = (others.difference(&alone).count() + 1).saturating_sub(need);
+    let Some((stripe_id, stripe, own)) = stripe else { return alone.len() };
+    let slots = really(stripe_id, stripe, truth);
+    let need = stripe.stripe.as_ref().map_or(usize::MAX, |s| s.data().into());
+    alone.extend(slots.iter().filter(|(_, slot)| slot == own).map(|(domain, _)| *domain));
+    // All of these have to go in any case; of the others, whoever is left must have too few different slots between them.
+    let others: BTreeSet<(Domain, u16)> =
+        slots.into_iter().filter(|(domain, _)| !alone.contains(domain)).collect();
+    alone.len() + fewest(&others, need)
+}
+
+/// Losses of a domain that leave fewer than `need` different slots.
+fn fewest(slots: &BTreeSet<(Domain, u16)>, need: usize) -> usize {
+    let different: BTreeSet<u16> = slots.iter().map(|(_, slot)| *slot).collect();
+    if different.len() < need {
+        return 0;
     }
-    alone.len() + more
+    let domains: BTreeSet<Domain> = slots.iter().map(|(domain, _)| *domain).collect();
+    let without = |gone: Domain| {
+        let left = slots.iter().filter(|(domain, _)| *domain != gone).copied().collect();
+        fewest(&left, need)
+    };
+    1 + domains.into_iter().map(without).min().unwrap_or(0)
+}
+
+/// What the checker counts by is checked before anything is.
+pub fn check_itself() -> Result<(), String> {
+    let cases: [(&str, &[(usize, u16)], usize, usize); 4] = [
+        ("one slot each", &[(0, 0), (1, 1), (2, 2)], 2, 2),
+        ("two different slots are no three", &[(0, 3), (1, 3), (2, 0)], 3, 0),
+        ("a slot in two places counts once", &[(0, 3), (1, 3), (2, 0), (3, 1)], 3, 1),
+        ("two slots that fail together", &[(0, 0), (0, 1), (1, 2)], 2, 1),
+    ];
+    for (what, slots, need, losses) in cases {
+        let slots = slots.iter().map(|(n, slot)| (Domain::Alone(*n), *slot)).collect();
+        let found = fewest(&slots, need);
+        if found != losses {
+            return Err(format!("the checker: {what}: {found} losses, and {losses} it is"));
+        }
+    }
+    Ok(())
 }

@@ -42,8 +42,14 @@ fn other_bytes_three_times_in_a_row_are_a_fault_once_others_gave_right_ones_sinc
     }
     readings.looked(A, Look::Right, at(3));
     assert!(!readings.is_doubtful(A));
+    assert!(readings.right_since(B, at(0)) && !readings.right_since(B, at(1)));
+    assert!(!readings.right_since(A, at(3)), "right once, after two that were not");
+    (3..=5).for_each(|_| readings.looked(A, Look::Right, at(3)));
+    assert!(readings.right_since(A, at(3)) && !readings.right_since(A, at(4)));
+    assert!(!readings.right_since(C, at(0)), "who was never read");
     (4..=6).for_each(|n| readings.looked(A, Look::Other, at(n)));
     assert!(readings.is_given_up(A, at(9)));
+    assert!(!readings.right_since(A, at(3)), "right once, and no more");
     let unsure = |first| Judged::Unsure { others: others(), first };
     assert_eq!(readings.judge(A, &others(), 1, at(9)), unsure(true), "what B gave before says nothing");
     assert_eq!(readings.judge(A, &others(), 1, at(9)), unsure(false));

@@ -122,6 +122,19 @@ impl PlaceWorker {
         })
     }
 
+    /// Whom a slot was to be placed with before its holder answered again takes nothing for it any more, and may be given other slots.
+    fn drop_idle_intents(&self) -> anyhow::Result<()> {
+        let ledger = &self.engine.ledger;
+        for (id, row) in ledger.pieces().into_iter().filter(|(id, _)| !self.busy.contains_key(id)) {
+            let asked = row.slots.iter().zip(0u16..).filter(|(s, _)| s.intent.is_some()).map(|(_, n)| n);
+            let open: Vec<u16> = open_slots(&row).collect();
+            for slot in asked.filter(|slot| !open.contains(slot)) {
+                ledger.set_intent(id, slot, None)?;
+            }
+        }
+        Ok(())
+    }
+
     fn start(&mut self, wanting: &[Wanting]) {
         let now = Instant::now();
         self.later.retain(|_, at| *at > now);
@@ -191,6 +204,9 @@ impl Worker for PlaceWorker {
         self.seen = *self.engine.ledger.watch().borrow();
         // Nobody would know of what a machine placed that publishes nothing.
         let idle = self.engine.read_only().is_some();
+        if !idle {
+            self.drop_idle_intents()?;
+        }
         let wanting = if idle { Vec::new() } else { self.wanting() };
         self.start(&wanting);
         self.describe(wanting.len());

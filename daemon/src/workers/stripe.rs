@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Each arrow is committed rows; a crash repeats a step. One stripe is made at a time, and none while anything else is to be
-//! placed. What is surplus is decided under the ledger's own lock by what counts there and then; the grace only delays it.
+//! placed. What is surplus is decided under the ledger's own lock by what counts there and then; the grace only delays it. Nothing is given
+//! up for what only proves itself: each slot that is to be enough alone was read through its holder since it was.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct StripeWorker {
     engine: Arc<Engine>,
     /// Since when something is surplus, by a clock that never jumps. Lost at a restart: the grace begins anew.
     surplus: HashMap<PieceId, Instant>,
+    /// When the slots that are to be enough alone were last asked to be read.
+    asked: HashMap<PieceId, Instant>,
     /// Deals that waited to be ended at the last look.
     releases: usize,
     detail: Detail,
@@ -46,7 +49,13 @@ pub struct StripeWorker {
 impl StripeWorker {
     /// A worker over `engine`'s ledger.
     pub fn new(engine: Arc<Engine>) -> Self {
-        Self { engine, surplus: HashMap::new(), releases: 0, detail: Detail::default() }
+        Self {
+            engine,
+            surplus: HashMap::new(),
+            asked: HashMap::new(),
+            releases: 0,
+            detail: Detail::default(),
+        }
     }
 
     /// Looks after the stripes that there are. Returns how many are not as they should be, or on their way to it.
@@ -59,7 +68,7 @@ impl StripeWorker {
         let found = found.await?;
         let grace = Duration::from_secs(engine.policy.surplus_grace_seconds);
         let mut open = 0;
-        let mut surplus = HashMap::new();
+        let (mut surplus, mut to_read, mut read_next) = (HashMap::new(), HashMap::new(), false);
         for (id, todo, row) in found {
             open += u64::from(todo != Todo::Nothing || open_slots(&row).next().is_some());
             match todo {
@@ -71,13 +80,24 @@ impl StripeWorker {
                     let since = self.surplus.get(&id).copied().unwrap_or_else(Instant::now);
                     surplus.insert(id, since);
                     if since.elapsed() >= grace {
-                        engine.blocking(move |e| e.give_up(id, todo, &row)).await??;
+                        let unread = engine.blocking(move |e| e.give_up(id, todo, &row, since)).await??;
+                        let asked = self.asked.get(&id).copied().filter(|at| at.elapsed() < LOOK_IDLE);
+                        if !unread.is_empty() {
+                            read_next |= asked.is_none();
+                            to_read.insert(id, asked.unwrap_or_else(Instant::now));
+                        }
+                        if asked.is_none() {
+                            engine.retriever.to_read.lock().extend(unread);
+                        }
                     }
                 }
             }
         }
         // Whatever stopped being surplus begins anew.
-        self.surplus = surplus;
+        (self.surplus, self.asked) = (surplus, to_read);
+        if read_next {
+            engine.supervisor.poke("audit");
+        }
         Ok(open)
     }
 
@@ -222,26 +242,51 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives up one of the two forms; the ledger looks again whether the other is enough.
-    fn give_up(&self, id: PieceId, todo: Todo, row: &PieceRow) -> anyhow::Result<()> {
+    /// Slots of these that count, and that nobody here has read since then.
+    fn unread(&self, rows: &[(PieceId, PieceRow)], since: Instant) -> Vec<(PieceId, u16)> {
+        let sound = |h: &Holder| h.failed.is_none();
+        let slots = rows.iter().flat_map(|(id, row)| row.holders().map(|(slot, holder)| (*id, slot, holder)));
+        let unread = |h: &Holder| !self.retriever.readings.right_since(&h.deal, since);
+        slots.filter(|(.., h)| sound(h) && unread(h)).map(|(id, slot, _)| (id, slot)).collect()
+    }
+
+    /// Gives up one of the two forms; the ledger looks again whether the other is enough. Returns the slots that have to be read before.
+    fn give_up(
+        &self,
+        id: PieceId,
+        todo: Todo,
+        row: &PieceRow,
+        since: Instant,
+    ) -> anyhow::Result<Vec<(PieceId, u16)>> {
         let wanted = usize::from(self.policy.copies());
         if self.ledger.head_copies() < self.head_wanted() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut signed = |said: Said<'_>, chain: &ChainEnd| {
             sign(self, PlacementAction::Remove, &said, chain).map_err(|error| format!("{error:#}"))
         };
         if todo == Todo::Dissolve {
+            let pieces = row.stripe.iter().flat_map(|stripe| &stripe.pieces);
+            let copies: Vec<_> =
+                pieces.filter_map(|piece| Some((piece.id, self.ledger.piece(&piece.id)?))).collect();
+            let unread = self.unread(&copies, since);
+            if !unread.is_empty() {
+                return Ok(unread);
+            }
             if self.ledger.dissolve(id, wanted, &mut signed)? {
                 let text = format!("stripe {} is kept as copies again, or not needed", short_id(&id));
                 self.events.add(self.now(), Level::Info, text);
             }
-            return Ok(());
+            return Ok(Vec::new());
         }
         let fresh = self.audit_interval().saturating_mul(2);
         let proven = |(_, h): (u16, &Holder)| age(self.now(), h.proven_at) <= fresh;
-        if !self.ledger.piece(&id).is_some_and(|row| row.holders().all(proven)) {
-            return Ok(());
+        let Some(now) = self.ledger.piece(&id).filter(|row| row.holders().all(proven)) else {
+            return Ok(Vec::new());
+        };
+        let unread = self.unread(&[(id, now)], since);
+        if !unread.is_empty() {
+            return Ok(unread);
         }
         let mut dropped = 0;
         for piece in row.stripe.iter().flat_map(|stripe| &stripe.pieces) {
@@ -252,7 +297,7 @@ impl Engine {
                 format!("stripe {} keeps {dropped} pieces now; their copies are given up", short_id(&id));
             self.events.add(self.now(), Level::Info, text);
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     /// The pieces of the next stripe, if it is time for one, and the losses that it has to survive: of pieces that have to survive as many.
