@@ -133,14 +133,15 @@ pub fn permits(
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::share) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::watch::bundle::{Held, Shard, Slot};
     use holdfast_content::keys::SecretKey32;
     use holdfast_content::share::index::{EntryKind, SharedChunk, SharedEntry};
 
-    fn index(blocks: &[(u8, u64, u32)]) -> ShareIndex {
+    /// A file of blocks that lie there: piece, offset, length.
+    pub(in crate::share) fn index(blocks: &[(u8, u64, u32)]) -> ShareIndex {
         let mut index = ShareIndex::default();
         let chunks = blocks.iter().zip(0..).map(|((piece, offset, len), n)| {
             let piece = index.piece(&[*piece; 16]);

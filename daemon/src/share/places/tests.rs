@@ -1,10 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 use holdfast_content::block::{CODEC_RAW, cid_from_digest};
-use holdfast_content::share::index::{EntryKind, SharedChunk, SharedEntry};
 use holdfast_net::SigningKey;
-use serde_bytes::ByteArray;
 
+use super::super::permits::tests::index;
 use super::super::permits::{Terms, permits};
 use super::*;
 use crate::drive::ledger::{Holder, Imported, MemoryRows, StripePiece, StripeRow};
@@ -69,27 +68,8 @@ fn ledger() -> Ledger {
     ledger
 }
 
-/// A file of blocks that lie there: piece, offset, length.
 fn loaded(blocks: &[(u8, u64, u32)]) -> Loaded {
-    let mut index = ShareIndex::default();
-    let chunks = blocks.iter().zip(0..).map(|((piece, offset, len), n)| {
-        let piece = index.piece(&[*piece; 16]);
-        let (digest, key) = (ByteArray::new([n as u8; 32]), SecretKey32::from_bytes([9; 32]));
-        SharedChunk(n, digest, key, 0, 4096, piece, *offset, *len)
-    });
-    let chunks = chunks.collect();
-    index.entries.push(SharedEntry {
-        kind: EntryKind::File,
-        name: ByteBuf::from("f"),
-        parent: 0,
-        mode: 0,
-        mtime: (0, 0),
-        size: 4096 * blocks.len() as u64,
-        chunk_log2: 12,
-        target: ByteBuf::new(),
-        chunks,
-    });
-    Loaded::of(index.encode().unwrap()).unwrap()
+    Loaded::of(index(blocks).encode().unwrap()).unwrap()
 }
 
 #[test]
